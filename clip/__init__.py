@@ -1,0 +1,1 @@
+"""CLIP: towers with OpenAI's parameter names, weight loading, tokenizer."""

@@ -1,0 +1,191 @@
+"""From a name or a path to a loaded CLIP: OpenAI's models, open_clip tags, archives, state dicts."""
+
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from clip.model import CLIP, CLIPConfig
+
+# OpenAI's released ViTs: file and SHA-256, which is also a part of the address.
+OPENAI_MODELS = {
+    "ViT-B/32": ("ViT-B-32.pt", "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af"),
+    "ViT-B/16": ("ViT-B-16.pt", "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f"),
+    "ViT-L/14": ("ViT-L-14.pt", "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836"),
+    "ViT-L/14@336px": (
+        "ViT-L-14-336px.pt",
+        "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02",
+    ),
+}
+OPENAI_URL = "https://openaipublic.azureedge.net/clip/models/{sha256}/{file}"
+
+# Attention heads are 64 wide but for LAION's larger towers, which no tensor shape tells: width -> heads.
+# The same towers use the exact GELU, all of OpenAI's the quick one.
+WIDE_VISION_HEADS = {1280: 16, 1408: 16, 1664: 16}
+HEAD_WIDTH = 64
+
+
+@dataclass(frozen=True)
+class ClipWeights:
+    """A state dict in OpenAI's names, and what its shapes cannot tell (None: by the rules above)."""
+
+    state_dict: Mapping[str, Tensor]
+    activation: str | None = None
+    vision_heads: int | None = None
+    text_heads: int | None = None
+
+
+def load_clip(arch: str, visual_only: bool = False, **options) -> CLIP:
+    """Load a CLIP in fp32 on the CPU.
+
+    Args:
+        arch: ``ViT-B/16`` and the like (downloaded once, checked by SHA-256, kept in ``$CLIP_CACHE``);
+            an open_clip tag ``MODEL/PRETRAINED`` such as ``ViT-B-16/laion2b_s34b_b88k``; or a file: an
+            OpenAI archive, a plain state dict or safetensors.
+        visual_only: leave the text tower at its random initialisation (published option ``init: False``).
+        **options: fields of ``CLIPConfig`` to set, e.g. ``drop_path``.
+    """
+    weights = read_weights(arch)
+    config = replace(infer_config(weights, source=arch), **options)
+    model = CLIP(config)
+    state = {
+        k: v.float() for k, v in weights.state_dict.items() if k.startswith("visual.") or not visual_only
+    }
+    expected = {k for k in model.state_dict() if k.startswith("visual.") or not visual_only}
+    if config.joint_frames:
+        expected.discard("visual.time_embedding")  # an addition to CLIP, trained from its initialisation
+    if missing := sorted(expected - state.keys()):
+        raise ValueError(f"{arch}: not a CLIP ViT, missing {_listed(missing)}")
+    if unexpected := sorted(state.keys() - expected):
+        raise ValueError(f"{arch}: not a CLIP ViT, unexpected {_listed(unexpected)}")
+    model.load_state_dict(state, strict=False)
+    return model
+
+
+def read_weights(arch: str) -> ClipWeights:
+    """Find and read the weights that ``arch`` names, see ``load_clip``."""
+    if arch in OPENAI_MODELS:
+        return ClipWeights(_read_file(_download(arch)))
+    if Path(arch).is_file():
+        return ClipWeights(_read_file(Path(arch)))
+    model_name, _, tag = arch.rpartition("/")
+    if model_name and not Path(arch).suffix:
+        return _read_open_clip(model_name, tag)
+    raise FileNotFoundError(
+        f"network.arch {arch!r}: no such file, and none of {', '.join(OPENAI_MODELS)} "
+        "or an open_clip tag such as ViT-B-16/laion2b_s34b_b88k"
+    )
+
+
+def infer_config(weights: ClipWeights, source: str = "weights") -> CLIPConfig:
+    """Read a CLIPConfig off the tensor shapes.
+
+    Raises:
+        ValueError: the state dict is not that of a CLIP with a ViT.
+    """
+    state = weights.state_dict
+    needed = ("visual.conv1.weight", "visual.positional_embedding", "visual.proj", "token_embedding.weight",
+              "positional_embedding", "text_projection")  # fmt: skip
+    if missing := [k for k in needed if k not in state]:
+        raise ValueError(f"{source}: not a CLIP ViT, missing {_listed(missing)}")
+    vision_width, _, patch_size, _ = state["visual.conv1.weight"].shape
+    grid = round((state["visual.positional_embedding"].shape[0] - 1) ** 0.5)
+    text_width = state["token_embedding.weight"].shape[1]
+    is_wide = vision_width in WIDE_VISION_HEADS
+    return CLIPConfig(
+        embed_dim=state["visual.proj"].shape[1],
+        image_size=grid * patch_size,
+        patch_size=patch_size,
+        vision_width=vision_width,
+        vision_layers=_count_blocks(state, "visual.transformer.resblocks."),
+        vision_heads=weights.vision_heads or WIDE_VISION_HEADS.get(vision_width, vision_width // HEAD_WIDTH),
+        text_width=text_width,
+        text_layers=_count_blocks(state, "transformer.resblocks."),
+        text_heads=weights.text_heads or text_width // HEAD_WIDTH,
+        context_length=state["positional_embedding"].shape[0],
+        vocab_size=state["token_embedding.weight"].shape[0],
+        activation=weights.activation or ("gelu" if is_wide else "quick_gelu"),
+    )
+
+
+def _count_blocks(state: Mapping[str, Tensor], prefix: str) -> int:
+    return len({k[len(prefix) :].split(".")[0] for k in state if k.startswith(prefix)})
+
+
+def _listed(keys: list[str], most: int = 4) -> str:
+    more = f" and {len(keys) - most} more" if len(keys) > most else ""
+    return ", ".join(keys[:most]) + more
+
+
+def cache_dir() -> Path:
+    """Where downloaded weights are kept: ``$CLIP_CACHE``, else ``~/.cache/clip``."""
+    return Path(os.environ.get("CLIP_CACHE", "~/.cache/clip")).expanduser()
+
+
+def _download(name: str) -> Path:
+    file, sha256 = OPENAI_MODELS[name]
+    path = cache_dir() / file
+    if path.exists():
+        return path  # only a verified download gets this name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    url = OPENAI_URL.format(sha256=sha256, file=file)
+    try:
+        # Writes beside the target, checks the hash, renames; shows a progress bar.
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256, progress=True)
+    except (OSError, RuntimeError) as error:
+        raise RuntimeError(
+            f"could not download {name} from {url} ({error}); "
+            f"fetch it elsewhere and put it at {path}, or give its path as network.arch"
+        ) from error
+    return path
+
+
+def _read_file(path: Path) -> Mapping[str, Tensor]:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    if _is_torchscript(path):
+        state = torch.jit.load(path, map_location="cpu").state_dict()
+        # Three integers that OpenAI stored beside the weights; their values follow from the shapes.
+        for name in ("input_resolution", "context_length", "vocab_size"):
+            state.pop(name, None)
+        return state
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path}: not readable as CLIP weights ({error})") from error
+    state = state.get("state_dict", state)
+    return {k.removeprefix("module."): v for k, v in state.items()}
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _read_open_clip(model_name: str, tag: str) -> ClipWeights:
+    import open_clip
+
+    if (model_name, tag) not in open_clip.list_pretrained():
+        tags = open_clip.list_pretrained_tags_by_model(model_name)
+        hint = f"its tags are {', '.join(tags)}" if tags else "open_clip knows no such model"
+        raise FileNotFoundError(f"network.arch '{model_name}/{tag}': no such file or open_clip tag; {hint}")
+    model_config = open_clip.get_model_config(model_name)
+    vision, text = model_config["vision_cfg"], model_config["text_cfg"]
+    pretrained = open_clip.get_pretrained_cfg(model_name, tag)
+    quick_gelu = pretrained.get("quick_gelu", model_config.get("quick_gelu", False))
+    model = open_clip.create_model(model_name, pretrained=tag, force_quick_gelu=quick_gelu)
+    return ClipWeights(
+        model.state_dict(),
+        activation="quick_gelu" if quick_gelu else "gelu",
+        vision_heads=vision.get("width", 0) // vision.get("head_width", HEAD_WIDTH) or None,
+        text_heads=text.get("heads"),
+    )

@@ -1,0 +1,223 @@
+"""CLIP's two transformers, with OpenAI's parameter names and fused attention.
+
+The names (``visual.conv1.weight``, ``transformer.resblocks.0.attn.in_proj_weight``, ...) are those of the
+released archives and of open_clip, so any of their state dicts loads without translation.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+
+@dataclass(frozen=True)
+class CLIPConfig:
+    """Shapes of both towers, and the training options of the video task.
+
+    ``joint_frames`` > 0 lets the vision tower attend over the patches of that many frames at once
+    (published option ``joint_st``). ``drop_path`` is the rate of the last block (published ``drop_out``:
+    stochastic depth, rising linearly over the blocks, the same rate on attention weights).
+    """
+
+    embed_dim: int
+    image_size: int
+    patch_size: int
+    vision_width: int
+    vision_layers: int
+    vision_heads: int
+    text_width: int
+    text_layers: int
+    text_heads: int
+    context_length: int = 77
+    vocab_size: int = 49408
+    activation: str = "quick_gelu"
+    drop_path: float = 0.0
+    emb_dropout: float = 0.0
+    joint_frames: int = 0
+
+
+class QuickGELU(nn.Module):
+    """x * sigmoid(1.702 x), OpenAI's GELU; through SiLU, which keeps one tensor for backward, not three."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.silu(1.702 * x) / 1.702
+
+
+ACTIVATIONS = {"quick_gelu": QuickGELU, "gelu": nn.GELU}
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention under nn.MultiheadAttention's parameter names, one fused kernel."""
+
+    def __init__(self, width: int, heads: int, dropout: float = 0.0):
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+
+    def forward(self, x: Tensor, is_causal: bool = False) -> Tensor:
+        """[..., L, D] -> [..., L, D]; attention runs over L, all leading dimensions are batch."""
+        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
+        qkv = qkv.reshape(-1, x.shape[-2], 3, self.heads, x.shape[-1] // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each [N, heads, L, head_dim]
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=is_causal)
+        return self.out_proj(mixed.transpose(1, 2).reshape(x.shape))
+
+
+class MLP(nn.Module):
+    """The transformer's feed-forward layer: D -> 4D -> D."""
+
+    def __init__(self, width: int, activation: str):
+        super().__init__()
+        self.c_fc = nn.Linear(width, 4 * width)
+        self.act = ACTIVATIONS[activation]()
+        self.c_proj = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c_proj(self.act(self.c_fc(x)))
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: drop the whole residual branch of a sample with the given rate, in training."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0.0:
+            return x
+        keep = x.new_empty(x.shape[0], *[1] * (x.ndim - 1)).bernoulli_(1.0 - self.rate)
+        return x * keep / (1.0 - self.rate)
+
+
+class ResidualAttentionBlock(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, width: int, heads: int, activation: str, drop_path: float):
+        super().__init__()
+        self.attn = Attention(width, heads, dropout=drop_path)
+        self.ln_1 = nn.LayerNorm(width)
+        self.mlp = MLP(width, activation)
+        self.ln_2 = nn.LayerNorm(width)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor, is_causal: bool = False) -> Tensor:
+        x = x + self.drop_path(self.attn(self.ln_1(x), is_causal))
+        return x + self.drop_path(self.mlp(self.ln_2(x)))
+
+
+class Transformer(nn.Module):
+    """A stack of blocks; ``grad_checkpointing`` trades one more forward pass for activation memory."""
+
+    def __init__(self, width: int, layers: int, heads: int, activation: str, drop_path: float = 0.0):
+        super().__init__()
+        rates = torch.linspace(0, drop_path, layers).tolist()
+        self.resblocks = nn.ModuleList(ResidualAttentionBlock(width, heads, activation, r) for r in rates)
+        self.grad_checkpointing = False
+        self._init_weights(width, layers)
+
+    def _init_weights(self, width: int, layers: int) -> None:
+        # CLIP's own scheme: residual outputs shrink with depth.
+        output_std = width**-0.5 * (2 * layers) ** -0.5
+        for block in self.resblocks:
+            nn.init.normal_(block.attn.in_proj_weight, std=width**-0.5)
+            nn.init.normal_(block.attn.out_proj.weight, std=output_std)
+            nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
+            nn.init.normal_(block.mlp.c_proj.weight, std=output_std)
+
+    def forward(self, x: Tensor, is_causal: bool = False) -> Tensor:
+        for block in self.resblocks:
+            if self.grad_checkpointing and self.training:
+                x = checkpoint(block, x, is_causal, use_reentrant=False)
+            else:
+                x = block(x, is_causal)
+        return x
+
+
+class VisionTransformer(nn.Module):
+    """ViT whose class token, normalised and projected, is the image embedding."""
+
+    def __init__(self, config: CLIPConfig):
+        super().__init__()
+        width, patch = config.vision_width, config.patch_size
+        num_patches = (config.image_size // patch) ** 2
+        scale = width**-0.5
+        self.joint_frames = config.joint_frames
+        self.conv1 = nn.Conv2d(3, width, kernel_size=patch, stride=patch, bias=False)
+        self.class_embedding = nn.Parameter(scale * torch.randn(width))
+        self.positional_embedding = nn.Parameter(scale * torch.randn(1 + num_patches, width))
+        if self.joint_frames:
+            self.time_embedding = nn.Parameter(scale * torch.randn(self.joint_frames, width))
+        self.dropout = nn.Dropout(config.emb_dropout)
+        self.ln_pre = nn.LayerNorm(width)
+        self.transformer = Transformer(
+            width, config.vision_layers, config.vision_heads, config.activation, config.drop_path
+        )
+        self.ln_post = nn.LayerNorm(width)
+        self.proj = nn.Parameter(scale * torch.randn(width, config.embed_dim))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images [N, 3, S, S] -> embeddings [N, D], not L2-normalised.
+
+        With ``joint_frames`` = T the N images are N / T clips in frame order and the result is [N / T, D].
+        """
+        position = self.positional_embedding
+        patches = self.conv1(images).flatten(2).transpose(1, 2) + position[1:]  # [N, L, W]
+        if self.joint_frames:
+            patches = patches.unflatten(0, (-1, self.joint_frames)) + self.time_embedding[:, None]
+            patches = patches.flatten(1, 2)  # [N/T, T*L, W]
+        class_token = (self.class_embedding + position[0]).to(patches.dtype)
+        x = torch.cat([class_token.expand(patches.shape[0], 1, -1), patches], dim=1)
+        x = self.transformer(self.ln_pre(self.dropout(x)))
+        return self.ln_post(x[:, 0]) @ self.proj
+
+
+class CLIP(nn.Module):
+    """Image tower, text tower and the trained temperature ``logit_scale`` (a logarithm)."""
+
+    def __init__(self, config: CLIPConfig):
+        super().__init__()
+        self.config = config
+        self.visual = VisionTransformer(config)
+        self.transformer = Transformer(
+            config.text_width, config.text_layers, config.text_heads, config.activation, config.drop_path
+        )
+        self.token_embedding = nn.Embedding(config.vocab_size, config.text_width)
+        self.positional_embedding = nn.Parameter(0.01 * torch.randn(config.context_length, config.text_width))
+        self.ln_final = nn.LayerNorm(config.text_width)
+        self.text_projection = nn.Parameter(
+            config.text_width**-0.5 * torch.randn(config.text_width, config.embed_dim)
+        )
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Normalised images [N, 3, S, S] -> embeddings [N, D], not L2-normalised."""
+        return self.visual(images)
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """Token ids [N, 77] -> embeddings [N, D], not L2-normalised.
+
+        Positions after the longest text of the batch are not computed: the mask is causal, so they
+        cannot reach the end token (the highest id), where the embedding is read.
+        """
+        ends = tokens.argmax(dim=-1)
+        length = int(ends.max()) + 1
+        x = self.token_embedding(tokens[:, :length]) + self.positional_embedding[:length]
+        x = self.ln_final(self.transformer(x, is_causal=True))
+        return x[torch.arange(len(x), device=x.device), ends] @ self.text_projection
+
+    def drop_text(self) -> None:
+        """Forget the text tower: once class features exist, a video model only sees images."""
+        for name in (
+            "transformer", "token_embedding", "positional_embedding", "ln_final", "text_projection",
+        ):  # fmt: skip
+            delattr(self, name)

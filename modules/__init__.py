@@ -1,0 +1,1 @@
+"""From frame features to video logits: temporal heads, experts, prompts, losses."""

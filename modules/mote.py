@@ -1,0 +1,133 @@
+"""The mixture-of-temporal-experts feed-forward layer (MoTE, NeurIPS 2024, section 3.2-3.3).
+
+One abstraction carries everything the paper does with experts: *mixing weights* over them, one row a route.
+
+- one-hot row: the route runs a single expert (the expert pass of training);
+- softmax([1..E] / temperature): the route runs the merge of all (the weight-merging regularisation);
+- softmax(fusion weight): the merge of evaluation, a plain average in all released checkpoints.
+
+A route's FFN parameters are its mixture of the experts' parameters, so a route costs one ordinary FFN.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from clip.model import ACTIVATIONS, MLP
+
+
+class ExpertFFN(nn.Module):
+    """E feed-forward experts D -> 4D -> D, run as mixtures.
+
+    Parameter names are the released ones: ``fc_up.e``, ``fc_dn.e`` and ``mote_fusion_weight``, which
+    nothing trains there (zeros), hence a buffer here.
+    """
+
+    def __init__(self, width: int, num_experts: int, activation: str = "quick_gelu"):
+        super().__init__()
+        self.activation = activation
+        self.fc_up = nn.ModuleList(nn.Linear(width, 4 * width) for _ in range(num_experts))
+        self.act = ACTIVATIONS[activation]()
+        self.fc_dn = nn.ModuleList(nn.Linear(4 * width, width) for _ in range(num_experts))
+        self.register_buffer("mote_fusion_weight", torch.zeros(num_experts))
+
+    def forward(self, x: Tensor, mixing: Tensor | None = None) -> Tensor:
+        """Run every route through its own mixture of experts.
+
+        Args:
+            x: [R, ..., D], or [1, ..., D] where all routes still share their input.
+            mixing: weights over experts, [R, E]; None: the evaluation merge (R = 1).
+
+        Returns:
+            [R, ..., D]
+        """
+        if mixing is None:
+            mixing = self.fusion_mixing()[None]
+        hidden = self.act(_routed_linear(x.flatten(1, -2), self.fc_up, mixing))  # [R, N, 4D]
+        return _routed_linear(hidden, self.fc_dn, mixing).unflatten(1, x.shape[1:-1])
+
+    def fusion_mixing(self) -> Tensor:
+        """Mixing weights of evaluation, [E]."""
+        return self.mote_fusion_weight.softmax(dim=0)
+
+    @torch.no_grad()
+    def merged(self) -> MLP:
+        """The evaluation merge as an ordinary FFN (MLP) with parameters of its own."""
+        mlp = MLP(self.fc_up[0].in_features, self.activation).to(self.fc_up[0].weight)
+        for layer, experts in ((mlp.c_fc, self.fc_up), (mlp.c_proj, self.fc_dn)):
+            weight, bias = _mix(experts, self.fusion_mixing()[None])
+            layer.weight.copy_(weight[0])
+            layer.bias.copy_(bias[0])
+        return mlp.train(self.training)
+
+
+def _mix(experts: nn.ModuleList, mixing: Tensor) -> tuple[Tensor, Tensor]:
+    """Mixtures of the experts' linear layers: weights [R, out, in] and biases [R, out]."""
+    weights = torch.stack([e.weight for e in experts])
+    biases = torch.stack([e.bias for e in experts])
+    # Parameters mix in their own precision: autocast would round the experts before averaging them.
+    with torch.autocast(weights.device.type, enabled=False):
+        mixing = mixing.to(weights.dtype)
+        return torch.einsum("re,eoi->roi", mixing, weights), mixing @ biases
+
+
+def _routed_linear(x: Tensor, experts: nn.ModuleList, mixing: Tensor) -> Tensor:
+    """x [R or 1, N, in] through one mixed linear layer a route -> [R, N, out]."""
+    weight, bias = _mix(experts, mixing)
+    return x @ weight.transpose(1, 2) + bias[:, None]
+
+
+def one_hot_mixing(experts: Tensor, num_experts: int) -> Tensor:
+    """Each layer runs one expert: indices [L] -> mixing weights [L, E]."""
+    return nn.functional.one_hot(experts, num_experts).float()
+
+
+def merge_mixing(temperatures: Tensor, num_experts: int) -> Tensor:
+    """softmax([1..E] / temperature) for each layer: [L] -> [L, E]; an infinite temperature averages."""
+    ranks = torch.arange(1, num_experts + 1, dtype=torch.float32)
+    return (ranks / temperatures[:, None]).softmax(dim=-1)
+
+
+def draw_mixing(
+    num_layers: int,
+    num_experts: int,
+    merge_temperatures: tuple[float, ...],
+    generator: torch.Generator,
+    with_merged: bool = True,
+) -> Tensor:
+    """Mixing weights of one training step: [L, 2, E], or [L, 1, E] without the merged pass.
+
+    Route 0 is the expert pass: every layer draws an expert with probability softmax([1..E]).
+    Route 1 is the merged pass: every layer draws a merge temperature uniformly.
+    One draw serves the whole batch (section 3.2); ``generator`` is a CPU generator.
+    """
+    probabilities = merge_mixing(torch.ones(1), num_experts)[0]
+    experts = torch.multinomial(probabilities, num_layers, replacement=True, generator=generator)
+    picks = torch.randint(len(merge_temperatures), (num_layers,), generator=generator)
+    routes = [one_hot_mixing(experts, num_experts)]
+    if with_merged:
+        routes.append(merge_mixing(torch.tensor(merge_temperatures)[picks], num_experts))
+    return torch.stack(routes, dim=1)
+
+
+@contextmanager
+def merged_experts(model: nn.Module) -> Iterator[None]:
+    """Within this context every ExpertFFN of ``model`` is its merged FFN.
+
+    Evaluation merges once this way, not at every call. Parameters must not be updated inside.
+    """
+    swapped = [
+        (parent, name, child)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, ExpertFFN)
+    ]
+    for parent, name, ffn in swapped:
+        setattr(parent, name, ffn.merged())
+    try:
+        yield
+    finally:
+        for parent, name, ffn in swapped:
+            setattr(parent, name, ffn)

@@ -1,0 +1,1 @@
+"""Configuration, processes, checkpoints, optimisation, metrics, logging; imports nothing of ours."""
