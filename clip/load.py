@@ -53,9 +53,7 @@ def load_clip(arch: str, visual_only: bool = False, **options) -> CLIP:
     weights = read_weights(arch)
     config = replace(infer_config(weights, source=arch), **options)
     model = CLIP(config)
-    state = {
-        k: v.float() for k, v in weights.state_dict.items() if k.startswith("visual.") or not visual_only
-    }
+    state = {k: v.float() for k, v in weights.state_dict.items() if k.startswith("visual.") or not visual_only}
     expected = {k for k in model.state_dict() if k.startswith("visual.") or not visual_only}
     if config.joint_frames:
         expected.discard("visual.time_embedding")  # an addition to CLIP, trained from its initialisation

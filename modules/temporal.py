@@ -12,6 +12,7 @@ from clip.model import MLP, Attention
 from modules.mote import ExpertFFN, draw_mixing
 
 MAX_FRAMES = 77  # rows of the released position table
+HEAD_WIDTH = 64  # the released heads have text width / 64 attention heads
 # Softmax over [1..E] / t for one t of these; an infinite t gives the plain average.
 MERGE_TEMPERATURES = (-9.6, -4.8, -2.4, -1.2, -0.6, 0.6, 1.2, 2.4, 4.8, 9.6, float("inf"))
 
@@ -22,9 +23,7 @@ class MeanPooling(nn.Module):
     def draw_mixing(self, generator: torch.Generator) -> None:
         """Nothing to draw."""
 
-    def forward(
-        self, frame_features: Tensor, mixing: Tensor | None = None, gate: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, frame_features: Tensor, mixing: Tensor | None = None, gate: Tensor | None = None) -> Tensor:
         """[B, T, D] -> [1, B, T, D]"""
         return frame_features[None]
 
@@ -70,9 +69,7 @@ class TemporalTransformer(nn.Module):
         self.with_merged = with_merged
         self.frame_position_embeddings = nn.Embedding(MAX_FRAMES, width)
         self.transformer = nn.Module()  # only gives the blocks their released names
-        self.transformer.resblocks = nn.ModuleList(
-            TemporalBlock(width, heads, num_experts) for _ in range(layers)
-        )
+        self.transformer.resblocks = nn.ModuleList(TemporalBlock(width, heads, num_experts) for _ in range(layers))
         # Class features of the training classes, under its released name; modulation compares with them.
         self.register_buffer("spe_cls_feature", torch.zeros(num_train_classes, width))
         self.apply(_init_weights)
@@ -84,9 +81,7 @@ class TemporalTransformer(nn.Module):
         layers = len(self.transformer.resblocks)
         return draw_mixing(layers, self.num_experts, self.merge_temperatures, generator, self.with_merged)
 
-    def forward(
-        self, frame_features: Tensor, mixing: Tensor | None = None, gate: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, frame_features: Tensor, mixing: Tensor | None = None, gate: Tensor | None = None) -> Tensor:
         """Mix frame features over time.
 
         Args:

@@ -17,9 +17,7 @@ def _mote28() -> tuple[str, ...]:
     verbs = ("using", "doing", "during", "performing", "practicing")
     actions = ("{}", "a person {}", *(f"a person {verb} {{}}" for verb in verbs))
     return tuple(
-        f"a {noun} of {action}."
-        for noun in ("photo", "video", "example", "demonstration")
-        for action in actions
+        f"a {noun} of {action}." for noun in ("photo", "video", "example", "demonstration") for action in actions
     )
 
 

@@ -1,5 +1,6 @@
 """VideoCLIP: uint8 frames in, cosines with class features out; one module to wrap in DDP."""
 
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import torch
@@ -7,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip.model import CLIP
+from modules.mote import merged_experts
 from modules.temporal import TemporalTransformer, modulation_gate
 from modules.text_prompt import class_features_from_tokens
 
@@ -65,8 +67,7 @@ class VideoCLIP(nn.Module):
             mixing: experts of each layer and route [layers, R, E], see ``draw_mixing``.
         """
         frame_features = self.encode_frames(frames)
-        if not classes.is_floating_point():
-            classes = class_features_from_tokens(self.clip, classes)
+        classes = self.class_features(classes)
         gate = None if self.training else self._modulate(frame_features, classes)
         features = self.head(frame_features, mixing, gate)  # [R, B, T, D]
         # Cosines in fp32 under any autocast: bf16 would round them to two digits.
@@ -87,3 +88,16 @@ class VideoCLIP(nn.Module):
             return modulation_gate(
                 frame_features.float(), class_features.float(), self.head.spe_cls_feature, *self.modulation
             )
+
+    def class_features(self, classes: Tensor) -> Tensor:
+        """``classes`` of ``forward`` as features [K, D]: encoded once where they are tokens."""
+        return classes if classes.is_floating_point() else class_features_from_tokens(self.clip, classes)
+
+    def remember_train_classes(self, class_features: Tensor) -> None:
+        """Keep the features [K_train, D] of the classes in training; modulation compares with them later."""
+        if isinstance(self.head, TemporalTransformer):
+            self.head.spe_cls_feature = class_features.detach().float().clone()
+
+    def merged_experts(self) -> AbstractContextManager[None]:
+        """Context in which experts are merged into ordinary FFNs, see ``modules.mote.merged_experts``."""
+        return merged_experts(self)

@@ -1,0 +1,1 @@
+"""From list files to batches of uint8 clips."""

@@ -1,0 +1,107 @@
+"""List files and label CSVs.
+
+A list file has one video a line: ``path label`` for video files, ``folder num_frames label`` for folders of
+extracted frames. Paths are relative to a root folder (or absolute) and may contain spaces.
+"""
+
+import csv
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class VideoList:
+    """N labelled videos.
+
+    Held as arrays, not as Python objects: loader workers share them without copying
+    (touching an object's reference count copies its memory page in a forked process).
+    """
+
+    root: str
+    paths: np.ndarray  # [N] UTF-8 bytes, as written in the list
+    labels: np.ndarray  # [N] int64
+    num_frames: np.ndarray | None  # [N] int64 for folders of frames, None for video files
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def path(self, index: int) -> str:
+        """Path of a video as written in the list."""
+        return self.paths[index].decode()
+
+    def fingerprint(self) -> str:
+        """Hash of all paths and labels that does not depend on their order (SHA-256, 16 hex digits)."""
+        lines = sorted(b"%s %d" % pair for pair in zip(self.paths.tolist(), self.labels.tolist(), strict=True))
+        return hashlib.sha256(b"\n".join(lines)).hexdigest()[:16]
+
+
+def read_class_names(path: str | Path, num_classes: int = 0) -> list[str]:
+    """Class names of a CSV with the columns ``id,name`` (more are ignored), by id.
+
+    Args:
+        num_classes: expected number; 0: any.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file; a column missing; ids that are not 0..K-1; a name that is
+            empty; another number of classes than expected.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"data.label_list {str(path)!r}: no such file")
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        if not {"id", "name"} <= set(reader.fieldnames or ()):
+            raise ValueError(f"{path}: expected the columns id,name, found {','.join(reader.fieldnames or ())}")
+        rows = [(row["id"], (row["name"] or "").strip()) for row in reader]
+    names: dict[int, str] = {}
+    for line, (label, name) in enumerate(rows, start=2):
+        if not label.strip().isdigit() or not name or int(label) in names:
+            raise ValueError(f"{path}:{line}: expected a new id and a name, found {label!r},{name!r}")
+        names[int(label)] = name
+    if sorted(names) != list(range(len(names))) or not names:
+        raise ValueError(f"{path}: ids must be 0 to {max(len(names) - 1, 0)}, each once")
+    if num_classes not in (0, len(names)):
+        raise ValueError(f"data.num_classes is {num_classes}, but {path} holds {len(names)} classes")
+    return [names[label] for label in range(len(names))]
+
+
+def read_video_list(path: str | Path, root: str | Path, modality: str, num_classes: int, key: str) -> VideoList:
+    """Read a list file.
+
+    Args:
+        root: folder that relative paths start from; "" for absolute paths.
+        modality: ``video`` (files) or ``RGB`` (folders of frames).
+        num_classes: labels must lie below.
+        key: config section of list and root in error messages, ``train`` or ``val``.
+
+    Raises:
+        FileNotFoundError, ValueError: file or root missing, empty list, or a line that cannot be read (file and
+            line are named).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"data.{key}_list {str(path)!r}: no such file")
+    if root and not Path(root).is_dir():
+        raise FileNotFoundError(f"data.{key}_root {str(root)!r}: no such folder")
+    form = "path label" if modality == "video" else "folder num_frames label"
+    num_numbers = len(form.split()) - 1
+    paths, numbers = [], []
+    for line_number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        if not line.strip():
+            continue
+        fields = line.strip().rsplit(maxsplit=num_numbers)
+        if len(fields) != num_numbers + 1 or not all(field.isdigit() for field in fields[1:]):
+            raise ValueError(f"{path}:{line_number}: expected '{form}', found {line.strip()!r}")
+        if not int(fields[-1]) < num_classes:
+            raise ValueError(
+                f"{path}:{line_number}: label {fields[-1]} is outside the {num_classes} classes of the label file"
+            )
+        paths.append(fields[0].encode())
+        numbers.append([int(field) for field in fields[1:]])
+    if not paths:
+        raise ValueError(f"data.{key}_list {path}: the list is empty")
+    table = np.array(numbers, dtype=np.int64)
+    return VideoList(str(root), np.array(paths), table[:, -1], table[:, 0] if num_numbers == 2 else None)

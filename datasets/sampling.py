@@ -1,0 +1,57 @@
+"""Which frames a clip consists of: pure functions of the number of frames F.
+
+All indices are 0-based. Rules and rounding are those of the published code, so that released weights see the
+frames they were tested with.
+"""
+
+import numpy as np
+
+DENSE_WINDOW = 128  # frames that a dense clip spans
+
+
+def train_indices(num_frames: int, num_segments: int, rng: np.random.Generator) -> np.ndarray:
+    """One random frame from each of T segments, int64 [T].
+
+    Segment i spans round(s i) to round(s (i + 1)) inclusive, s = (F - 1) / T, halves rounded to even. Neighbours
+    share their border frame, and a video shorter than T repeats frames, both as published.
+    """
+    borders = np.round((num_frames - 1) / num_segments * np.arange(num_segments + 1)).astype(np.int64)
+    return rng.integers(borders[:-1], borders[1:], endpoint=True)
+
+
+def dense_train_indices(num_frames: int, num_segments: int, rng: np.random.Generator) -> np.ndarray:
+    """T frames of one window of 128 at a random start, int64 [T]; wraps around in shorter videos."""
+    last_start = max(num_frames - DENSE_WINDOW, 0)
+    return _dense_clip(int(rng.integers(last_start, endpoint=True)), num_frames, num_segments)
+
+
+def eval_indices(num_frames: int, num_segments: int, num_clips: int = 1) -> np.ndarray:
+    """C clips of T frames spread over the whole video, int64 [C, T].
+
+    Clip c takes frame int(start_c + F / T i) mod F with C starts from 0 to F / T - 1, rounded down. One clip is
+    the start of every segment, which is also the validation rule. In videos shorter than T the starts after the
+    first are negative and wrap around, as published.
+    """
+    interval = num_frames / num_segments
+    starts = np.linspace(0, interval - 1, num_clips, dtype=np.int64)
+    # Truncation, not floor: int(-0.5) is 0 in the published code.
+    return (starts[:, None] + interval * np.arange(num_segments)).astype(np.int64) % num_frames
+
+
+def dense_eval_indices(num_frames: int, num_segments: int, num_clips: int = 1) -> np.ndarray:
+    """C windows of 128 frames, every (128 // T)-th frame, int64 [C, T]; wraps around in shorter videos.
+
+    Windows are spread evenly from the first frame on. A single window sits in the middle of the video (the
+    published code divides by zero there).
+    """
+    last_start = max(num_frames - DENSE_WINDOW, 0)
+    if num_clips == 1:
+        starts = [last_start // 2]
+    else:
+        starts = [clip * (last_start // (num_clips - 1)) for clip in range(num_clips)]
+    return np.stack([_dense_clip(start, num_frames, num_segments) for start in starts])
+
+
+def _dense_clip(start: int, num_frames: int, num_segments: int) -> np.ndarray:
+    stride = max(DENSE_WINDOW // num_segments, 1)
+    return (start + stride * np.arange(num_segments)) % num_frames

@@ -1,0 +1,152 @@
+"""Datasets: a video list, a frame rule and a transform make samples; failures are data, not exceptions."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from datasets.readers import FrameFolderReader, Reader, UnreadableVideo, VideoFileReader
+from datasets.records import VideoList
+
+MAX_TRIES = 20  # videos in a row that may fail before a training sample is given up
+
+
+class Failure(NamedTuple):
+    """A video that could not be read, and why."""
+
+    path: str
+    reason: str
+
+
+class Sample(NamedTuple):
+    """One video's views, or the failures met instead."""
+
+    index: int  # position in the list
+    label: int
+    frames: Tensor | None  # uint8 [V, T, 3, S, S]; None: unreadable
+    failures: tuple[Failure, ...]
+
+
+class Batch(NamedTuple):
+    """Samples side by side; videos without frames are left out of the tensors."""
+
+    indices: Tensor  # int64 [B]
+    labels: Tensor  # int64 [B]
+    frames: Tensor | None  # uint8 [B, V, T, 3, S, S]; None: no video of the batch could be read
+    failed_indices: Tensor  # int64, videos left out
+    failures: list[Failure]
+
+
+def collate(samples: list[Sample]) -> Batch:
+    """Stack samples into a batch."""
+    good = [sample for sample in samples if sample.frames is not None]
+    return Batch(
+        indices=torch.tensor([sample.index for sample in good], dtype=torch.long),
+        labels=torch.tensor([sample.label for sample in good], dtype=torch.long),
+        frames=torch.stack([sample.frames for sample in good]) if good else None,
+        failed_indices=torch.tensor([s.index for s in samples if s.frames is None], dtype=torch.long),
+        failures=[failure for sample in samples for failure in sample.failures],
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoSource:
+    """Opens the videos of a list."""
+
+    videos: VideoList
+    image_tmpl: str = "img_{:05d}.jpg"
+    index_bias: int = 1
+
+    def open(self, index: int) -> Reader:
+        """Reader of one video.
+
+        Raises:
+            UnreadableVideo: see ``datasets.readers``.
+        """
+        path = Path(self.videos.root, self.videos.path(index))
+        if self.videos.num_frames is None:
+            return VideoFileReader(path)
+        return FrameFolderReader(path, int(self.videos.num_frames[index]), self.image_tmpl, self.index_bias)
+
+
+class EvalVideos(Dataset):
+    """Every video in list order, with all its views: crop-major, then clip (the published order).
+
+    Args:
+        indices_of: number of frames -> int64 [C, T].
+        views_of: frames [n, 3, H, W] -> crops [crops, n, 3, S, S].
+    """
+
+    def __init__(
+        self,
+        source: VideoSource,
+        indices_of: Callable[[int], np.ndarray],
+        views_of: Callable[[Tensor], Tensor],
+    ):
+        self.source, self.indices_of, self.views_of = source, indices_of, views_of
+
+    def __len__(self) -> int:
+        return len(self.source.videos)
+
+    def __getitem__(self, index: int) -> Sample:
+        label = int(self.source.videos.labels[index])
+        try:
+            reader = self.source.open(index)
+            clips = self.indices_of(reader.num_frames)
+            frames = self.views_of(reader.read(clips.ravel()))  # [crops, C*T, 3, S, S]
+        except UnreadableVideo as error:
+            failure = Failure(self.source.videos.path(index), str(error))
+            return Sample(index, label, None, (failure,))
+        views = frames.unflatten(1, clips.shape).flatten(0, 1)  # [crops*C, T, 3, S, S]
+        return Sample(index, label, views, ())
+
+
+class TrainVideos(Dataset):
+    """Randomly sampled, augmented clips; asked for by (epoch, index).
+
+    All randomness of a sample comes from (seed, epoch, index), so it does not depend on workers, processes or
+    restarts. An unreadable video is replaced by another one of the epoch, chosen the same way, and reported.
+
+    Args:
+        indices_of: (number of frames, generator) -> int64 [T].
+        transform: (frames [T, 3, H, W], label) -> (frames [T, 3, S, S], label).
+    """
+
+    def __init__(
+        self,
+        source: VideoSource,
+        indices_of: Callable[[int, np.random.Generator], np.ndarray],
+        transform: Callable[[Tensor, int], tuple[Tensor, int]],
+        seed: int,
+    ):
+        self.source, self.indices_of, self.transform, self.seed = source, indices_of, transform, seed
+
+    def __len__(self) -> int:
+        return len(self.source.videos)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, index = key
+        rng = np.random.default_rng((self.seed, epoch, index))
+        failures = []
+        for _ in range(MAX_TRIES):
+            try:
+                frames, label = self._load(index, rng)
+            except UnreadableVideo as error:
+                failures.append(Failure(self.source.videos.path(index), str(error)))
+                index = int(rng.integers(len(self)))
+            else:
+                return Sample(index, label, frames[None], tuple(failures))
+        return Sample(index, int(self.source.videos.labels[index]), None, tuple(failures))
+
+    def _load(self, index: int, rng: np.random.Generator) -> tuple[Tensor, int]:
+        reader = self.source.open(index)
+        frames = reader.read(self.indices_of(reader.num_frames, rng))
+        # torchvision's transforms draw from torch's global generator: seed it for this sample only.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(rng.integers(2**63)))
+            return self.transform(frames, int(self.source.videos.labels[index]))

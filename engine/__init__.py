@@ -1,0 +1,1 @@
+"""Loops: training, evaluation, and the protocols that turn view logits into figures."""

@@ -1,0 +1,68 @@
+"""One pass over a list that yields the logits of every view, in list order; every protocol starts here."""
+
+import logging
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from utils.distributed import gather, sum_over_processes
+from utils.logger import progress
+from utils.precision import Precision
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ViewLogits:
+    """Cosines of all views of N videos with K classes."""
+
+    logits: Tensor  # [N, V, K] float32 on the CPU; NaN for videos that could not be read
+    failures: dict[str, str]  # path -> reason
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module,
+    loader: DataLoader,
+    classes: Tensor,
+    num_views: int,
+    precision: Precision,
+    clips_per_pass: int,
+    desc: str = "test",
+) -> ViewLogits:
+    """Classify every view of every video of the loader's list.
+
+    The processes share the videos without padding; each scatters its rows by video index and the sum over
+    processes is the whole table, so it does not depend on world size, batch size or workers.
+
+    Args:
+        model: a VideoCLIP; experts are merged once, for the whole pass.
+        classes: class features [K, D], or tokens that the model encodes, once.
+        num_views: V, views a video.
+        clips_per_pass: clips in one forward pass, which bounds memory.
+    """
+    device = precision.device
+    was_training = model.training
+    model.eval()
+    with precision.autocast():
+        class_features = model.class_features(classes)
+    table = torch.zeros(len(loader.dataset), num_views, len(class_features), device=device)
+    failures: dict[str, str] = {}
+    with model.merged_experts():
+        for batch in progress(loader, desc, every=max(len(loader) // 10, 1)):
+            failures |= {failure.path: failure.reason for failure in batch.failures}
+            table[batch.failed_indices.to(device)] = torch.nan
+            if batch.frames is None:
+                continue
+            clips = batch.frames.to(device, non_blocking=True).flatten(0, 1)  # [B*V, T, 3, S, S]
+            with precision.autocast():
+                logits = [model(part, class_features).logits[0] for part in clips.split(clips_per_pass)]
+            table[batch.indices.to(device)] = torch.cat(logits).unflatten(0, (-1, num_views))
+    model.train(was_training)
+    for other in gather(failures):
+        failures |= other
+    for path, reason in sorted(failures.items()):
+        logger.warning("unreadable, counted as wrong: %s (%s)", path, reason)
+    return ViewLogits(sum_over_processes(table).cpu(), failures)

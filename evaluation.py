@@ -1,0 +1,190 @@
+"""What test.py and test_zeroshot.py share: arguments, the model under test, one result per configuration."""
+
+import argparse
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datasets.build import build_eval_loader, read_lists
+from datasets.records import VideoList, read_class_names
+from datasets.transforms import CROPS
+from engine.evaluate import ViewLogits, evaluate
+from engine.protocols import accuracy
+from modules.build import build_classes, build_clip, build_model, check_network
+from modules.video_clip import VideoCLIP
+from utils.checkpoint import load_weights, read_checkpoint
+from utils.cli import add_common_arguments
+from utils.config import Config, load_config
+from utils.distributed import is_main, process_group, rank, world_size
+from utils.logger import setup_logging
+from utils.precision import Precision, resolve_precision
+
+logger = logging.getLogger(__name__)
+
+PLAIN_CLIP = "clip"  # in the place of a weights file
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How view logits become scores and figures."""
+
+    rule: str  # the fusion rule's name in the results
+    fuse: Callable[[Tensor, Config], Tensor]  # [N, V, K] -> [N, K]
+    extra_figures: Callable[[Tensor, Tensor, Config], dict]  # scores, labels -> more entries of the results
+
+
+def parse_args(description: str, argv: list[str] | None, many_configs: bool) -> argparse.Namespace:
+    """Arguments of a test command."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(
+        "--config", required=True, nargs="+" if many_configs else 1, help="YAML file" + "s" * many_configs
+    )
+    parser.add_argument(
+        "--weights", required=True, help=f"checkpoint, or '{PLAIN_CLIP}': the pretrained model, frames averaged"
+    )
+    parser.add_argument("--test_clips", type=int, default=1, help="clips a video (default: 1)")
+    parser.add_argument("--test_crops", type=int, default=1, choices=sorted(CROPS), help="crops a clip (default: 1)")
+    parser.add_argument("--dense", action="store_true", help="clips are windows of 128 frames")
+    parser.add_argument("--save_logits", type=Path, metavar="F.npz", help="write view logits, scores and labels")
+    parser.add_argument("--output", type=Path, help="folder of results.json (default: beside the weights)")
+    parser.add_argument("--strict", action="store_true", help="an unreadable video is an error")
+    add_common_arguments(parser)
+    args = parser.parse_args(argv)
+    if args.test_clips < 1:
+        parser.error(f"--test_clips: expected a positive number, found {args.test_clips}")
+    return args
+
+
+def run_test(args: argparse.Namespace, protocol: Protocol) -> dict[str, dict]:
+    """Test one model on the data of every configuration; results by the configuration file's stem.
+
+    Raises:
+        ValueError, FileNotFoundError: anything wrong with the input, before the first video; with ``--strict``
+            also unreadable videos, at the end.
+    """
+    setup_logging()
+    configs = {Path(path).stem: _read_config(path, args) for path in args.config}
+    _check_same_network(configs)
+    with process_group() as device:
+        precision = resolve_precision(args.precision, device)
+        parts = {name: _read_part(config) for name, config in configs.items()}
+        model, classes = _build_tested_model(args.weights, configs, parts, precision)
+        results = {}
+        for name, (videos, _) in parts.items():
+            views = _test_part(model, classes[name], videos, configs[name], args, precision)
+            labels = torch.from_numpy(videos.labels)
+            scores = protocol.fuse(views.logits, configs[name])
+            results[name] = {
+                "dataset": configs[name].data.dataset,
+                **accuracy(scores, labels),
+                "num_videos": len(videos),
+                "num_clips": args.test_clips,
+                "num_crops": args.test_crops,
+                "dense": args.dense,
+                "fusion": protocol.rule,
+                "weights": args.weights,
+                "list_fingerprint": videos.fingerprint(),
+                "precision": precision.name,
+                "failed_videos": sorted(views.failures),
+                **protocol.extra_figures(scores, labels, configs[name]),
+            }
+            if args.save_logits and is_main():
+                _save_logits(_logits_path(args, name, len(configs)), views, scores, videos)
+    _check_strict(args, results)
+    return results
+
+
+def output_folder(args: argparse.Namespace, dataset: str) -> Path:
+    """Where results go: ``--output``, or a folder beside the weights that names data and views."""
+    if args.output:
+        return args.output
+    views = f"{args.test_clips}x{args.test_crops}" + "_dense" * args.dense
+    parent = Path("exps", "clip") if args.weights == PLAIN_CLIP else Path(args.weights).parent
+    return parent / f"test_{dataset}_{views}"
+
+
+def write_results(folder: Path, results: dict) -> None:
+    """Write ``results.json`` on the main process."""
+    if is_main():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+        logger.info("wrote %s", folder / "results.json")
+
+
+def _read_config(path: str, args: argparse.Namespace) -> Config:
+    config = load_config(path, args.overrides)
+    config = replace(config, data=replace(config.data, dense=config.data.dense or args.dense))
+    if args.weights == PLAIN_CLIP:
+        config = replace(config, network=replace(config.network, sim_header="None"))
+    check_network(config)
+    return config
+
+
+def _check_same_network(configs: dict[str, Config]) -> None:
+    """One model is loaded for all configurations."""
+    (first, reference), *others = configs.items()
+    for name, config in others:
+        for section in ("network", "eval"):
+            if getattr(config, section) != getattr(reference, section):
+                raise ValueError(f"configurations {first} and {name} differ in section {section}; test them one by one")
+        if (config.data.num_segments, config.data.input_size) != (
+            reference.data.num_segments,
+            reference.data.input_size,
+        ):
+            raise ValueError(f"configurations {first} and {name} differ in data.num_segments or data.input_size")
+
+
+def _read_part(config: Config) -> tuple[VideoList, list[str]]:
+    class_names = read_class_names(config.data.label_list, config.data.num_classes)
+    return read_lists(config.data, "val", len(class_names)), class_names
+
+
+def _build_tested_model(
+    weights: str, configs: dict[str, Config], parts: dict[str, tuple[VideoList, list[str]]], precision: Precision
+) -> tuple[VideoCLIP, dict[str, Tensor]]:
+    """The model with the weights under test, and each part's classes as features or tokens."""
+    checkpoint = None if weights == PLAIN_CLIP else read_checkpoint(weights)
+    config = next(iter(configs.values()))
+    clip = build_clip(config.network, config.data.num_segments, config.data.input_size).to(precision.device)
+    classes = {name: build_classes(config.network, clip, class_names) for name, (_, class_names) in parts.items()}
+    model = build_model(config, clip, next(iter(classes.values())))
+    if checkpoint:
+        load_weights(model, checkpoint, weights, config.eval.weight_average)
+    return model, classes
+
+
+def _test_part(
+    model: VideoCLIP,
+    classes: Tensor,
+    videos: VideoList,
+    config: Config,
+    args: argparse.Namespace,
+    precision: Precision,
+) -> ViewLogits:
+    loader = build_eval_loader(config.data, videos, rank(), world_size(), args.test_clips, args.test_crops)
+    num_views = args.test_clips * args.test_crops
+    return evaluate(model, loader, classes, num_views, precision, config.data.batch_size, config.data.dataset)
+
+
+def _logits_path(args: argparse.Namespace, name: str, num_configs: int) -> Path:
+    """``--save_logits`` itself, or with the configuration's name before the suffix if there are several."""
+    path = args.save_logits
+    return path if num_configs == 1 else path.with_name(f"{path.stem}_{name}{path.suffix}")
+
+
+def _save_logits(path: Path, views: ViewLogits, scores: Tensor, videos: VideoList) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    paths = np.array([videos.path(index) for index in range(len(videos))])
+    np.savez(path, view_logits=views.logits.numpy(), scores=scores.numpy(), labels=videos.labels, paths=paths)
+
+
+def _check_strict(args: argparse.Namespace, results: dict[str, dict]) -> None:
+    failed = [path for result in results.values() for path in result["failed_videos"]]
+    if args.strict and failed:
+        raise ValueError(f"--strict: {len(failed)} videos could not be read: {', '.join(failed[:5])}")

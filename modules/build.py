@@ -1,0 +1,91 @@
+"""NetworkConfig to CLIP, class features and the video model. A new temporal head is one more line in HEADS."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from clip.load import load_clip
+from clip.model import CLIP
+from modules.temporal import HEAD_WIDTH, MeanPooling, TemporalTransformer
+from modules.text_prompt import TEMPLATES, encode_classes, tokenize_classes
+from modules.video_clip import VideoCLIP
+from utils.config import Config, NetworkConfig
+
+
+def _transf(config: Config, clip: CLIP, num_train_classes: int) -> nn.Module:
+    return TemporalTransformer(
+        width=clip.config.embed_dim,
+        layers=config.network.temporal_layer,
+        heads=clip.config.text_width // HEAD_WIDTH,
+        num_experts=config.network.num_experts,
+        num_train_classes=num_train_classes,
+        merge_temperatures=config.network.merge_temperatures,
+        with_merged=config.loss.merged > 0 or config.loss.feature_mse > 0,
+    )
+
+
+HEADS: dict[str, Callable[[Config, CLIP, int], nn.Module]] = {
+    "Transf": _transf,
+    "None": lambda config, clip, num_train_classes: MeanPooling(),
+}
+
+
+def check_network(config: Config) -> None:
+    """Settings that contradict each other, found before any weights are read.
+
+    Raises:
+        ValueError: names the keys.
+    """
+    network = config.network
+    if network.templates not in TEMPLATES:
+        raise ValueError(f"network.templates: expected one of {', '.join(TEMPLATES)}, found {network.templates!r}")
+    if network.joint_st and network.sim_header != "None":
+        raise ValueError("network.joint_st encodes a clip as one vector, so network.sim_header must be None")
+
+
+def build_clip(config: NetworkConfig, num_frames: int, input_size: int) -> CLIP:
+    """CLIP with the options of the configuration, fp32 on the CPU.
+
+    Raises:
+        ValueError: ``input_size`` is not what the weights were made for.
+    """
+    options = {
+        "drop_path": config.drop_out,
+        "emb_dropout": config.emb_dropout,
+        "joint_frames": num_frames if config.joint_st else 0,
+    }
+    if config.activation != "auto":
+        options["activation"] = config.activation
+    clip = load_clip(config.arch, visual_only=not config.init, **options)
+    if clip.config.image_size != input_size:
+        raise ValueError(f"data.input_size is {input_size}, but {config.arch} takes {clip.config.image_size} pixels")
+    return clip
+
+
+def build_classes(config: NetworkConfig, clip: CLIP, class_names: list[str]) -> Tensor:
+    """What ``VideoCLIP`` compares with, on CLIP's device: class features [K, D] of the fixed text tower, or the
+    tokens [K, M, 77] where that tower trains too (``fix_text: False``)."""
+    if config.fix_text:
+        return encode_classes(clip, class_names, config.templates)
+    return tokenize_classes(class_names, config.templates).to(clip.logit_scale.device)
+
+
+def build_model(config: Config, clip: CLIP, classes: Tensor) -> VideoCLIP:
+    """The video model around ``clip``, on its device; towers that the configuration fixes do not train.
+
+    Args:
+        classes: of the training set, see ``build_classes``; the head remembers their features.
+    """
+    torch.manual_seed(config.seed)  # the head starts alike on every process
+    modulation = (config.eval.modulation_classes, config.eval.modulation_temperature)
+    model = VideoCLIP(
+        clip,
+        HEADS[config.network.sim_header](config, clip, len(classes)),
+        train_text=not config.network.fix_text,
+        modulation=modulation if config.eval.modulation else None,
+    ).to(classes.device)
+    model.clip.visual.requires_grad_(not config.network.fix_video)
+    with torch.no_grad():
+        model.remember_train_classes(model.class_features(classes))
+    return model

@@ -1,0 +1,99 @@
+"""Train a video model: python train.py --config configs/k400/k400_vitb16_8f.yaml"""
+
+import argparse
+import logging
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from datasets.build import build_eval_loader, build_train_loader, read_lists
+from datasets.records import read_class_names
+from engine.evaluate import evaluate
+from engine.protocols import accuracy, fuse_zero_shot
+from engine.train import Training, TrainState, train
+from modules.build import build_classes, build_clip, build_model, check_network
+from modules.losses import video_loss
+from utils.checkpoint import load_weights, read_checkpoint
+from utils.cli import add_common_arguments, run_main
+from utils.config import Config, load_config, to_yaml
+from utils.distributed import broadcast, process_group, rank, world_size
+from utils.logger import setup_logging
+from utils.precision import Precision, resolve_precision
+from utils.run_folder import create_run_folder, folder_name, timestamp
+from utils.solver import build_optimizer, lr_schedule
+
+logger = logging.getLogger(__name__)
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", required=True, help="YAML file")
+    parser.add_argument("--log_time", help="name of the run folder (default: the time)")
+    add_common_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> dict[str, float]:
+    """Train as the configuration says; returns the last validation's figures."""
+    args = parse_args(argv)
+    setup_logging()
+    config = load_config(args.config, args.overrides)
+    with process_group() as device:
+        precision = resolve_precision(args.precision, device)
+        state, run = prepare(config, precision, log_time=broadcast(args.log_time or timestamp()))
+        if config.solver.evaluate:
+            figures = run.validate()
+        else:
+            figures = train(state, run)
+    logger.info("done: %s", "  ".join(f"{name} {value:.2f}" for name, value in figures.items()))
+    return figures
+
+
+def prepare(config: Config, precision: Precision, log_time: str) -> tuple[TrainState, Training]:
+    """Build everything that a run needs; whatever can be wrong is found here, cheapest checks first."""
+    data, solver = config.data, config.solver
+    check_network(config)
+    class_names = read_class_names(data.label_list, data.num_classes)
+    train_videos = read_lists(data, "train", len(class_names))
+    val_videos = read_lists(data, "val", len(class_names))
+    start = read_checkpoint(config.resume or config.pretrain) if config.resume or config.pretrain else None
+    folder = Path(data.output_path, data.dataset, folder_name(config.network.arch), log_time)
+    share = {"rank": rank(), "world_size": world_size()}
+    train_loader = build_train_loader(data, train_videos, class_names, config.seed, **share)
+    val_loader = build_eval_loader(data, val_videos, **share)
+
+    torch.manual_seed(config.seed + rank())  # dropout and drop path differ between processes
+    clip = build_clip(config.network, data.num_segments, data.input_size).to(precision.device)
+    classes = build_classes(config.network, clip, class_names)
+    model = build_model(config, clip, classes)
+    if start:
+        load_weights(model, start, config.resume or config.pretrain, keep_train_classes=not config.resume)
+    optimizer = build_optimizer(model, solver)
+    state = TrainState(model, optimizer, precision.grad_scaler(), epoch=solver.start_epoch)
+    if config.resume:
+        state.resume(start)
+
+    create_run_folder(folder, to_yaml(config), may_continue=bool(config.resume))
+    setup_logging(folder / "log.txt")
+    logger.info("run folder %s, %s, %d processes", folder, precision.name, world_size())
+    pass_over_val = partial(evaluate, model, val_loader, classes, 1, precision, data.batch_size, "validation")
+    return state, Training(
+        loader=train_loader,
+        classes=classes,
+        loss=partial(video_loss, **vars(config.loss)),
+        lr_at=lr_schedule(solver),
+        validate=lambda: accuracy(fuse_zero_shot(pass_over_val().logits), torch.from_numpy(val_videos.labels)),
+        precision=precision,
+        epochs=solver.epochs,
+        accumulation=solver.grad_accumulation_steps,
+        seed=config.seed,
+        print_freq=config.logging.print_freq,
+        eval_freq=config.logging.eval_freq,
+        folder=folder,
+        metadata={"config": to_yaml(config), "class_names": class_names},
+    )
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,116 @@
+"""Checkpoints in the published four-key format, plus keys of our own; written atomically, read safely.
+
+``model_state_dict`` holds CLIP (``visual.*``, ``logit_scale``), ``fusion_model_state_dict`` the temporal head,
+beside ``epoch`` and ``optimizer_state_dict``. In a VideoCLIP these are ``clip.*`` and ``head.*``.
+"""
+
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+CLIP_PREFIX, HEAD_PREFIX = "clip.", "head."
+TRAIN_CLASS_FEATURES = "spe_cls_feature"  # [K_train, D], belongs to the data set that the head was trained on
+# Additions to CLIP have no pretrained value to be averaged with.
+NOT_IN_CLIP = ("visual.time_embedding",)
+
+
+def weights_of(model: nn.Module) -> dict[str, dict[str, Tensor]]:
+    """The two weight entries of a checkpoint, from a VideoCLIP."""
+    state = model.state_dict()
+    return {
+        "model_state_dict": _with_prefix(state, CLIP_PREFIX),
+        "fusion_model_state_dict": _with_prefix(state, HEAD_PREFIX),
+    }
+
+
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write tensors and plain values so that ``path`` always holds a complete file, old or new."""
+    partial = path.with_name(path.name + ".part")
+    with partial.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint, ours or a published one, on the CPU; ``module.`` prefixes are taken off.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not readable, or not in the four-key format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint {path}: no such file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"checkpoint {path}: not readable ({str(error).splitlines()[0]})") from error
+    expected = {"model_state_dict", "fusion_model_state_dict"}
+    if not isinstance(content, dict) or not expected <= content.keys():
+        found = sorted(map(str, content))[:4] if isinstance(content, dict) else type(content).__name__
+        raise ValueError(f"checkpoint {path}: expected keys {', '.join(sorted(expected))}, found {found}")
+    for part in expected:
+        content[part] = {k.removeprefix("module."): v for k, v in content[part].items()}
+    return content
+
+
+def load_weights(
+    model: nn.Module,
+    checkpoint: Mapping[str, Any],
+    source: str,
+    weight_average: float = 1.0,
+    keep_train_classes: bool = False,
+) -> None:
+    """Load a checkpoint's weights into a VideoCLIP that holds CLIP's pretrained ones.
+
+    Args:
+        source: name of the checkpoint in errors.
+        weight_average: CLIP's tensors become ``weight_average * checkpoint + (1 - weight_average) * model``.
+            The published test uses 0.99 for ``visual.*`` and ``logit_scale``.
+        keep_train_classes: keep the model's training-class features, for a start from another data set.
+
+    Raises:
+        ValueError: keys or shapes do not fit; it names them.
+    """
+    pretrained = _with_prefix(model.state_dict(), CLIP_PREFIX)
+    tuned = {}
+    for name, value in checkpoint["model_state_dict"].items():
+        is_averaged = weight_average < 1.0 and name not in NOT_IN_CLIP and name in pretrained
+        if is_averaged and value.shape == pretrained[name].shape:
+            value = weight_average * value.float() + (1.0 - weight_average) * pretrained[name].cpu()
+        tuned[CLIP_PREFIX + name] = value
+    head = dict(checkpoint["fusion_model_state_dict"])
+    if TRAIN_CLASS_FEATURES in head and hasattr(model.head, TRAIN_CLASS_FEATURES):
+        own = getattr(model.head, TRAIN_CLASS_FEATURES)
+        if keep_train_classes:
+            head[TRAIN_CLASS_FEATURES] = own
+        elif own.shape[1] == head[TRAIN_CLASS_FEATURES].shape[1]:  # any number of training classes fits
+            setattr(model.head, TRAIN_CLASS_FEATURES, own.new_empty(head[TRAIN_CLASS_FEATURES].shape))
+    state = tuned | {HEAD_PREFIX + name: value for name, value in head.items()}
+    _check_fit(model.state_dict(), state, source)
+    model.load_state_dict(state)
+
+
+def _with_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def _check_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], source: str) -> None:
+    """Raise one error that lists what is missing, what is too much, and what has another shape."""
+    problems = [f"missing {name}" for name in expected if name not in found]
+    problems += [f"unexpected {name}" for name in found if name not in expected]
+    problems += [
+        f"{name} is {list(found[name].shape)}, the configured model has {list(value.shape)}"
+        for name, value in expected.items()
+        if name in found and found[name].shape != value.shape
+    ]
+    if problems:
+        more = f"; and {len(problems) - 4} more" if len(problems) > 4 else ""
+        raise ValueError(f"checkpoint {source} does not fit the configured model: {'; '.join(problems[:4])}{more}")

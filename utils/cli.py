@@ -1,0 +1,29 @@
+"""What the commands have in common."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from utils.precision import CHOICES
+
+# What a user can cause; anything else is our mistake and keeps its traceback.
+USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError)
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of every command that computes."""
+    parser.add_argument("--precision", choices=CHOICES, default="auto", help="number format (default: auto)")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="section.key=value", help="change the configuration"
+    )
+
+
+def run_main(main: Callable[[], object]) -> None:
+    """Run a command; an error of the user's is one line and exit status 2 (TRACEBACK=1 shows where)."""
+    try:
+        main()
+    except USER_ERRORS as error:
+        if os.environ.get("TRACEBACK"):
+            raise
+        sys.exit(f"error: {error}")

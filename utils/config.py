@@ -1,0 +1,267 @@
+"""YAML to a frozen, typed configuration; every mistake is an error that names the key.
+
+The keys are the published ones (BIKE's spelling), so published files load unchanged; ``loss`` and ``eval``
+are sections of ours. A file may name a ``base:`` file, whose keys it inherits and overrides.
+"""
+
+import dataclasses
+import difflib
+import logging
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RandAugmentConfig:
+    """torchvision's RandAugment: N operations of magnitude M, one draw a clip."""
+
+    N: int = 2
+    M: int = 9
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Lists, frames and batches."""
+
+    dataset: str = ""  # names the run folder
+    modality: Literal["video", "RGB"] = "video"  # video files, or folders of extracted frames
+    num_segments: int = 8  # T, frames a clip
+    batch_size: int = 64  # clips a process
+    workers: int = 8
+    num_classes: int = 0  # checked against the label file; 0: whatever it holds
+    image_tmpl: str = "img_{:05d}.jpg"
+    index_bias: int = 1  # number of the first extracted frame
+    train_root: str = ""
+    train_list: str = ""
+    val_root: str = ""
+    val_list: str = ""
+    label_list: str = ""
+    input_size: int = 224
+    random_shift: bool = True  # random frames within segments in training
+    dense: bool = False  # 128-frame windows instead of the whole video
+    crop_area: tuple[float, float] = (0.08, 1.0)  # of the training crop, as a share of the frame
+    randaug: RandAugmentConfig | None = None
+    output_path: str = "./exps"
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """CLIP, its options and the temporal head."""
+
+    arch: str = "ViT-B/16"
+    init: bool = True  # False: only the image tower is CLIP's, the text tower is random
+    activation: Literal["auto", "quick_gelu", "gelu"] = "auto"  # for local files of LAION's B and L
+    drop_out: float = 0.0
+    emb_dropout: float = 0.0
+    joint_st: bool = False  # attention over the patches of all frames
+    fix_text: bool = True
+    fix_video: bool = False
+    templates: str = "mote28"
+    sim_header: Literal["Transf", "None"] = "Transf"  # None: mean pooling
+    temporal_layer: int = 4
+    num_experts: int = 4  # 0: a plain FFN
+    merge_temperatures: tuple[float, ...] = (
+        -9.6, -4.8, -2.4, -1.2, -0.6, 0.6, 1.2, 2.4, 4.8, 9.6, float("inf"),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the parts of the loss (paper, section 3.3); merged = feature_mse = 0: no merged pass."""
+
+    expert: float = 1.0
+    merged: float = 0.5
+    feature_mse: float = 0.1
+
+
+@dataclass(frozen=True)
+class SolverConfig:
+    """Optimisation; lrs and epochs as published."""
+
+    type: Literal["cosine", "multistep"] = "cosine"
+    epochs: int = 30
+    start_epoch: int = 0
+    optim: Literal["adamw", "adam", "sgd"] = "adamw"
+    momentum: float = 0.9  # sgd
+    lr: float = 5e-5
+    clip_ratio: float = 0.07  # lr of CLIP's own parameters = lr * clip_ratio
+    lr_warmup_step: float = 5  # epochs
+    lr_decay_step: tuple[float, ...] = ()  # multistep, epochs
+    lr_decay_factor: float = 0.1
+    weight_decay: float = 0.2
+    grad_accumulation_steps: int = 1
+    evaluate: bool = False  # only validate
+
+
+@dataclass(frozen=True)
+class LoggingConfig:
+    """How often to report (steps) and to validate (epochs)."""
+
+    print_freq: int = 10
+    eval_freq: int = 1
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Evaluation constants of the paper and of the published code."""
+
+    weight_average: float = 0.99  # share of the tuned weights, the rest is CLIP's
+    modulation: bool = True
+    modulation_classes: int = 5
+    modulation_temperature: float = 0.05
+    softmax_scale: float = 1.0  # of the cosines before the softmax of close-set fusion
+    half_class_trials: int = 10
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole run."""
+
+    resume: str = ""
+    pretrain: str = ""
+    seed: int = 1024
+    data: DataConfig = field(default_factory=DataConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    solver: SolverConfig = field(default_factory=SolverConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+
+
+# Published keys without effect there: they load, with one warning.
+DEAD_KEYS = {
+    "data.seg_length", "network.tm", "network.drop", "network.type", "network.n_emb", "solver.epoch_offset",
+}  # fmt: skip
+# Published keys with one meaningful value here.
+FIXED_KEYS = {"network.interaction": "DP", "solver.loss_type": "CE"}
+
+
+def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+    """Read a YAML file and apply overrides ``section.key=value`` (values are YAML).
+
+    Raises:
+        FileNotFoundError: the file or its base does not exist.
+        ValueError: unknown key (with the nearest name), wrong type, wrong choice, or not YAML.
+    """
+    tree = _read_tree(Path(path), seen=())
+    for override in overrides:
+        _merge(tree, _parse_override(override))
+    return _build(Config, _drop_dead_keys(tree), where="", source=str(path))
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved configuration as YAML that ``load_config`` reads back."""
+    return yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _read_tree(path: Path, seen: tuple[Path, ...]) -> dict:
+    if not path.is_file():
+        raise FileNotFoundError(f"config {path}: no such file")
+    if path.resolve() in seen:
+        raise ValueError(f"config {path}: base files form a circle")
+    try:
+        tree = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"config {path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise ValueError(f"config {path}: expected sections with keys, found {type(tree).__name__}")
+    base = tree.pop("base", None)
+    if base is None:
+        return tree
+    inherited = _read_tree(path.parent / base, (*seen, path.resolve()))
+    _merge(inherited, tree)
+    return inherited
+
+
+def _merge(tree: dict, changes: dict) -> None:
+    """Lay ``changes`` over ``tree``, section by section."""
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(tree.get(key), dict):
+            _merge(tree[key], value)
+        else:
+            tree[key] = value
+
+
+def _parse_override(override: str) -> dict:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ValueError(f"override {override!r}: expected section.key=value")
+    value = yaml.safe_load(text)
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+def _drop_dead_keys(tree: dict) -> dict:
+    """Take out published keys that are dead or have one possible value, and say so."""
+    tree = {key: dict(value) if isinstance(value, dict) else value for key, value in tree.items()}
+    ignored = []
+    for dotted in sorted(DEAD_KEYS | FIXED_KEYS.keys()):
+        section, key = dotted.split(".")
+        if not isinstance(tree.get(section), dict) or key not in tree[section]:
+            continue
+        value = tree[section].pop(key)
+        if dotted in DEAD_KEYS:
+            ignored.append(dotted)
+        elif value not in (FIXED_KEYS[dotted], None):
+            raise ValueError(f"{dotted}: only {FIXED_KEYS[dotted]!r} is implemented, found {value!r}")
+    if ignored:
+        logger.warning("keys without effect, as in the published code: %s", ", ".join(ignored))
+    return tree
+
+
+def _build(cls: type, tree: Any, where: str, source: str) -> Any:
+    """One dataclass from one mapping."""
+    if not isinstance(tree, dict):
+        raise ValueError(f"{source}: {where or 'file'}: expected keys, found {tree!r}")
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for key, value in tree.items():
+        dotted = f"{where}.{key}" if where else str(key)
+        if key not in hints:
+            nearest = difflib.get_close_matches(str(key), hints, n=1, cutoff=0.0)[0]
+            raise ValueError(f"{source}: unknown key {dotted}; the nearest is {nearest}")
+        if value is None and "None" in typing.get_args(hints[key]):
+            value = "None"  # sim_header: null means what the published string None means
+        if value is not None:  # an empty key keeps its default
+            values[key] = _convert(value, hints[key], dotted, source)
+    return cls(**values)
+
+
+def _convert(value: Any, expected: Any, where: str, source: str) -> Any:
+    """Check one value against its declared type; numbers written like 5e-5 are accepted as such."""
+    origin, options = typing.get_origin(expected), typing.get_args(expected)
+    if origin is types.UnionType:  # X | None
+        return _convert(value, options[0], where, source)
+    if dataclasses.is_dataclass(expected):
+        return _build(expected, value, where, source)
+    if origin is Literal:
+        if value in options:
+            return value
+        raise ValueError(f"{source}: {where}: expected one of {', '.join(options)}, found {value!r}")
+    if origin is tuple and isinstance(value, list | tuple):
+        if options[-1] is not ... and len(value) != len(options):
+            raise ValueError(f"{source}: {where}: expected {len(options)} values, found {value!r}")
+        return tuple(_convert(item, options[0], where, source) for item in value)
+    if expected is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            return float(value)  # PyYAML reads 5e-5, without a dot, as a string
+        except ValueError:
+            pass
+    elif expected in (bool, int, str) and type(value) is expected:
+        return value
+    name = "a list of numbers" if origin is tuple else expected.__name__
+    raise ValueError(f"{source}: {where}: expected {name}, found {value!r}")

@@ -1,0 +1,27 @@
+"""Accuracy of score tables; a video that could not be read counts as wrong."""
+
+import torch
+from torch import Tensor
+
+
+def topk_hits(scores: Tensor, labels: Tensor, k: int) -> Tensor:
+    """Whether the label is among the k best scores, bool [N]; min(k, K) where there are fewer classes.
+
+    Args:
+        scores: [N, K]; a row with NaN stands for a video that failed, which is never a hit.
+        labels: int64 [N].
+    """
+    failed = scores.isnan().any(dim=1)
+    best = scores.nan_to_num().topk(min(k, scores.shape[1]), dim=1).indices
+    return (best == labels[:, None]).any(dim=1) & ~failed
+
+
+def topk_accuracy(scores: Tensor, labels: Tensor, k: int) -> float:
+    """Percentage of videos whose label is among the k best scores [N, K]."""
+    return 100.0 * topk_hits(scores, labels, k).double().mean().item()
+
+
+def mean_and_std(values: list[float]) -> tuple[float, float]:
+    """Mean and population standard deviation, as the published tables use."""
+    table = torch.tensor(values, dtype=torch.float64)
+    return table.mean().item(), table.std(correction=0).item()

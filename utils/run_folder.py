@@ -1,0 +1,57 @@
+"""Run folders: where a run writes, and what it was run with."""
+
+import json
+import platform
+import subprocess
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+
+from utils.distributed import broadcast, is_main
+
+CHECKPOINT, BEST_CHECKPOINT = "last_model.pt", "model_best.pt"
+PACKAGES = ("torch", "torchvision", "open_clip_torch", "decord", "av", "numpy")
+
+
+def timestamp() -> str:
+    """Default name of a run."""
+    return datetime.now().strftime("%Y%m%d-%H%M%S")
+
+
+def folder_name(arch: str) -> str:
+    """A model name or weights file as one folder name: ``ViT-B/16`` is ``ViT-B-16``, a file is its stem."""
+    return Path(arch).stem if Path(arch).suffix else arch.replace("/", "-")
+
+
+def create_run_folder(folder: Path, config_yaml: str, may_continue: bool) -> None:
+    """Create ``folder`` with ``config.yaml`` and ``environment.json``.
+
+    Args:
+        may_continue: the folder may hold a run already (it is being resumed).
+
+    Raises:
+        FileExistsError: it does; nothing is overwritten.
+    """
+    if broadcast((folder / CHECKPOINT).exists()) and not may_continue:
+        raise FileExistsError(
+            f"{folder} already holds a run; give another --log_time, or continue it with resume={folder / CHECKPOINT}"
+        )
+    if is_main():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.yaml").write_text(config_yaml)
+        (folder / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n")
+
+
+def environment() -> dict[str, str | None]:
+    """Commit, Python and package versions."""
+    versions = {name: metadata.version(name) for name in PACKAGES}
+    return {"git_sha": _git_sha(), "python": platform.python_version(), **versions}
+
+
+def _git_sha() -> str | None:
+    command = ["git", "rev-parse", "HEAD"]
+    try:
+        result = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return result.stdout.strip() or None
