@@ -68,10 +68,10 @@ def run_test(args: argparse.Namespace, protocol: Protocol) -> dict[str, dict]:
         ValueError, FileNotFoundError: anything wrong with the input, before the first video; with ``--strict``
             also unreadable videos, at the end.
     """
-    setup_logging()
-    configs = {Path(path).stem: _read_config(path, args) for path in args.config}
-    _check_same_network(configs)
     with process_group() as device:
+        setup_logging()
+        configs = {Path(path).stem: _read_config(path, args) for path in args.config}
+        _check_same_network(configs)
         precision = resolve_precision(args.precision, device)
         parts = {name: _read_part(config) for name, config in configs.items()}
         model, classes = _build_tested_model(args.weights, configs, parts, precision)

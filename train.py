@@ -37,15 +37,12 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> dict[str, float]:
     """Train as the configuration says; returns the last validation's figures."""
     args = parse_args(argv)
-    setup_logging()
-    config = load_config(args.config, args.overrides)
     with process_group() as device:
+        setup_logging()
+        config = load_config(args.config, args.overrides)
         precision = resolve_precision(args.precision, device)
         state, run = prepare(config, precision, log_time=broadcast(args.log_time or timestamp()))
-        if config.solver.evaluate:
-            figures = run.validate()
-        else:
-            figures = train(state, run)
+        figures = run.validate() if config.solver.evaluate else train(state, run)
     logger.info("done: %s", "  ".join(f"{name} {value:.2f}" for name, value in figures.items()))
     return figures
 

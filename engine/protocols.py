@@ -39,7 +39,7 @@ def half_class(scores: Tensor, labels: Tensor, num_trials: int = 10) -> dict[str
     num_classes = scores.shape[1]
     results = []
     for trial in range(num_trials):
-        chosen = np.random.RandomState(trial).permutation(num_classes)[: num_classes // 2]  # noqa: NPY002
+        chosen = np.random.RandomState(trial).permutation(num_classes)[: num_classes // 2]
         kept = torch.isin(labels, torch.from_numpy(chosen))
         if not kept.any():
             continue  # a short list may hold no video of these classes

@@ -1,7 +1,7 @@
 """YAML to a frozen, typed configuration; every mistake is an error that names the key.
 
 The keys are the published ones (BIKE's spelling), so published files load unchanged; ``loss`` and ``eval``
-are sections of ours. A file may name a ``base:`` file, whose keys it inherits and overrides.
+are sections of ours. A file may name a ``base:`` file, or a list of them, whose keys it inherits and overrides.
 """
 
 import dataclasses
@@ -178,10 +178,10 @@ def _read_tree(path: Path, seen: tuple[Path, ...]) -> dict:
         raise ValueError(f"config {path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise ValueError(f"config {path}: expected sections with keys, found {type(tree).__name__}")
-    base = tree.pop("base", None)
-    if base is None:
-        return tree
-    inherited = _read_tree(path.parent / base, (*seen, path.resolve()))
+    bases = tree.pop("base", None) or []
+    inherited: dict = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        _merge(inherited, _read_tree(path.parent / base, (*seen, path.resolve())))
     _merge(inherited, tree)
     return inherited
 

@@ -1,0 +1,42 @@
+# Sourced by the run_*.sh scripts: finds Python, counts GPUs, starts one process or torchrun.
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+
+# The active environment, else the one that run_demo.sh and run_tests.sh make, else the system's.
+if [ -n "${VIRTUAL_ENV:-}" ] || [ ! -x "$root/.venv/bin/python" ]; then
+  python="$(command -v python || command -v python3)"
+else
+  python="$root/.venv/bin/python"
+fi
+
+# Processes on this machine: $NPROC, else one a visible GPU, else one on the CPU.
+count_processes() {
+  if [ -n "${NPROC:-}" ]; then
+    echo "$NPROC"
+  elif [ "${CUDA_VISIBLE_DEVICES-unset}" != "" ] && command -v nvidia-smi >/dev/null; then
+    "$python" -c 'import torch; print(max(torch.cuda.device_count(), 1))'
+  else
+    echo 1
+  fi
+}
+
+# launch SCRIPT ARGS...: a single process needs no launcher, and its errors stay short.
+launch() {
+  local script="$root/$1" nproc
+  shift
+  nproc="$(count_processes)"
+  if [ "$nproc" -le 1 ]; then
+    exec "$python" "$script" "$@"
+  fi
+  exec "$python" -m torch.distributed.run --standalone --nproc_per_node "$nproc" "$script" "$@"
+}
+
+# need COUNT USAGE ARGS...: print the usage and stop unless there are at least COUNT arguments.
+need() {
+  local count="$1" usage="$2"
+  shift 2
+  if [ "$#" -lt "$count" ]; then
+    echo "usage: $usage" >&2
+    exit 2
+  fi
+}

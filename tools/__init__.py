@@ -1,0 +1,1 @@
+"""Commands beside the main ones; run them as ``python -m tools.NAME``."""
