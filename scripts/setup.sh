@@ -1,8 +1,7 @@
-# Sourced by run_demo.sh and run_tests.sh: makes .venv, or brings it up to date. An active environment is used as it is.
+# Sourced by run_demo.sh and run_tests.sh, in the repository's root: makes .venv or brings it up to date, and uses it.
 
 setup() {
   local requirements="$1" stamp
-  [ -n "${VIRTUAL_ENV:-}" ] && return
   stamp=".venv/$(basename "$requirements").installed"
   if [ ! -x .venv/bin/python ]; then
     echo "making .venv"
@@ -14,4 +13,5 @@ setup() {
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$requirements"
     cat requirements.txt "$requirements" >"$stamp"
   fi
+  export VIRTUAL_ENV="$PWD/.venv" PATH="$PWD/.venv/bin:$PATH"
 }
