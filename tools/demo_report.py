@@ -117,7 +117,9 @@ def plot(rows: list[Row], path: Path) -> None:
     contours = axes.contour(x, y, 2 * x * y / (x + y), levels=range(10, 100, 10), colors="0.85", linewidths=1)
     axes.clabel(contours, fmt="%d", fontsize=8, colors="0.6")
     points = [(row.figures["close-set 4x3"], row.figures["zero-shot mean"]) for row in rows]
-    axes.annotate("", points[-1], points[0], arrowprops={"arrowstyle": "->", "color": "0.5", "shrinkA": 8, "shrinkB": 8})
+    axes.annotate(
+        "", points[-1], points[0], arrowprops={"arrowstyle": "->", "color": "0.5", "shrinkA": 8, "shrinkB": 8}
+    )
     for row, point, colour in zip(rows, points, ("tab:gray", "tab:red"), strict=True):
         axes.scatter(*point, s=70, color=colour, zorder=3)
         axes.annotate(row.name, point, xytext=(0, 10), textcoords="offset points", ha="center", weight="bold")
