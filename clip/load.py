@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file as load_safetensors
 from torch import Tensor
 
 from clip.model import CLIP, CLIPConfig
@@ -28,6 +30,7 @@ OPENAI_URL = "https://openaipublic.azureedge.net/clip/models/{sha256}/{file}"
 # The same towers use the exact GELU, all of OpenAI's the quick one.
 WIDE_VISION_HEADS = {1280: 16, 1408: 16, 1664: 16}
 HEAD_WIDTH = 64
+OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 
 
 @dataclass(frozen=True)
@@ -144,22 +147,22 @@ def _download(name: str) -> Path:
 
 
 def _read_file(path: Path) -> Mapping[str, Tensor]:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    if _is_torchscript(path):
-        state = torch.jit.load(path, map_location="cpu").state_dict()
-        # Three integers that OpenAI stored beside the weights; their values follow from the shapes.
-        for name in ("input_resolution", "context_length", "vocab_size"):
-            state.pop(name, None)
-        return state
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path}: not readable as CLIP weights ({error})") from error
+        if path.suffix == ".safetensors":
+            state = load_safetensors(path)
+        elif _is_torchscript(path):
+            state = dict(torch.jit.load(path, map_location="cpu").state_dict())
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise ValueError(f"{path}: not readable as CLIP weights ({reason})") from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{path}: expected a state dict, found {type(state).__name__}")
     state = state.get("state_dict", state)
-    return {k.removeprefix("module."): v for k, v in state.items()}
+    state = {name.removeprefix("module."): value for name, value in state.items()}
+    # Three integers that OpenAI stored beside the weights; their values follow from the shapes.
+    return {name: value for name, value in state.items() if name not in OPENAI_EXTRAS}
 
 
 def _is_torchscript(path: Path) -> bool:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image, read_file
 
-
 logger = logging.getLogger(__name__)
 
 PADDED_ROWS = "from_size == to_size"  # in decord's error message
@@ -89,7 +88,10 @@ class FrameFolderReader:
 
     def read(self, indices: np.ndarray) -> Tensor:
         unique, inverse = np.unique(indices, return_inverse=True)
-        return torch.stack([self._read_frame(index) for index in unique.tolist()])[inverse]
+        frames = [self._read_frame(index) for index in unique.tolist()]
+        if len(sizes := {tuple(frame.shape[1:]) for frame in frames}) > 1:
+            raise UnreadableVideo(f"frames of different sizes (height, width): {sorted(sizes)}")
+        return torch.stack(frames)[inverse]
 
     def _read_frame(self, index: int) -> Tensor:
         path = self._folder / self._template.format(index + self._index_bias)

@@ -51,14 +51,13 @@ def read_class_names(path: str | Path, num_classes: int = 0) -> list[str]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"data.label_list {str(path)!r}: no such file")
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        if not {"id", "name"} <= set(reader.fieldnames or ()):
-            raise ValueError(f"{path}: expected the columns id,name, found {','.join(reader.fieldnames or ())}")
-        rows = [(row["id"], (row["name"] or "").strip()) for row in reader]
+    reader = csv.DictReader(_read_text(path).splitlines())
+    if not {"id", "name"} <= set(reader.fieldnames or ()):
+        raise ValueError(f"{path}: expected the columns id,name, found {','.join(reader.fieldnames or ())}")
+    rows = [((row["id"] or "").strip(), (row["name"] or "").strip()) for row in reader]
     names: dict[int, str] = {}
     for line, (label, name) in enumerate(rows, start=2):
-        if not label.strip().isdigit() or not name or int(label) in names:
+        if not label.isdigit() or not name or int(label) in names:
             raise ValueError(f"{path}:{line}: expected a new id and a name, found {label!r},{name!r}")
         names[int(label)] = name
     if sorted(names) != list(range(len(names))) or not names:
@@ -89,7 +88,7 @@ def read_video_list(path: str | Path, root: str | Path, modality: str, num_class
     form = "path label" if modality == "video" else "folder num_frames label"
     num_numbers = len(form.split()) - 1
     paths, numbers = [], []
-    for line_number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for line_number, line in enumerate(_read_text(path).splitlines(), start=1):
         if not line.strip():
             continue
         fields = line.strip().rsplit(maxsplit=num_numbers)
@@ -105,3 +104,11 @@ def read_video_list(path: str | Path, root: str | Path, modality: str, num_class
         raise ValueError(f"data.{key}_list {path}: the list is empty")
     table = np.array(numbers, dtype=np.int64)
     return VideoList(str(root), np.array(paths), table[:, -1], table[:, 0] if num_numbers == 2 else None)
+
+
+def _read_text(path: Path) -> str:
+    """A text file's content, without the byte-order mark that some editors write."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text (byte {error.start})") from None

@@ -15,6 +15,7 @@ from torchvision.transforms.v2 import functional as F
 # Words that a horizontal flip exchanges.
 MIRRORED = {"left": "right", "clockwise": "counterclockwise"}
 MIRRORED |= {b: a for a, b in MIRRORED.items()}
+DIRECTIONS = re.compile(r"\b(left|right(?! out)|clockwise|counterclockwise)\b")  # "pulling it right out" is none
 NO_MIRROR = -1
 
 
@@ -59,8 +60,11 @@ def mirror_labels(class_names: list[str]) -> list[int]:
     what it is. For Something-Something this gives the published pairs (86, 87), (93, 94), (166, 167).
     """
     labels = {name: label for label, name in enumerate(class_names)}
-    words = re.compile(r"\b(" + "|".join(MIRRORED) + r")\b")
-    return [labels.get(words.sub(lambda match: MIRRORED[match[0]], name), NO_MIRROR) for name in class_names]
+    mirrored = (DIRECTIONS.sub(lambda match: MIRRORED[match[0]], name) for name in class_names)
+    return [
+        label if flipped == name else labels.get(flipped, NO_MIRROR)
+        for label, (name, flipped) in enumerate(zip(class_names, mirrored, strict=True))
+    ]
 
 
 def eval_views(frames: Tensor, input_size: int, num_crops: int) -> Tensor:

@@ -51,7 +51,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"checkpoint {path}: not readable ({str(error).splitlines()[0]})") from error
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise ValueError(f"checkpoint {path}: not readable ({reason})") from error
     expected = {"model_state_dict", "fusion_model_state_dict"}
     if not isinstance(content, dict) or not expected <= content.keys():
         found = sorted(map(str, content))[:4] if isinstance(content, dict) else type(content).__name__
