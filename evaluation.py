@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,8 @@ from datasets.build import build_eval_loader, read_lists
 from datasets.records import VideoList, read_class_names
 from datasets.transforms import CROPS
 from engine.evaluate import ViewLogits, evaluate
-from engine.protocols import accuracy
+from engine.protocols import accuracy, over_splits
+from engine.report import table
 from modules.build import build_classes, build_clip, build_model, check_network
 from modules.video_clip import VideoCLIP
 from utils.checkpoint import load_weights, read_checkpoint
@@ -55,66 +57,84 @@ def parse_args(description: str, argv: list[str] | None, many_configs: bool) -> 
     parser.add_argument("--output", type=Path, help="folder of results.json (default: beside the weights)")
     parser.add_argument("--strict", action="store_true", help="an unreadable video is an error")
     add_common_arguments(parser)
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     if args.test_clips < 1:
         parser.error(f"--test_clips: expected a positive number, found {args.test_clips}")
     return args
 
 
-def run_test(args: argparse.Namespace, protocol: Protocol) -> dict[str, dict]:
-    """Test one model on the data of every configuration; results by the configuration file's stem.
+def run_test(args: argparse.Namespace, protocol: Protocol) -> dict:
+    """Test one model on the data of every configuration; write and print the results, and return them.
 
     Raises:
         ValueError, FileNotFoundError: anything wrong with the input, before the first video; with ``--strict``
-            also unreadable videos, at the end.
+            also unreadable videos, after the results are written.
     """
     with process_group() as device:
         setup_logging()
-        configs = {Path(path).stem: _read_config(path, args) for path in args.config}
-        _check_same_network(configs)
+        configs = _read_configs(args)
         precision = resolve_precision(args.precision, device)
         parts = {name: _read_part(config) for name, config in configs.items()}
         model, classes = _build_tested_model(args.weights, configs, parts, precision)
-        results = {}
+        folder = _create_output_folder(args, [config.data.dataset for config in configs.values()])
+        splits = {}
         for name, (videos, _) in parts.items():
             views = _test_part(model, classes[name], videos, configs[name], args, precision)
-            labels = torch.from_numpy(videos.labels)
             scores = protocol.fuse(views.logits, configs[name])
-            results[name] = {
-                "dataset": configs[name].data.dataset,
-                **accuracy(scores, labels),
-                "num_videos": len(videos),
-                "num_clips": args.test_clips,
-                "num_crops": args.test_crops,
-                "dense": args.dense,
-                "fusion": protocol.rule,
-                "weights": args.weights,
-                "list_fingerprint": videos.fingerprint(),
-                "precision": precision.name,
-                "failed_videos": sorted(views.failures),
-                **protocol.extra_figures(scores, labels, configs[name]),
-            }
+            splits[name] = _result(args, protocol, configs[name], videos, views, scores) | {"precision": precision.name}
             if args.save_logits and is_main():
                 _save_logits(_logits_path(args, name, len(configs)), views, scores, videos)
-    _check_strict(args, results)
+        results = next(iter(splits.values())) if len(splits) == 1 else over_splits(splits)
+        if is_main():
+            (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+            logger.info("wrote %s", folder / "results.json")
+            sys.stdout.write(table(splits, mean=results if len(splits) > 1 else None))
+    if args.strict and results["failed_videos"]:
+        failed = results["failed_videos"]
+        raise ValueError(f"--strict: {len(failed)} videos could not be read: {', '.join(failed[:5])}")
     return results
 
 
-def output_folder(args: argparse.Namespace, dataset: str) -> Path:
-    """Where results go: ``--output``, or a folder beside the weights that names data and views."""
-    if args.output:
-        return args.output
+def _result(
+    args: argparse.Namespace, protocol: Protocol, config: Config, videos: VideoList, views: ViewLogits, scores: Tensor
+) -> dict:
+    """Figures of one list, with everything that one must know to compare them."""
+    labels = torch.from_numpy(videos.labels)
+    return {
+        "dataset": config.data.dataset,
+        **accuracy(scores, labels),
+        "num_videos": len(videos),
+        "num_clips": args.test_clips,
+        "num_crops": args.test_crops,
+        "dense": config.data.dense,
+        "fusion": protocol.rule,
+        "weights": args.weights,
+        "list_fingerprint": videos.fingerprint(),
+        "failed_videos": sorted(views.failures),
+        **protocol.extra_figures(scores, labels, config),
+    }
+
+
+def _create_output_folder(args: argparse.Namespace, datasets: list[str]) -> Path:
+    """``--output``, or a folder beside the weights that names data and views; made now, so that it can be written."""
     views = f"{args.test_clips}x{args.test_crops}" + "_dense" * args.dense
     parent = Path("exps", "clip") if args.weights == PLAIN_CLIP else Path(args.weights).parent
-    return parent / f"test_{dataset}_{views}"
-
-
-def write_results(folder: Path, results: dict) -> None:
-    """Write ``results.json`` on the main process."""
+    folder = args.output or parent / f"test_{'+'.join(dict.fromkeys(datasets))}_{views}"
     if is_main():
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-        logger.info("wrote %s", folder / "results.json")
+    return folder
+
+
+def _read_configs(args: argparse.Namespace) -> dict[str, Config]:
+    """Configurations by file name, with the folder where two files have one name."""
+    paths = [Path(path) for path in args.config]
+    stems = [path.stem for path in paths]
+    names = [p.stem if stems.count(p.stem) == 1 else f"{p.parent.name}/{p.stem}" for p in paths]
+    if len(set(names)) < len(names):
+        raise ValueError(f"--config names a file twice: {' '.join(args.config)}")
+    configs = {name: _read_config(path, args) for name, path in zip(names, args.config, strict=True)}
+    _check_same_network(configs)
+    return configs
 
 
 def _read_config(path: str, args: argparse.Namespace) -> Config:
@@ -175,16 +195,10 @@ def _test_part(
 def _logits_path(args: argparse.Namespace, name: str, num_configs: int) -> Path:
     """``--save_logits`` itself, or with the configuration's name before the suffix if there are several."""
     path = args.save_logits
-    return path if num_configs == 1 else path.with_name(f"{path.stem}_{name}{path.suffix}")
+    return path if num_configs == 1 else path.with_name(f"{path.stem}_{name.replace('/', '_')}{path.suffix}")
 
 
 def _save_logits(path: Path, views: ViewLogits, scores: Tensor, videos: VideoList) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     paths = np.array([videos.path(index) for index in range(len(videos))])
     np.savez(path, view_logits=views.logits.numpy(), scores=scores.numpy(), labels=videos.labels, paths=paths)
-
-
-def _check_strict(args: argparse.Namespace, results: dict[str, dict]) -> None:
-    failed = [path for result in results.values() for path in result["failed_videos"]]
-    if args.strict and failed:
-        raise ValueError(f"--strict: {len(failed)} videos could not be read: {', '.join(failed[:5])}")

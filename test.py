@@ -1,8 +1,7 @@
 """Close-set test: python test.py --config configs/k400/k400_vitb16_8f.yaml --weights MoTE_B16.pt --test_clips 4"""
 
 from engine.protocols import CLOSE_SET_RULE, fuse_close_set
-from engine.report import table
-from evaluation import Protocol, output_folder, parse_args, run_test, write_results
+from evaluation import Protocol, parse_args, run_test
 from utils.cli import run_main
 
 CLOSE_SET = Protocol(
@@ -14,11 +13,7 @@ CLOSE_SET = Protocol(
 
 def main(argv: list[str] | None = None) -> dict:
     """Test on the validation list of one configuration; returns what ``results.json`` holds."""
-    args = parse_args(__doc__, argv, many_configs=False)
-    (results,) = run_test(args, CLOSE_SET).values()
-    write_results(output_folder(args, results["dataset"]), results)
-    table({results["dataset"]: results})
-    return results
+    return run_test(parse_args(__doc__, argv, many_configs=False), CLOSE_SET)
 
 
 if __name__ == "__main__":

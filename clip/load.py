@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import struct
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -30,6 +31,11 @@ OPENAI_URL = "https://openaipublic.azureedge.net/clip/models/{sha256}/{file}"
 # The same towers use the exact GELU, all of OpenAI's the quick one.
 WIDE_VISION_HEADS = {1280: 16, 1408: 16, 1664: 16}
 HEAD_WIDTH = 64
+# What the readers raise on garbage: torch's unpickler trips over whatever bytes come.
+UNREADABLE = (
+    SafetensorError, pickle.UnpicklingError, struct.error, RuntimeError, EOFError, LookupError, ValueError,
+    TypeError, AttributeError,
+)  # fmt: skip
 OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 
 
@@ -139,7 +145,7 @@ def _download(name: str) -> Path:
         # Writes beside the target, checks the hash, renames; shows a progress bar.
         torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256, progress=True)
     except (OSError, RuntimeError) as error:
-        raise RuntimeError(
+        raise ConnectionError(
             f"could not download {name} from {url} ({error}); "
             f"fetch it elsewhere and put it at {path}, or give its path as network.arch"
         ) from error
@@ -154,7 +160,7 @@ def _read_file(path: Path) -> Mapping[str, Tensor]:
             state = dict(torch.jit.load(path, map_location="cpu").state_dict())
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except UNREADABLE as error:
         reason = str(error).split("\n")[0] or type(error).__name__
         raise ValueError(f"{path}: not readable as CLIP weights ({reason})") from error
     if not isinstance(state, dict):

@@ -4,6 +4,8 @@ A reader has ``num_frames`` and ``read(indices)``; it belongs to one video and i
 """
 
 import logging
+import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -69,7 +71,7 @@ class VideoFileReader:
                 raise
         # decord pads the rows of some frames narrower than about 100 pixels and then takes them for four channels
         # (a batch refuses to mix the two). The published code read that as RGBA: kept, so that results compare.
-        logger.warning("decord misreads videos this narrow (%s); make them at least 100 pixels wide", self._path)
+        _warn_once(self._path)
         return np.stack([self._video[index].asnumpy()[..., :3] for index in indices])
 
 
@@ -104,4 +106,10 @@ class FrameFolderReader:
 def _reason(error: Exception) -> str:
     """The first telling line of a decoder's error."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:200] if lines else type(error).__name__
+    # decord's lines begin with a time and a place in its own sources.
+    return re.sub(r"^\[[\d:]+\] \S+: ", "", lines[0])[:200] if lines else type(error).__name__
+
+
+@lru_cache(maxsize=10_000)
+def _warn_once(path: str | Path) -> None:
+    logger.warning("%s: decord misreads videos this narrow; make it at least 100 pixels wide", path)

@@ -138,7 +138,7 @@ class TrainVideos(Dataset):
                 frames, label = self._load(index, rng)
             except UnreadableVideo as error:
                 failures.append(Failure(self.source.videos.path(index), str(error)))
-                index = int(rng.integers(len(self)))
+                index = (index + 1 + int(rng.integers(max(len(self) - 1, 1)))) % len(self)  # any other one
             else:
                 return Sample(index, label, frames[None], tuple(failures))
         return Sample(index, int(self.source.videos.labels[index]), None, tuple(failures))

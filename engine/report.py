@@ -1,14 +1,8 @@
 """Results as a table for people."""
 
-import sys
 
-from utils.distributed import is_main
-
-
-def table(results: dict[str, dict], mean: dict | None = None) -> None:
-    """Print one line for each result (see ``results.json``) and, for several splits, their mean."""
-    if not is_main():
-        return
+def table(results: dict[str, dict], mean: dict | None = None) -> str:
+    """One line for each result (see ``results.json``) and, for several splits, their mean."""
     first = next(iter(results.values()))
     views = f"{first['num_clips']} clips x {first['num_crops']} crops{', dense' * first['dense']}"
     lines = [f"{first['weights']}  ({views}, {first['precision']}, {first['fusion']})"]
@@ -28,4 +22,4 @@ def table(results: dict[str, dict], mean: dict | None = None) -> None:
     failed = [path for result in results.values() for path in result["failed_videos"]]
     if failed:
         lines.append(f"{len(failed)} unreadable videos count as wrong; the first: {', '.join(failed[:3])}")
-    sys.stdout.write("\n".join(lines) + "\n")
+    return "\n".join(lines) + "\n"

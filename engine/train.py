@@ -111,10 +111,10 @@ def train_epoch(ddp: nn.Module, state: TrainState, run: Training, writer: Metric
     run.loader.batch_sampler.set_epoch(state.epoch)
     state.model.train()
     meter = _Meter(device)
-    failed = 0
+    failed: set[str] = set()
     for step, batch in enumerate(progress(run.loader, f"epoch {state.epoch + 1}/{run.epochs}")):
         meter.data_arrived()
-        failed += _report_failures(batch)
+        failed |= _report_failures(batch)
         rates = set_lr(state.optimizer, run.lr_at(state.epoch + step / num_steps))
         window = _accumulation_window(step, num_steps, run.accumulation)
         generator = step_generator(run.seed, rank(), state.epoch * num_steps + step)
@@ -209,22 +209,22 @@ def _check_finite(loss: float, epoch: int, step: int) -> None:
         raise FloatingPointError(f"the loss is {loss} at or before epoch {epoch + 1}, step {step + 1}; lower solver.lr")
 
 
-def _report_failures(batch) -> int:
+def _report_failures(batch) -> set[str]:
+    """Log the videos of a batch that could not be read; returns their paths."""
     for path, reason in batch.failures:
         logger.warning("unreadable, replaced by another video: %s (%s)", path, reason)
     if batch.frames is None:
-        raise RuntimeError(f"no video of a batch could be read, the last was {batch.failures[-1].path}")
-    return len(batch.failures)
+        raise ValueError(f"no video of a batch could be read, the last was {batch.failures[-1].path}")
+    return {failure.path for failure in batch.failures}
 
 
-def _check_failures(failed: int, loader: DataLoader) -> None:
-    """Stop when more than 5 % of an epoch's videos could not be read, over all processes."""
-    failed = sum(gather(failed))
-    num_videos = len(loader.dataset)
-    if failed:
-        logger.warning("%d of %d videos of this epoch could not be read", failed, num_videos)
-    if failed > MAX_FAILED_SHARE * num_videos:
-        raise RuntimeError(
-            f"{failed} of {num_videos} training videos could not be read, more than {MAX_FAILED_SHARE:.0%}; "
+def _check_failures(failed: set[str], loader: DataLoader) -> None:
+    """Stop when more than 5 % of the videos could not be read in an epoch, over all processes."""
+    num_failed, num_videos = len(set().union(*gather(failed))), len(loader.dataset)
+    if num_failed:
+        logger.warning("%d of %d videos of this epoch could not be read", num_failed, num_videos)
+    if num_failed > MAX_FAILED_SHARE * num_videos:
+        raise ValueError(
+            f"{num_failed} of {num_videos} training videos could not be read, more than {MAX_FAILED_SHARE:.0%}; "
             "check data.train_root and the files named above"
         )

@@ -86,6 +86,7 @@ def build_model(config: Config, clip: CLIP, classes: Tensor) -> VideoCLIP:
         modulation=modulation if config.eval.modulation else None,
     ).to(classes.device)
     model.clip.visual.requires_grad_(not config.network.fix_video)
+    model.clip.visual.transformer.grad_checkpointing = config.network.grad_checkpointing
     with torch.no_grad():
-        model.remember_train_classes(model.class_features(classes))
-    return model
+        model.eval().remember_train_classes(model.class_features(classes))
+    return model.train()

@@ -20,6 +20,9 @@ count_processes() {
   fi
 }
 
+# On the CPU, loader workers need the cores that idle OpenMP threads would otherwise keep spinning on.
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
+
 # launch SCRIPT ARGS...: a single process needs no launcher, and its errors stay short.
 launch() {
   local script="$root/$1" nproc

@@ -18,7 +18,11 @@ train() {
   local run="$demo/shapes/tiny_clip/$1" resume=()
   [ -e "$run/done" ] && return
   say "train $*"
-  [ -e "$run/last_model.pt" ] && resume=("resume=$run/last_model.pt")
+  if [ -e "$run/last_model.pt" ]; then
+    resume=("resume=$run/last_model.pt")
+  else
+    rm -rf "$run" # stopped before its first checkpoint
+  fi
   bash scripts/run_train.sh configs/demo/mote.yaml --log_time "$@" ${resume[@]+"${resume[@]}"}
   touch "$run/done"
 }

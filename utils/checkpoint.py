@@ -6,6 +6,7 @@ beside ``epoch`` and ``optimizer_state_dict``. In a VideoCLIP these are ``clip.*
 
 import os
 import pickle
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,17 @@ from torch import Tensor, nn
 
 CLIP_PREFIX, HEAD_PREFIX = "clip.", "head."
 TRAIN_CLASS_FEATURES = "spe_cls_feature"  # [K_train, D], belongs to the data set that the head was trained on
+# What torch.load raises on garbage: its unpickler trips over whatever bytes come.
+UNREADABLE = (
+    pickle.UnpicklingError,
+    struct.error,
+    RuntimeError,
+    EOFError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+)
 # Additions to CLIP have no pretrained value to be averaged with.
 NOT_IN_CLIP = ("visual.time_embedding",)
 
@@ -50,7 +62,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise FileNotFoundError(f"checkpoint {path}: no such file")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except UNREADABLE as error:
         reason = str(error).split("\n")[0] or type(error).__name__
         raise ValueError(f"checkpoint {path}: not readable ({reason})") from error
     expected = {"model_state_dict", "fusion_model_state_dict"}
@@ -58,6 +70,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         found = sorted(map(str, content))[:4] if isinstance(content, dict) else type(content).__name__
         raise ValueError(f"checkpoint {path}: expected keys {', '.join(sorted(expected))}, found {found}")
     for part in expected:
+        if not isinstance(content[part], dict):
+            raise ValueError(f"checkpoint {path}: expected tensors under {part}, found {type(content[part]).__name__}")
         content[part] = {k.removeprefix("module."): v for k, v in content[part].items()}
     return content
 
@@ -88,14 +102,17 @@ def load_weights(
             value = weight_average * value.float() + (1.0 - weight_average) * pretrained[name].cpu()
         tuned[CLIP_PREFIX + name] = value
     head = dict(checkpoint["fusion_model_state_dict"])
-    if TRAIN_CLASS_FEATURES in head and hasattr(model.head, TRAIN_CLASS_FEATURES):
-        own = getattr(model.head, TRAIN_CLASS_FEATURES)
+    expected = model.state_dict()
+    name = HEAD_PREFIX + TRAIN_CLASS_FEATURES
+    if TRAIN_CLASS_FEATURES in head and name in expected:
         if keep_train_classes:
-            head[TRAIN_CLASS_FEATURES] = own
-        elif own.shape[1] == head[TRAIN_CLASS_FEATURES].shape[1]:  # any number of training classes fits
-            setattr(model.head, TRAIN_CLASS_FEATURES, own.new_empty(head[TRAIN_CLASS_FEATURES].shape))
+            head[TRAIN_CLASS_FEATURES] = expected[name]
+        else:  # any number of training classes fits
+            expected[name] = expected[name].new_empty(len(head[TRAIN_CLASS_FEATURES]), expected[name].shape[1])
     state = tuned | {HEAD_PREFIX + name: value for name, value in head.items()}
-    _check_fit(model.state_dict(), state, source)
+    _check_fit(expected, state, source)
+    if name in expected:
+        setattr(model.head, TRAIN_CLASS_FEATURES, torch.empty_like(expected[name]))
     model.load_state_dict(state)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from utils.precision import CHOICES
 
 # What a user can cause; anything else is our mistake and keeps its traceback.
-USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError)
+USER_ERRORS = (ValueError, OSError, FloatingPointError)
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,4 +26,5 @@ def run_main(main: Callable[[], object]) -> None:
     except USER_ERRORS as error:
         if os.environ.get("TRACEBACK"):
             raise
-        sys.exit(f"error: {error}")
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)

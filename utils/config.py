@@ -18,12 +18,17 @@ import yaml
 logger = logging.getLogger(__name__)
 
 
+def bounded(default: float, least: float, most: float = float("inf")) -> Any:
+    """A number with a range, which ``load_config`` checks."""
+    return field(default=default, metadata={"least": least, "most": most})
+
+
 @dataclass(frozen=True)
 class RandAugmentConfig:
     """torchvision's RandAugment: N operations of magnitude M, one draw a clip."""
 
-    N: int = 2
-    M: int = 9
+    N: int = bounded(2, 0)
+    M: int = bounded(9, 0, 30)
 
 
 @dataclass(frozen=True)
@@ -32,10 +37,10 @@ class DataConfig:
 
     dataset: str = ""  # names the run folder
     modality: Literal["video", "RGB"] = "video"  # video files, or folders of extracted frames
-    num_segments: int = 8  # T, frames a clip
-    batch_size: int = 64  # clips a process
-    workers: int = 8
-    num_classes: int = 0  # checked against the label file; 0: whatever it holds
+    num_segments: int = bounded(8, 1, 77)  # T, frames a clip
+    batch_size: int = bounded(64, 1)  # clips a process
+    workers: int = bounded(8, 0)
+    num_classes: int = bounded(0, 0)  # checked against the label file; 0: whatever it holds
     image_tmpl: str = "img_{:05d}.jpg"
     index_bias: int = 1  # number of the first extracted frame
     train_root: str = ""
@@ -43,7 +48,7 @@ class DataConfig:
     val_root: str = ""
     val_list: str = ""
     label_list: str = ""
-    input_size: int = 224
+    input_size: int = bounded(224, 1)
     random_shift: bool = True  # random frames within segments in training
     dense: bool = False  # 128-frame windows instead of the whole video
     crop_area: tuple[float, float] = (0.08, 1.0)  # of the training crop, as a share of the frame
@@ -58,14 +63,15 @@ class NetworkConfig:
     arch: str = "ViT-B/16"
     init: bool = True  # False: only the image tower is CLIP's, the text tower is random
     activation: Literal["auto", "quick_gelu", "gelu"] = "auto"  # for local files of LAION's B and L
-    drop_out: float = 0.0
-    emb_dropout: float = 0.0
+    drop_out: float = bounded(0.0, 0.0, 0.99)
+    emb_dropout: float = bounded(0.0, 0.0, 0.99)
     joint_st: bool = False  # attention over the patches of all frames
+    grad_checkpointing: bool = False  # recompute the image tower's activations: less memory, more time
     fix_text: bool = True
     fix_video: bool = False
     templates: str = "mote28"
     sim_header: Literal["Transf", "None"] = "Transf"  # None: mean pooling
-    temporal_layer: int = 4
+    temporal_layer: int = bounded(4, 1)
     num_experts: int = 4  # 0: a plain FFN
     merge_temperatures: tuple[float, ...] = (
         -9.6, -4.8, -2.4, -1.2, -0.6, 0.6, 1.2, 2.4, 4.8, 9.6, float("inf"),
@@ -86,17 +92,17 @@ class SolverConfig:
     """Optimisation; lrs and epochs as published."""
 
     type: Literal["cosine", "multistep"] = "cosine"
-    epochs: int = 30
-    start_epoch: int = 0
+    epochs: int = bounded(30, 1)
+    start_epoch: int = bounded(0, 0)
     optim: Literal["adamw", "adam", "sgd"] = "adamw"
     momentum: float = 0.9  # sgd
-    lr: float = 5e-5
-    clip_ratio: float = 0.07  # lr of CLIP's own parameters = lr * clip_ratio
-    lr_warmup_step: float = 5  # epochs
+    lr: float = bounded(5e-5, 0.0)
+    clip_ratio: float = bounded(0.07, 0.0)  # lr of CLIP's own parameters = lr * clip_ratio
+    lr_warmup_step: float = bounded(5.0, 0.0)  # epochs
     lr_decay_step: tuple[float, ...] = ()  # multistep, epochs
     lr_decay_factor: float = 0.1
     weight_decay: float = 0.2
-    grad_accumulation_steps: int = 1
+    grad_accumulation_steps: int = bounded(1, 1)
     evaluate: bool = False  # only validate
 
 
@@ -104,20 +110,20 @@ class SolverConfig:
 class LoggingConfig:
     """How often to report (steps) and to validate (epochs)."""
 
-    print_freq: int = 10
-    eval_freq: int = 1
+    print_freq: int = bounded(10, 1)
+    eval_freq: int = bounded(1, 1)
 
 
 @dataclass(frozen=True)
 class EvalConfig:
     """Evaluation constants of the paper and of the published code."""
 
-    weight_average: float = 0.99  # share of the tuned weights, the rest is CLIP's
+    weight_average: float = bounded(0.99, 0.0, 1.0)  # share of the tuned weights, the rest is CLIP's
     modulation: bool = True
-    modulation_classes: int = 5
-    modulation_temperature: float = 0.05
-    softmax_scale: float = 1.0  # of the cosines before the softmax of close-set fusion
-    half_class_trials: int = 10
+    modulation_classes: int = bounded(5, 1)
+    modulation_temperature: float = bounded(0.05, 1e-6)
+    softmax_scale: float = bounded(1.0, 0.0)  # of the cosines before the softmax of close-set fusion
+    half_class_trials: int = bounded(10, 1)
 
 
 @dataclass(frozen=True)
@@ -139,6 +145,7 @@ class Config:
 DEAD_KEYS = {
     "data.seg_length", "network.tm", "network.drop", "network.type", "network.n_emb", "solver.epoch_offset",
 }  # fmt: skip
+NOT_EMPTY = ("network.merge_temperatures",)
 # Published keys with one meaningful value here.
 FIXED_KEYS = {"network.interaction": "DP", "solver.loss_type": "CE"}
 
@@ -174,13 +181,16 @@ def _read_tree(path: Path, seen: tuple[Path, ...]) -> dict:
         raise ValueError(f"config {path}: base files form a circle")
     try:
         tree = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"config {path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise ValueError(f"config {path}: expected sections with keys, found {type(tree).__name__}")
     bases = tree.pop("base", None) or []
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise ValueError(f"config {path}: base: expected a file or a list of files, found {bases!r}")
     inherited: dict = {}
-    for base in [bases] if isinstance(bases, str) else bases:
+    for base in bases:
         _merge(inherited, _read_tree(path.parent / base, (*seen, path.resolve())))
     _merge(inherited, tree)
     return inherited
@@ -191,7 +201,7 @@ def _merge(tree: dict, changes: dict) -> None:
     for key, value in changes.items():
         if isinstance(value, dict) and isinstance(tree.get(key), dict):
             _merge(tree[key], value)
-        else:
+        elif not (value is None and isinstance(tree.get(key), dict)):  # an empty section changes nothing
             tree[key] = value
 
 
@@ -199,7 +209,10 @@ def _parse_override(override: str) -> dict:
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise ValueError(f"override {override!r}: expected section.key=value")
-    value = yaml.safe_load(text)
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ValueError(f"override {override!r}: {text!r} is not YAML; quote it") from None
     for part in reversed(key.split(".")):
         value = {part: value}
     return value
@@ -238,7 +251,20 @@ def _build(cls: type, tree: Any, where: str, source: str) -> Any:
             value = "None"  # sim_header: null means what the published string None means
         if value is not None:  # an empty key keeps its default
             values[key] = _convert(value, hints[key], dotted, source)
+    _check_ranges(cls, values, where, source)
     return cls(**values)
+
+
+def _check_ranges(cls: type, values: dict[str, Any], where: str, source: str) -> None:
+    for entry in dataclasses.fields(cls):
+        least, most = (entry.metadata.get(bound) for bound in ("least", "most"))
+        value = values.get(entry.name)
+        if least is not None and value is not None and not least <= value <= most:
+            limits = f"at least {least}" if most == float("inf") else f"{least} to {most}"
+            raise ValueError(f"{source}: {where}.{entry.name}: expected {limits}, found {value!r}")
+    low, high = values.get("crop_area", (1.0, 1.0))
+    if not 0.0 < low <= high <= 1.0:
+        raise ValueError(f"{source}: {where}.crop_area: expected two shares 0 < a <= b <= 1, found {[low, high]}")
 
 
 def _convert(value: Any, expected: Any, where: str, source: str) -> Any:
@@ -255,6 +281,8 @@ def _convert(value: Any, expected: Any, where: str, source: str) -> Any:
     if origin is tuple and isinstance(value, list | tuple):
         if options[-1] is not ... and len(value) != len(options):
             raise ValueError(f"{source}: {where}: expected {len(options)} values, found {value!r}")
+        if not value and where in NOT_EMPTY:
+            raise ValueError(f"{source}: {where}: expected at least one number, found {value!r}")
         return tuple(_convert(item, options[0], where, source) for item in value)
     if expected is float and isinstance(value, int | float | str) and not isinstance(value, bool):
         try:

@@ -32,9 +32,10 @@ def create_run_folder(folder: Path, config_yaml: str, may_continue: bool) -> Non
     Raises:
         FileExistsError: it does; nothing is overwritten.
     """
-    if broadcast((folder / CHECKPOINT).exists()) and not may_continue:
+    if broadcast((folder / "config.yaml").exists()) and not may_continue:
         raise FileExistsError(
-            f"{folder} already holds a run; give another --log_time, or continue it with resume={folder / CHECKPOINT}"
+            f"{folder} already holds a run; give another --log_time, continue it with resume={folder / CHECKPOINT}, "
+            "or remove it"
         )
     if is_main():
         folder.mkdir(parents=True, exist_ok=True)

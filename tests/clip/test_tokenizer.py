@@ -1,0 +1,26 @@
+"""Tokens: equal to open_clip's, and no silent cut."""
+
+import open_clip
+import pytest
+import torch
+
+from clip.tokenizer import tokenize
+
+
+def test_tokens_equal_open_clip():
+    texts = [
+        "", "a photo of a dog.", "  Riding   a BIKE ", "caf\u00e9 na\u00efve \u2014 \u4f60\u597d",
+        "don&amp;t &lt;b&gt;", "tying knot (not on a tie)", "1234567890 !?#", "word " * 75,
+    ]  # fmt: skip
+    tokens = tokenize(texts)
+    assert tokens.dtype == torch.long
+    assert torch.equal(tokens, open_clip.tokenize(texts))
+
+
+def test_a_text_of_76_tokens_raises_and_is_named():
+    with pytest.raises(ValueError, match=r"needs 78 tokens, CLIP reads at most 77: 'word word"):
+        tokenize(["fine", "word " * 76])
+
+
+def test_no_texts_give_an_empty_table():
+    assert tokenize([]).shape == (0, 77)

@@ -1,0 +1,240 @@
+"""The shell scripts: usage, arguments passed on, awkward paths, what a run leaves behind, several machines."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import train
+from evaluation import parse_args as parse_test_args
+from utils.config import load_config
+
+TIMEOUT_S = 180
+SCRIPTS = sorted(path.name for path in (Path(__file__).parents[2] / "scripts").glob("*.sh"))
+FAST = ["--precision", "fp32"]
+
+
+@pytest.fixture(scope="module")
+def environment() -> dict[str, str]:
+    """Of one process on the CPU, with this Python; no launcher's variables."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    kept = {
+        key: value for key, value in os.environ.items() if key not in ("NPROC", "NNODES", "NODE_RANK", "MASTER_ADDR")
+    }
+    return kept | {"PATH": path, "VIRTUAL_ENV": sys.prefix, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def script(repo_root, environment) -> Callable[..., subprocess.CompletedProcess]:
+    """Run a script from the repository's root, or from ``cwd``."""
+
+    def run(name: str, *arguments: object, cwd: Path = repo_root, **variables: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            ["bash", repo_root / "scripts" / name, *map(str, arguments)],
+            cwd=cwd, env=environment | variables, capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_scripts_are_valid_bash(repo_root, name):
+    subprocess.run(["bash", "-n", repo_root / "scripts" / name], check=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("run_train.sh", []),
+        ("run_test.sh", []),
+        ("run_test.sh", ["config.yaml"]),
+        ("run_test_zeroshot.sh", []),
+        ("run_test_zeroshot.sh", ["config.yaml"]),
+        ("run_train_multinodes.sh", []),
+        ("run_train_multinodes.sh", ["config.yaml"]),
+        ("run_train_multinodes.sh", ["config.yaml", "0"]),
+        ("run_train_multinodes.sh", ["config.yaml", "0", "127.0.0.1"]),
+    ],
+)
+def test_a_missing_argument_ends_with_usage_and_status_2(script, name, arguments):
+    done = script(name, *arguments)
+    assert done.returncode == 2
+    assert "usage: " in done.stderr
+    assert f"scripts/{name} CONFIG" in done.stderr
+    assert not done.stdout
+
+
+@pytest.fixture(scope="module")
+def place(debug_config, tmp_path_factory) -> Path:
+    """A folder whose name has a space, with the debug configuration under such a name as well."""
+    folder = tmp_path_factory.mktemp("a place")
+    shutil.copy(debug_config, folder / "my config.yaml")
+    shutil.copy(debug_config, folder / "split1.yaml")
+    shutil.copy(debug_config, folder / "split2.yaml")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(script, place) -> tuple[subprocess.CompletedProcess, Path]:
+    """A run of run_train.sh: the process and its run folder."""
+    done = script(
+        "run_train.sh", place / "my config.yaml", "--log_time", "my run", *FAST, "solver.lr=2e-4",
+        f"data.output_path={place / 'all runs'}",
+    )  # fmt: skip
+    return done, place / "all runs" / "debug" / "tiny_clip" / "my run"
+
+
+@pytest.mark.slow
+def test_training_from_the_script_succeeds_with_plain_lines(trained):
+    done, folder = trained
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert folder.is_dir()
+    assert "epoch 2/2 step 3/3" in done.stderr
+    assert "\r" not in done.stderr + done.stdout  # no progress bar outside a terminal
+
+
+@pytest.mark.slow
+def test_a_run_folder_holds_its_configuration_as_resolved(trained, debug_config, place):
+    _, folder = trained
+    config = load_config(folder / "config.yaml")
+    assert config.solver.lr == 2e-4
+    assert config == load_config(debug_config, ["solver.lr=2e-4", f"data.output_path={place / 'all runs'}"])
+
+
+@pytest.mark.slow
+def test_a_run_folder_says_what_it_was_made_with(trained, repo_root):
+    _, folder = trained
+    environment = json.loads((folder / "environment.json").read_text())
+    assert torch.__version__.startswith(environment["torch"])
+    assert {"git_sha", "python", "torchvision", "decord", "av", "numpy", "open_clip_torch"} <= environment.keys()
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=repo_root, capture_output=True, text=True, check=False)
+    assert environment["git_sha"] == (git.stdout.strip() or None)
+
+
+@pytest.mark.slow
+def test_a_run_folder_holds_log_and_curves(trained):
+    _, folder = trained
+    log = (folder / "log.txt").read_text()
+    assert "epoch 2/2 step 3/3" in log
+    assert "epoch 2: top1" in log
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    steps = [row["step"] for row in rows if "train/loss" in row]
+    assert steps == [2, 3, 5, 6]
+    assert [row["epoch"] for row in rows if "val/top1" in row] == [1, 2]
+    (events,) = folder.glob("events.out.tfevents.*")
+    assert events.stat().st_size > 500
+
+
+@pytest.mark.slow
+def test_a_run_folder_holds_the_last_and_the_best_model(trained):
+    _, folder = trained
+    last = torch.load(folder / "last_model.pt", weights_only=True)
+    best = torch.load(folder / "model_best.pt", weights_only=True)
+    published = {"epoch", "model_state_dict", "fusion_model_state_dict", "optimizer_state_dict"}
+    assert published <= last.keys()
+    assert published <= best.keys()
+    assert last["epoch"] == 1
+    assert best["best_top1"] == last["best_top1"]
+    assert not list(folder.glob("*.part"))
+
+
+@pytest.mark.slow
+def test_the_test_script_passes_arguments_on_from_any_folder(script, trained, place):
+    _, folder = trained
+    done = script(
+        "run_test.sh", "my config.yaml", folder.relative_to(place) / "last_model.pt", "--test_clips", "2",
+        "--test_crops", "3", "--dense", *FAST, "--output", "my results", "data.batch_size=3", cwd=place,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    results = json.loads((place / "my results" / "results.json").read_text())
+    expected = {"num_clips": 2, "num_crops": 3, "dense": True, "precision": "fp32", "num_videos": 8}
+    assert {key: results[key] for key in expected} == expected
+    assert "last_model.pt" in done.stdout
+    assert f"{results['top1']:.2f}" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_zero_shot_script_takes_several_splits_in_one_argument(script, trained, place):
+    _, folder = trained
+    weights = folder.relative_to(place) / "model_best.pt"
+    splits = "split1.yaml split[2-9].yaml"  # a name and a pattern
+    done = script("run_test_zeroshot.sh", splits, weights, "--test_clips", "3", *FAST, cwd=place)
+    assert done.returncode == 0, done.stderr[-2000:]
+    results = json.loads((folder / "test_debug_3x1" / "results.json").read_text())
+    assert results["splits"].keys() == {"split1", "split2"}
+    assert results["num_videos"] == 16
+    for name in ("split1", "split2", "mean"):
+        assert any(line.startswith(name) for line in done.stdout.splitlines())
+
+
+@pytest.mark.slow
+def test_the_zero_shot_script_takes_a_name_with_a_space(script, place):
+    done = script("run_test_zeroshot.sh", "my config.yaml", "gone.pt", cwd=place)
+    assert done.returncode != 0
+    # Past the configuration, and the last line is the error, as without the script.
+    assert done.stderr.strip().splitlines()[-1] == "error: checkpoint gone.pt: no such file"
+
+
+OPTIONS = [["--log_time", "x"], ["--precision", "fp32"]]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [*OPTIONS[0], *OPTIONS[1], "seed=1", "solver.lr=2"],
+        ["seed=1", "solver.lr=2", *OPTIONS[0], *OPTIONS[1]],
+        [*OPTIONS[0], "seed=1", "solver.lr=2", *OPTIONS[1]],
+        ["seed=1", *OPTIONS[0], "solver.lr=2", *OPTIONS[1]],
+    ],
+    ids=["last", "first", "between", "scattered"],
+)
+def test_overrides_may_stand_anywhere_after_the_configuration(arguments):
+    """The scripts pass on what follows configuration and weights, in the user's order."""
+    parsed = train.parse_args(["--config", "c.yaml", *arguments])
+    assert (parsed.overrides, parsed.log_time, parsed.precision) == (["seed=1", "solver.lr=2"], "x", "fp32")
+
+
+@pytest.mark.parametrize("is_zero_shot", [False, True])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--dense", "seed=1"], ["seed=1", "--dense"], ["--test_clips", "3", "seed=1", "--dense"]],
+    ids=["last", "first", "between"],
+)
+def test_overrides_of_a_test_may_stand_anywhere_after_the_weights(arguments, is_zero_shot):
+    parsed = parse_test_args("", ["--config", "c.yaml", "--weights", "w.pt", *arguments], is_zero_shot)
+    assert (parsed.overrides, parsed.dense, parsed.config) == (["seed=1"], True, ["c.yaml"])
+
+
+def free_port() -> str:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return str(server.getsockname()[1])
+
+
+@pytest.mark.slow
+def test_two_machines_train_one_model(repo_root, environment, place):
+    """Two starts of the script on this machine stand for two machines: one told by arguments, one by variables."""
+    variables = environment | {"NPROC": "1", "MASTER_PORT": free_port()}
+    script = ["bash", "scripts/run_train_multinodes.sh", place / "my config.yaml"]
+    options = ["--log_time", "two", *FAST, "data.batch_size=2", "solver.epochs=1", f"data.output_path={place}"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": repo_root}
+    second = variables | {"NODE_RANK": "1", "MASTER_ADDR": "127.0.0.1", "NNODES": "2"}
+    machines = [
+        subprocess.Popen([*script, "0", "127.0.0.1", "2", *options], env=variables, **pipes),
+        subprocess.Popen([*script, *options], env=second, **pipes),
+    ]
+    outputs = [machine.communicate(timeout=TIMEOUT_S)[1] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], outputs[0][-1500:] + outputs[1][-1500:]
+    assert "2 processes" in outputs[0]
+    assert "step 3/3" in outputs[0]  # 12 videos, 2 x 2 a step
+    assert "step 3/3" not in outputs[1]
+    folder = place / "debug" / "tiny_clip" / "two"
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 3
+    assert (folder / "last_model.pt").exists()

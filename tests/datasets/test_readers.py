@@ -1,0 +1,274 @@
+"""Readers: the frames asked for, bit for bit, or a reason why not."""
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from datasets.readers import FrameFolderReader, UnreadableVideo, VideoFileReader
+
+READ_TIMEOUT_S = 20
+
+
+def write_video(
+    path: Path, num_frames: int = 40, width: int = 128, height: int = 96, codec: str = "libx264", **options: object
+) -> Path:
+    """A file with a different random mosaic in every frame, H.264 unless told otherwise."""
+    rng = np.random.default_rng(num_frames)
+    faststart = {"movflags": "faststart"} if path.suffix == ".mp4" else {}  # the index first, so that cuts keep it
+    with av.open(str(path), "w", options=faststart) as container:
+        options = ({"preset": "veryfast"} if codec == "libx264" else {}) | {"threads": 1} | options
+        stream = container.add_stream(codec, rate=25, options={key: str(value) for key, value in options.items()})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for _ in range(num_frames):
+            mosaic = rng.integers(0, 256, (-(-height // 8), -(-width // 8), 3), dtype=np.uint8)
+            pixels = mosaic.repeat(8, axis=0).repeat(8, axis=1)[:height, :width]
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def decode_one_by_one(path: Path) -> torch.Tensor:
+    """All frames through PyAV, uint8 [F, 3, H, W]."""
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory) -> Path:
+    return write_video(tmp_path_factory.mktemp("videos") / "with a space.mp4", num_frames=60, g=12, bf=2)
+
+
+# --- video files
+
+
+@pytest.mark.parametrize(("width", "height"), [(128, 96), (96, 128), (176, 144), (130, 98), (320, 240), (64, 48)])
+def test_a_batch_equals_frame_by_frame_decoding_at_any_size(tmp_path, width, height):
+    path = write_video(tmp_path / "a.mp4", width=width, height=height)
+    reader = VideoFileReader(path)
+    frames = reader.read(np.arange(reader.num_frames))
+    assert reader.num_frames == 40
+    assert frames.dtype == torch.uint8
+    assert frames.shape == (40, 3, height, width)
+    assert torch.equal(frames, decode_one_by_one(path))
+
+
+@pytest.mark.parametrize("b_frames", [0, 2, 4])
+@pytest.mark.parametrize("gop", [1, 5, 250])
+def test_any_frames_can_be_picked_out_of_any_group_of_pictures(tmp_path, gop, b_frames):
+    path = write_video(tmp_path / "a.mp4", g=gop, bf=b_frames)
+    indices = np.array([39, 3, 3, 17, 0, 16, 39])
+    assert torch.equal(VideoFileReader(path).read(indices), decode_one_by_one(path)[indices])
+
+
+# No B-frames in AVI, and no H.264: it stores no presentation times, so decord's seeks end at wrong frames there.
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.avi", "mpeg4"), ("a.webm", "libvpx-vp9")]
+)
+def test_containers_decode_alike(tmp_path, name, codec):
+    path = write_video(tmp_path / name, codec=codec, g=12)
+    indices = np.array([20, 1, 39])
+    assert torch.equal(VideoFileReader(str(path)).read(indices), decode_one_by_one(path)[indices])
+
+
+def test_a_reader_can_be_asked_again(video):
+    reader = VideoFileReader(video)
+    expected = decode_one_by_one(video)
+    for indices in ([50, 10], [0], [10, 50, 50]):
+        assert torch.equal(reader.read(np.array(indices)), expected[indices])
+
+
+def test_one_frame_is_a_video(tmp_path):
+    path = write_video(tmp_path / "a.mp4", num_frames=1)
+    assert VideoFileReader(path).read(np.zeros(8, dtype=np.int64)).shape == (8, 3, 96, 128)
+
+
+def audio_only(path: Path) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=16000)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.float32), format="fltp", layout="mono")
+        sound.sample_rate = 16000
+        container.mux(stream.encode(sound))
+        container.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path, video: None,
+        lambda path, video: path.mkdir(),
+        lambda path, video: path.write_bytes(b""),
+        lambda path, video: path.write_text("not a video\n" * 100),
+        lambda path, video: path.write_bytes(video[: len(video) // 200]),
+        lambda path, video: path.write_bytes(video[len(video) // 2 :]),
+        lambda path, video: audio_only(path),
+    ],
+    ids=["missing", "a folder", "empty", "text", "cut in the header", "without its start", "audio only"],
+)
+def test_what_is_no_video_is_unreadable_with_a_reason(tmp_path, video, write):
+    path = tmp_path / "broken.mp4"
+    write(path, video.read_bytes())
+    with pytest.raises(UnreadableVideo) as error:
+        VideoFileReader(path)
+    assert str(error.value).strip()
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_says_so(tmp_path):
+    with pytest.raises(UnreadableVideo, match="no such file"):
+        VideoFileReader(tmp_path / "none.mp4")
+
+
+def read_within_limit(path: Path, indices: Callable[[int], np.ndarray]) -> torch.Tensor | str:
+    """Frames or the reason; a reader that hangs ends the test."""
+    result = []
+
+    def read() -> None:
+        try:
+            reader = VideoFileReader(path)
+            result.append(reader.read(indices(reader.num_frames)))
+        except UnreadableVideo as error:
+            result.append(str(error))
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    thread.join(READ_TIMEOUT_S)
+    assert result, "the reader hangs or raised something else"
+    return result[0]
+
+
+def zeros_in_the_middle(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes(2000) + content[middle + 2000 :]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi", ".ts"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[: len(content) * 9 // 10],
+        lambda content: content[: len(content) // 2],
+        lambda content: content[: len(content) // 10],
+        zeros_in_the_middle,
+    ],
+    ids=["9/10", "half", "1/10", "zeros in the middle"],
+)
+def test_a_damaged_stream_yields_frames_or_a_reason(tmp_path, suffix, damage):
+    path = write_video(tmp_path / f"a{suffix}", num_frames=60, g=12)
+    path.write_bytes(damage(path.read_bytes()))
+    for indices in (np.arange, lambda num_frames: np.array([0, num_frames // 2, num_frames - 1])):
+        result = read_within_limit(path, indices)
+        if isinstance(result, str):
+            assert result.strip()
+        else:
+            assert result.shape[1:] == (3, 96, 128)
+
+
+def test_an_mp4_cut_in_half_is_unreadable_not_padded(tmp_path, video):
+    path = tmp_path / "half.mp4"
+    path.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
+    assert isinstance(read_within_limit(path, np.arange), str)
+
+
+def test_a_narrow_video_is_read_with_a_warning_that_names_it(tmp_path, caplog):
+    path = write_video(tmp_path / "narrow.mp4", width=72, height=96)
+    with caplog.at_level(logging.WARNING):
+        frames = VideoFileReader(path).read(np.array([0, 5, 5, 39]))
+    assert frames.shape == (4, 3, 96, 72)
+    assert frames.dtype == torch.uint8
+    assert torch.equal(frames[1], frames[2])
+    assert "narrow.mp4" in caplog.text
+
+
+def test_a_video_of_usual_width_gives_no_warning(video, caplog):
+    with caplog.at_level(logging.WARNING):
+        VideoFileReader(video).read(np.arange(10))
+    assert not caplog.records
+
+
+# --- folders of frames
+
+
+def write_frames(folder: Path, template: str, first: int, num_frames: int = 6) -> np.ndarray:
+    """Random pictures, uint8 [F, H, W, 3]."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (num_frames, 4, 5, 3), dtype=np.uint8).repeat(8, axis=1).repeat(8, axis=2)
+    for number, frame in enumerate(pixels, start=first):
+        Image.fromarray(frame).save(folder / template.format(number))
+    return pixels
+
+
+@pytest.mark.parametrize("index_bias", [0, 1])
+@pytest.mark.parametrize("template", ["img_{:05d}.png", "{:d}.png", "frame {}.png"])
+def test_frames_are_found_by_template_and_first_number(tmp_path, template, index_bias):
+    pixels = write_frames(tmp_path / "a clip", template, index_bias)
+    reader = FrameFolderReader(tmp_path / "a clip", 6, template, index_bias)
+    indices = np.array([5, 0, 0, 3])
+    frames = reader.read(indices)
+    assert reader.num_frames == 6
+    assert frames.dtype == torch.uint8
+    assert np.array_equal(frames.permute(0, 2, 3, 1).numpy(), pixels[indices])
+
+
+def test_jpeg_frames_look_like_pils(tmp_path):
+    write_frames(tmp_path / "clip", "img_{:05d}.jpg", 1)
+    frames = FrameFolderReader(tmp_path / "clip", 6, "img_{:05d}.jpg", 1).read(np.arange(6))
+    for number, frame in enumerate(frames, start=1):
+        expected = np.asarray(Image.open(tmp_path / "clip" / f"img_{number:05d}.jpg"), dtype=int)
+        assert np.abs(frame.permute(1, 2, 0).numpy() - expected).max() <= 2
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P"])
+def test_frames_of_other_colour_modes_become_rgb(tmp_path, mode):
+    picture = Image.new("RGB", (40, 32), (204, 204, 204)).convert(mode)
+    picture.save(tmp_path / "1.png")
+    frames = FrameFolderReader(tmp_path, 1, "{}.png", 1).read(np.array([0]))
+    assert frames.shape == (1, 3, 32, 40)
+    assert (frames == 204).all()
+
+
+def test_a_missing_frame_is_named(tmp_path):
+    write_frames(tmp_path / "clip", "img_{:05d}.png", 1)
+    (tmp_path / "clip" / "img_00003.png").unlink()
+    reader = FrameFolderReader(tmp_path / "clip", 6, "img_{:05d}.png", 1)
+    assert len(reader.read(np.array([0, 1, 3]))) == 3
+    with pytest.raises(UnreadableVideo, match=r"img_00003\.png"):
+        reader.read(np.array([1, 2]))
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda content: b"", lambda content: b"text", lambda content: content[: len(content) // 2]]
+)
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_a_corrupt_frame_is_named(tmp_path, suffix, damage):
+    write_frames(tmp_path / "clip", "img_{:05d}." + suffix, 1)
+    path = tmp_path / "clip" / f"img_00002.{suffix}"
+    path.write_bytes(damage(path.read_bytes()))
+    reader = FrameFolderReader(tmp_path / "clip", 6, "img_{:05d}." + suffix, 1)
+    with pytest.raises(UnreadableVideo, match=rf"img_00002\.{suffix}"):
+        reader.read(np.arange(6))
+
+
+def test_a_missing_folder_is_unreadable(tmp_path):
+    with pytest.raises(UnreadableVideo, match=r"img_00001\.jpg"):
+        FrameFolderReader(tmp_path / "none", 6, "img_{:05d}.jpg", 1).read(np.array([0]))
+
+
+def test_a_folder_without_frames_is_unreadable(tmp_path):
+    with pytest.raises(UnreadableVideo, match="no frames"):
+        FrameFolderReader(tmp_path, 0, "img_{:05d}.jpg", 1)
+
+
+def test_frames_of_different_sizes_are_unreadable(tmp_path):
+    Image.new("RGB", (40, 32)).save(tmp_path / "1.png")
+    Image.new("RGB", (40, 30)).save(tmp_path / "2.png")
+    with pytest.raises(UnreadableVideo):
+        FrameFolderReader(tmp_path, 2, "{}.png", 1).read(np.arange(2))

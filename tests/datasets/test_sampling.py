@@ -1,0 +1,141 @@
+"""Frame indices: tables worked out by hand from the published rules, and what holds for every length."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datasets.sampling import dense_eval_indices, dense_train_indices, eval_indices, train_indices
+
+NUM_FRAMES = st.integers(1, 500)
+NUM_SEGMENTS = st.integers(1, 40)
+NUM_CLIPS = st.integers(1, 12)
+SEEDS = st.integers(0, 2**32)
+FEW = settings(max_examples=150, deadline=None)
+
+
+class EndOfSpan:
+    """A generator that always draws the first, or always the last, allowed number."""
+
+    def __init__(self, last: bool):
+        self.last = last
+
+    def integers(self, low, high, endpoint):
+        assert endpoint
+        return high if self.last else low
+
+
+def test_training_bins_of_300_frames_overlap_by_their_border():
+    first, last = (train_indices(300, 8, EndOfSpan(last)).tolist() for last in (False, True))
+    assert list(zip(first, last, strict=True)) == [
+        (0, 37), (37, 75), (75, 112), (112, 150), (150, 187), (187, 224), (224, 262), (262, 299),
+    ]  # fmt: skip
+
+
+def test_training_borders_round_halves_to_even():
+    # s = (5 - 1) / 8 = 0.5: borders 0 .5 1 1.5 2 2.5 3 3.5 4 become 0 0 1 2 2 2 3 4 4.
+    first, last = (train_indices(5, 8, EndOfSpan(last)).tolist() for last in (False, True))
+    assert first == [0, 0, 1, 2, 2, 2, 3, 4]
+    assert last == [0, 1, 2, 2, 2, 3, 4, 4]
+
+
+def test_training_draws_reach_both_ends_of_a_bin():
+    draws = np.stack([train_indices(300, 8, np.random.default_rng(seed)) for seed in range(2000)])
+    assert draws.min(axis=0).tolist() == [0, 37, 75, 112, 150, 187, 224, 262]
+    assert draws.max(axis=0).tolist() == [37, 75, 112, 150, 187, 224, 262, 299]
+
+
+def test_validation_takes_the_start_of_every_segment():
+    assert eval_indices(300, 8).tolist() == [[0, 37, 75, 112, 150, 187, 225, 262]]
+
+
+def test_clips_start_evenly_within_the_first_segment():
+    indices = eval_indices(300, 8, 4)
+    assert indices[:, 0].tolist() == [0, 12, 24, 36]
+    # 24 + 37.5 i
+    assert indices[2].tolist() == [24, 61, 99, 136, 174, 211, 249, 286]
+
+
+def test_clips_of_a_short_video_wrap_around_as_published():
+    assert eval_indices(4, 8, 3).tolist() == [
+        [0, 0, 1, 1, 2, 2, 3, 3],
+        [3, 0, 0, 0, 1, 1, 2, 2],
+        [3, 0, 0, 0, 1, 1, 2, 2],
+    ]
+
+
+def test_dense_clips_are_windows_of_128_frames_spread_over_the_video():
+    # (300 - 128) // 2 = 86
+    assert dense_eval_indices(300, 8, 3).tolist() == [
+        [0, 16, 32, 48, 64, 80, 96, 112],
+        [86, 102, 118, 134, 150, 166, 182, 198],
+        [172, 188, 204, 220, 236, 252, 268, 284],
+    ]
+
+
+def test_dense_starts_round_the_gap_between_clips_down():
+    # (300 - 128) // 3 = 57, so the last window ends before the video does.
+    assert dense_eval_indices(300, 8, 4)[:, 0].tolist() == [0, 57, 114, 171]
+
+
+def test_one_dense_clip_is_the_middle_window():
+    assert dense_eval_indices(300, 8).tolist() == [[86, 102, 118, 134, 150, 166, 182, 198]]
+
+
+def test_dense_clips_of_short_videos_wrap_around():
+    assert dense_eval_indices(100, 8, 2).tolist() == [[0, 16, 32, 48, 64, 80, 96, 12]] * 2
+    assert dense_eval_indices(100, 16)[0].tolist() == [*range(0, 100, 8), 4, 12, 20]
+
+
+def test_dense_training_starts_anywhere_a_window_fits():
+    starts = {dense_train_indices(131, 8, np.random.default_rng(seed))[0] for seed in range(200)}
+    assert starts == {0, 1, 2, 3}
+    clip = dense_train_indices(131, 8, np.random.default_rng(0))
+    assert np.diff(clip).tolist() == [16] * 7
+
+
+@FEW
+@given(NUM_FRAMES, NUM_SEGMENTS, SEEDS)
+def test_training_indices_are_ordered_and_within_the_video(num_frames, num_segments, seed):
+    indices = train_indices(num_frames, num_segments, np.random.default_rng(seed))
+    assert indices.shape == (num_segments,)
+    assert indices.dtype == np.int64
+    assert indices.min() >= 0
+    assert indices.max() < num_frames
+    assert (np.diff(indices) >= 0).all()
+
+
+@FEW
+@given(NUM_FRAMES, NUM_SEGMENTS, SEEDS)
+def test_dense_training_indices_are_within_the_video(num_frames, num_segments, seed):
+    indices = dense_train_indices(num_frames, num_segments, np.random.default_rng(seed))
+    assert indices.shape == (num_segments,)
+    assert indices.min() >= 0
+    assert indices.max() < num_frames
+
+
+@pytest.mark.parametrize("rule", [eval_indices, dense_eval_indices])
+@FEW
+@given(NUM_FRAMES, st.integers(1, 200), NUM_CLIPS)
+def test_evaluation_indices_are_within_the_video(rule, num_frames, num_segments, num_clips):
+    indices = rule(num_frames, num_segments, num_clips)
+    assert indices.shape == (num_clips, num_segments)
+    assert indices.dtype == np.int64
+    assert indices.min() >= 0
+    assert indices.max() < num_frames
+
+
+@FEW
+@given(NUM_FRAMES, NUM_SEGMENTS, NUM_CLIPS)
+def test_the_first_of_several_clips_is_the_validation_clip(num_frames, num_segments, num_clips):
+    several = eval_indices(num_frames, num_segments, num_clips)
+    assert several[0].tolist() == eval_indices(num_frames, num_segments)[0].tolist()
+    assert several[0].tolist() == [int(num_frames / num_segments * i) for i in range(num_segments)]
+
+
+@FEW
+@given(NUM_FRAMES, NUM_SEGMENTS, SEEDS)
+def test_training_indices_depend_on_the_generator_alone(num_frames, num_segments, seed):
+    for rule in (train_indices, dense_train_indices):
+        once, again = (rule(num_frames, num_segments, np.random.default_rng(seed)).tolist() for _ in range(2))
+        assert once == again

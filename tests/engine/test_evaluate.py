@@ -1,0 +1,143 @@
+"""One pass over a list: every view of every video in its row, whatever batch, share or failure."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from datasets.build import build_eval_loader, read_lists
+from datasets.records import read_class_names
+from engine.evaluate import ViewLogits, evaluate
+from modules.build import build_classes, build_clip, build_model
+from modules.mote import ExpertFFN
+from modules.video_clip import VideoCLIP
+from utils.config import Config, load_config
+
+CLIPS, CROPS = 2, 3
+GONE = (1, 4, 5)  # rows of the list that cannot be read; with batches of 2 one batch fails as a whole
+
+
+@pytest.fixture(scope="module")
+def config(debug_config) -> Config:
+    return load_config(debug_config, ["data.batch_size=2", "data.num_segments=2", "network.templates=single"])
+
+
+@pytest.fixture
+def broken(config, tmp_path) -> Config:
+    """A list in which three videos are missing."""
+    lines = Path(config.data.val_list).read_text().splitlines()
+    for row in GONE:
+        lines[row] = f"gone {row}.mp4 0"
+    (tmp_path / "val.txt").write_text("\n".join(lines))
+    return replace(config, data=replace(config.data, val_list=str(tmp_path / "val.txt")))
+
+
+def build(config: Config) -> tuple[VideoCLIP, torch.Tensor]:
+    clip = build_clip(config.network, config.data.num_segments, config.data.input_size)
+    classes = build_classes(config.network, clip, read_class_names(config.data.label_list))
+    model = build_model(config, clip, classes)
+    with torch.no_grad():  # far enough from its initialisation that experts and modulation matter
+        generator = torch.Generator().manual_seed(0)
+        for parameter in model.head.parameters():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+        model.head.spe_cls_feature += 0.05 * torch.randn(model.head.spe_cls_feature.shape, generator=generator)
+    return model, classes
+
+
+def loader_of(config: Config, rank: int = 0, world_size: int = 1):
+    videos = read_lists(config.data, "val", 4)
+    return build_eval_loader(config.data, videos, rank, world_size, CLIPS, CROPS)
+
+
+@pytest.fixture(scope="module")
+def run(config, fp32):
+    """Evaluate one and the same model on the list of a configuration."""
+    model, classes = build(config)
+
+    def run(config: Config, clips_per_pass: int = 100, **share: int) -> ViewLogits:
+        return evaluate(model, loader_of(config, **share), classes, CLIPS * CROPS, fp32, clips_per_pass)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole(run, config) -> ViewLogits:
+    """The table of the whole, readable list."""
+    return run(config)
+
+
+def test_every_row_is_the_video_s_own_logits(whole, config):
+    assert whole.logits.shape == (8, CLIPS * CROPS, 4)
+    assert whole.logits.dtype == torch.float32
+    assert whole.failures == {}
+    model, classes = build(config)
+    with torch.no_grad():
+        for index, sample in enumerate(loader_of(config).dataset):
+            expected = model.eval()(sample.frames, classes).logits[0]
+            torch.testing.assert_close(whole.logits[index], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("batch_size", "clips_per_pass"), [(1, 1), (3, 4), (8, 48)])
+def test_rows_do_not_depend_on_batch_size_or_clips_in_a_pass(run, whole, config, batch_size, clips_per_pass):
+    changed = replace(config, data=replace(config.data, batch_size=batch_size))
+    torch.testing.assert_close(run(changed, clips_per_pass).logits, whole.logits, rtol=1e-4, atol=1e-5)
+
+
+def test_the_shares_of_processes_sum_to_the_whole_table(run, whole, broken):
+    shares = [run(broken, rank=rank, world_size=3) for rank in range(3)]
+    expected = whole.logits.clone()
+    expected[list(GONE)] = torch.nan
+    table = sum(share.logits for share in shares)
+    torch.testing.assert_close(table, expected, rtol=1e-4, atol=1e-5, equal_nan=True)
+    assert sorted(path for share in shares for path in share.failures) == [f"gone {row}.mp4" for row in GONE]
+
+
+def test_unreadable_videos_are_rows_of_nan_and_named_with_a_reason(run, whole, broken, caplog):
+    views = run(broken)
+    failed = views.logits.isnan()
+    assert [row for row in range(8) if failed[row].any()] == list(GONE)
+    assert failed[list(GONE)].all()
+    assert views.failures == {f"gone {row}.mp4": "no such file" for row in GONE}
+    others = [row for row in range(8) if row not in GONE]
+    torch.testing.assert_close(views.logits[others], whole.logits[others], rtol=1e-4, atol=1e-5)
+    assert all(any(f"gone {row}.mp4" in record.message for record in caplog.records) for row in GONE)
+
+
+def test_a_list_without_a_readable_video_is_all_nan(run, config, tmp_path):
+    (tmp_path / "val.txt").write_text("gone.mp4 0\nlost.mp4 1\n")
+    views = run(replace(config, data=replace(config.data, val_list=str(tmp_path / "val.txt"))))
+    assert views.logits.shape == (2, 6, 4)
+    assert views.logits.isnan().all()
+    assert sorted(views.failures) == ["gone.mp4", "lost.mp4"]
+
+
+def test_experts_are_merged_once_for_the_whole_pass(config, fp32, monkeypatch):
+    merged = []
+    merge = ExpertFFN.merged
+    monkeypatch.setattr(ExpertFFN, "merged", lambda self: merged.append(self) or merge(self))
+    monkeypatch.setattr(ExpertFFN, "forward", lambda *_: pytest.fail("experts ran unmerged"))
+    model, classes = build(config)
+    evaluate(model, loader_of(config), classes, CLIPS * CROPS, fp32, clips_per_pass=2)
+    blocks = model.head.transformer.resblocks
+    assert merged == [block.mlp for block in blocks]
+    assert all(isinstance(block.mlp, ExpertFFN) for block in blocks)
+
+
+def test_tokens_are_encoded_once_and_give_what_their_features_give(whole, config, fp32, monkeypatch):
+    model, tokens = build(replace(config, network=replace(config.network, fix_text=False)))
+    calls = []
+    encode = model.clip.encode_text
+    monkeypatch.setattr(model.clip, "encode_text", lambda tokens: calls.append(len(tokens)) or encode(tokens))
+    found = evaluate(model, loader_of(config), tokens, CLIPS * CROPS, fp32, clips_per_pass=5).logits
+    assert calls == [4]
+    torch.testing.assert_close(found, whole.logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+def test_the_model_keeps_its_mode_and_gets_no_gradients(config, fp32, is_training):
+    model, classes = build(config)
+    model.train(is_training)
+    views = evaluate(model, loader_of(config), classes, CLIPS * CROPS, fp32, clips_per_pass=100)
+    assert model.training == is_training
+    assert not views.logits.requires_grad

@@ -1,0 +1,132 @@
+"""From view logits to figures: equal to the published reports, and to counts by hand."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from engine.protocols import accuracy, fuse_close_set, fuse_zero_shot, half_class, over_splits
+
+CLOSE_SET_FILES = ("ref_close_1x1", "ref_close_4x3", "ref_close_2x5", "ref_close_1x10", "ref_dense_3x3")
+
+
+def load(path) -> tuple[torch.Tensor, torch.Tensor, np.ndarray, list[float]]:
+    """View logits, labels, fused scores, and all percentages of the printed report."""
+    arrays = np.load(path)
+    percentages = [float(number) for line in arrays["report"] for number in re.findall(r"([\d.]+)%", str(line))]
+    return torch.from_numpy(arrays["view_logits"]), torch.from_numpy(arrays["labels"]), arrays["fused"], percentages
+
+
+@pytest.mark.parametrize("name", CLOSE_SET_FILES)
+def test_close_set_scores_and_accuracy_equal_the_published_ones(golden, name):
+    view_logits, labels, fused, percentages = load(golden / f"{name}.npz")
+    scores = fuse_close_set(view_logits)
+    np.testing.assert_allclose(scores.numpy(), fused, rtol=1e-5, atol=0)
+    figures = accuracy(scores, labels)
+    assert [figures["top1"], figures["top5"]] == pytest.approx(percentages, abs=5e-4)
+
+
+def test_zero_shot_accuracy_and_half_class_figures_equal_the_published_ones(golden):
+    view_logits, labels, _, percentages = load(golden / "ref_zs_3x1.npz")
+    scores = fuse_zero_shot(view_logits)
+    figures, half = accuracy(scores, labels), half_class(scores, labels)
+    found = [figures["top1"], figures["top5"]]
+    found += [half["top1_mean"], half["top1_std"], half["top5_mean"], half["top5_std"]]
+    assert found == pytest.approx(percentages, abs=5e-4)
+    assert found[2:] == pytest.approx([54.148, 14.154, 97.738, 4.716], abs=5e-4)
+
+
+def test_close_set_fusion_of_two_views_by_hand():
+    views = [[1.0, 0.0], [0.0, 3.0]]
+    shares = [[math.exp(2 * x) / sum(math.exp(2 * y) for y in view) for x in view] for view in views]
+    means = [(shares[0][k] + shares[1][k]) / 2 for k in range(2)]
+    expected = [math.exp(mean) / sum(math.exp(m) for m in means) for mean in means]
+    found = fuse_close_set(torch.tensor([views]), scale=2.0)
+    np.testing.assert_allclose(found.numpy(), [expected], rtol=1e-6)
+
+
+def test_zero_shot_fusion_is_a_hundred_times_the_mean_cosine():
+    views = torch.tensor([[[0.1, 0.4], [0.3, 0.0]]])
+    np.testing.assert_allclose(fuse_zero_shot(views).numpy(), [[20.0, 20.0]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("fuse", [fuse_close_set, fuse_zero_shot])
+def test_a_failed_video_stays_nan_and_counts_as_wrong(fuse):
+    views = torch.tensor([[[0.9, 0.1]], [[0.9, 0.1]]])
+    views[1] = math.nan
+    scores = fuse(views)
+    assert scores.isnan().tolist() == [[False, False], [True, True]]
+    assert accuracy(scores, torch.tensor([0, 0])) == {"top1": 50.0, "top5": 50.0}
+    assert half_class(torch.cat([scores] * 2), torch.tensor([0, 0, 1, 1]), 1)["top1_mean"] == 50.0
+
+
+# First classes of trial 0 (numpy's legacy stream, seed 0), from the reference of Text4Vis.
+FIRST_CLASSES = {51: (29, 11, 10, 22, 2, 28), 101: (26, 86, 2, 55, 75, 94), 200: (18, 170, 107, 98, 177, 182)}
+
+
+def published_half(num_classes: int, trial: int) -> list[int]:
+    np.random.seed(trial)  # noqa: NPY002 - the published call
+    return np.random.permutation(num_classes)[: num_classes // 2].tolist()  # noqa: NPY002
+
+
+def top1_with_wrong_videos(num_classes: int, wrong: list[int], num_trials: int) -> float:
+    """Half-class top-1 of one video a class, those of ``wrong`` misclassified."""
+    scores = torch.eye(num_classes)
+    scores[wrong] *= -1
+    return half_class(scores, torch.arange(num_classes), num_trials)["top1_mean"]
+
+
+@pytest.mark.parametrize("num_classes", FIRST_CLASSES)
+def test_trial_0_takes_the_published_half_of_the_classes(num_classes):
+    first, half = FIRST_CLASSES[num_classes], num_classes // 2
+    assert top1_with_wrong_videos(num_classes, list(first), 1) == pytest.approx(100 * (1 - len(first) / half))
+    chosen = published_half(num_classes, 0)
+    assert tuple(chosen[:6]) == first
+    others = sorted(set(range(num_classes)) - set(chosen))
+    assert top1_with_wrong_videos(num_classes, chosen, 1) == 0.0
+    assert top1_with_wrong_videos(num_classes, others, 1) == 100.0
+
+
+def test_trial_t_is_seeded_by_t():
+    wrong = list(range(0, 51, 3))
+    accuracies = [100 * (1 - len(set(published_half(51, trial)) & set(wrong)) / 25) for trial in range(10)]
+    scores = torch.eye(51)
+    scores[wrong] *= -1
+    found = half_class(scores, torch.arange(51), 10)
+    assert found["top1_mean"] == pytest.approx(np.mean(accuracies))
+    assert found["top1_std"] == pytest.approx(np.std(accuracies))
+
+
+def test_half_class_scores_among_the_classes_that_have_a_video():
+    chosen = published_half(10, 0)
+    present, absent = chosen[:2], chosen[2]
+    scores = torch.zeros(2, 10)
+    scores[0, present[0]] = scores[1, present[1]] = 1.0
+    scores[:, absent] = 2.0  # the best class has no video, so it is not among the candidates
+    labels = torch.tensor(present)
+    assert accuracy(scores, labels)["top1"] == 0.0
+    assert half_class(scores, labels, 1) == {"top1_mean": 100.0, "top1_std": 0.0, "top5_mean": 100.0, "top5_std": 0.0}
+
+
+def test_half_class_leaves_out_trials_without_a_video():
+    unchosen = sorted(set(range(10)) - set(published_half(10, 0)))
+    assert half_class(torch.zeros(1, 10), torch.tensor(unchosen[:1]), 1) == {}
+
+
+def split(top1: float, top5: float, videos: int, failed: list[str]) -> dict:
+    return {
+        "dataset": "ucf101", "top1": top1, "top5": top5, "num_videos": videos, "num_clips": 3, "num_crops": 1,
+        "dense": False, "fusion": "mean", "weights": "w.pt", "precision": "fp32", "failed_videos": failed,
+    }  # fmt: skip
+
+
+def test_splits_are_reported_as_mean_and_population_std():
+    splits = {"one": split(80.0, 90.0, 10, []), "two": split(84.0, 96.0, 20, ["x.mp4"])}
+    summary = over_splits(splits)
+    assert summary["top1"] == 82.0
+    assert (summary["top1_std"], summary["top5"], summary["top5_std"]) == (2.0, 93.0, 3.0)
+    assert (summary["dataset"], summary["num_videos"], summary["failed_videos"]) == ("ucf101", 30, ["x.mp4"])
+    assert (summary["num_clips"], summary["fusion"], summary["weights"]) == (3, "mean", "w.pt")
+    assert summary["splits"] == splits

@@ -1,0 +1,257 @@
+"""The training loop: it learns, it can be interrupted, and it says what it could not read."""
+
+import copy
+import json
+import logging
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from engine.train import Training, TrainState, step_generator, train, train_epoch
+from modules.losses import video_loss
+from train import prepare
+from utils.checkpoint import load_weights, read_checkpoint
+from utils.config import load_config
+from utils.logger import MetricWriter
+
+
+@pytest.fixture
+def build(debug_config, tmp_path, fp32):
+    """Prepare a run of the debug configuration; overrides as on the command line."""
+
+    def build(*overrides: str, name: str = "run") -> tuple[TrainState, Training]:
+        small = ["data.num_segments=2", "network.templates=single", "network.temporal_layer=1", "logging.print_freq=1"]
+        config = load_config(debug_config, [f"data.output_path={tmp_path}", *small, *overrides])
+        return prepare(config, fp32, log_time=name)
+
+    return build
+
+
+def metric_rows(run: Training) -> list[dict]:
+    return [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_weights(found: dict, expected: dict) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+
+
+def test_the_debug_configuration_learns(build):
+    state, run = build("solver.epochs=12", "solver.lr=5e-3", "data.crop_area=[1, 1]", "data.random_shift=false")
+    figures = train(state, run)
+    losses = [row["train/loss"] for row in metric_rows(run) if "train/loss" in row]
+    assert len(losses) == 12 * 3
+
+    assert sum(losses[-3:]) < 0.6 * sum(losses[:3])
+    assert figures.keys() == {"top1", "top5", "best_top1"}
+    assert figures["best_top1"] >= figures["top1"]
+    assert figures["top5"] == 100.0  # of four classes
+
+
+def test_metrics_hold_every_part_rate_and_validation(build):
+    state, run = build("solver.epochs=1", "solver.lr_warmup_step=0")
+    train(state, run)
+    *steps, validation = metric_rows(run)
+    assert [row["step"] for row in steps] == [1, 2, 3]
+    parts = {"loss", "expert_ce", "merged_ce", "feature_mse", "logit_scale", "lr_clip", "lr_head"}
+    assert {f"train/{part}" for part in parts} <= steps[0].keys()
+    first = {name.removeprefix("train/"): value for name, value in steps[0].items()}
+    total = first["expert_ce"] + 0.5 * first["merged_ce"] + 0.1 * first["feature_mse"]
+    assert first["loss"] == pytest.approx(total, rel=1e-5)
+    assert (first["lr_head"], first["lr_clip"]) == pytest.approx((1e-3, 1e-4))
+    assert steps[1]["train/lr_head"] == pytest.approx(1e-3 * (1 + math.cos(math.pi / 3)) / 2)
+    assert validation.keys() == {"step", "val/top1", "val/top5", "epoch"}
+
+
+def test_a_checkpoint_has_the_published_keys_and_loads_into_another_model(build):
+    state, run = build("solver.epochs=1")
+    train(state, run)
+    content = torch.load(run.folder / "last_model.pt", weights_only=True)
+    published = {"epoch", "model_state_dict", "fusion_model_state_dict", "optimizer_state_dict"}
+    assert content.keys() == published | {"scaler_state_dict", "best_top1", "config", "class_names"}
+    assert content["epoch"] == 0  # the last finished one
+    assert content["class_names"][0] == "a bar moving left"
+    assert "num_experts: 4" in content["config"]
+    assert {name.split(".")[0] for name in content["model_state_dict"]} == {"visual", "logit_scale"}
+    other, _ = build("seed=1", name="other")
+    load_weights(other.model, read_checkpoint(run.folder / "last_model.pt"), "last_model.pt")
+    assert_same_weights(other.model.state_dict(), state.model.state_dict())
+    assert (run.folder / "model_best.pt").is_file()
+
+
+def test_the_best_checkpoint_is_that_of_the_best_validation(build):
+    state, run = build("solver.epochs=4", "data.batch_size=12")
+    scores = iter([10.0, 30.0, 20.0, 30.0])
+    run = replace(run, validate=lambda: {"top1": next(scores), "top5": 50.0})
+    assert train(state, run) == {"top1": 30.0, "top5": 50.0, "best_top1": 30.0}
+    assert read_checkpoint(run.folder / "model_best.pt")["epoch"] == 1  # a tie is no improvement
+    assert read_checkpoint(run.folder / "last_model.pt")["epoch"] == 3
+
+
+def test_validation_follows_its_frequency_and_ends_the_run(build):
+    state, run = build("solver.epochs=5", "logging.eval_freq=2", "data.batch_size=12")
+    epochs = []
+    run = replace(run, validate=lambda: epochs.append(state.epoch) or {"top1": 0.0, "top5": 0.0})
+    train(state, run)
+    assert epochs == [2, 4, 5]
+
+
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(build):
+    options = ("solver.epochs=3", "data.batch_size=6", "network.temporal_layer=2")
+    whole, run = build(*options, name="whole")
+    train(whole, run)
+
+    state, run = build(*options, name="parts")
+    train(state, replace(run, epochs=1))
+    torch.manual_seed(99)  # another process
+    checkpoint = run.folder / "last_model.pt"
+    state, run = build(*options, f"resume={checkpoint}", name="parts")
+    assert state.epoch == 1
+    train(state, run)
+
+    found, expected = read_checkpoint(checkpoint), read_checkpoint(checkpoint.parents[1] / "whole" / "last_model.pt")
+    assert found["epoch"] == expected["epoch"] == 2
+    assert found["best_top1"] == expected["best_top1"]
+    for part in ("model_state_dict", "fusion_model_state_dict"):
+        assert_same_weights(found[part], expected[part])
+    for key, values in expected["optimizer_state_dict"]["state"].items():
+        assert_same_weights(found["optimizer_state_dict"]["state"][key], values)
+
+
+def test_starting_from_weights_is_not_resuming(build):
+    state, run = build("solver.epochs=1", "data.batch_size=12", name="first")
+    train(state, run)
+    started, _ = build(f"pretrain={run.folder / 'last_model.pt'}", name="second")
+    assert started.epoch == 0
+    assert not started.optimizer.state
+    assert torch.equal(started.model.clip.visual.proj, state.model.clip.visual.proj)
+
+
+def test_a_released_checkpoint_cannot_be_resumed(build):
+    state, _ = build()
+    released = {k: state.content()[k] for k in ("epoch", "model_state_dict", "fusion_model_state_dict")}
+    with pytest.raises(ValueError, match=r"no training state; to start from its weights use pretrain"):
+        state.resume(released | {"optimizer_state_dict": {}})
+
+
+MEAN_POOLING = ("network.sim_header=None", "solver.optim=sgd", "solver.momentum=0", "solver.weight_decay=0")
+
+
+def train_one_epoch(state: TrainState, run: Training) -> None:
+    writer = MetricWriter(run.folder)
+    train_epoch(state.model, state, run, writer)
+    writer.close()
+
+
+def test_accumulated_small_batches_equal_large_ones(build):
+    weights = []
+    for number, options in enumerate(
+        (["data.batch_size=4"], ["data.batch_size=2", "solver.grad_accumulation_steps=2"])
+    ):
+        state, run = build(*MEAN_POOLING, *options, name=str(number))
+        train_one_epoch(state, replace(run, lr_at=lambda epoch: 1.0))
+        weights.append(state.model.state_dict())
+    start = build(*MEAN_POOLING, name="start")[0].model.state_dict()
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(weights[0]["clip.visual.proj"], start["clip.visual.proj"], rtol=1e-3)
+
+
+def test_accumulation_equals_updates_by_hand_and_flushes_at_the_end_of_an_epoch(build):
+    state, run = build(*MEAN_POOLING, "data.batch_size=2", "solver.grad_accumulation_steps=4")  # windows of 4 and 2
+    rates = [0.1 * (1 + step) for step in range(6)]
+    model = copy.deepcopy(state.model)
+    run.loader.batch_sampler.set_epoch(0)
+    batches = [(batch.frames[:, 0], batch.labels) for batch in run.loader]
+    for window in (range(4), range(4, 6)):
+        frames, labels = (torch.cat(parts) for parts in zip(*(batches[step] for step in window), strict=True))
+        output = model.train()(frames, run.classes)
+        parameters = list(model.parameters())
+        loss = F.cross_entropy(output.logit_scale * output.logits[0], labels)
+        with torch.no_grad():
+            for parameter, grad in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+                parameter -= rates[window.stop - 1] * 0.1 * grad  # clip_ratio 0.1
+    train_one_epoch(state, replace(run, lr_at=lambda epoch: rates[round(epoch * 6)]))
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(state.model.state_dict()[name], value, rtol=1e-4, atol=1e-6)
+    assert all(parameter.grad is None for parameter in state.model.parameters())
+
+
+def test_expert_draws_depend_on_seed_rank_and_step_alone():
+    def draw(*key: int) -> tuple:
+        return tuple(torch.rand(2, generator=step_generator(*key)).tolist())
+
+    keys = [(seed, rank, step) for seed in range(4) for rank in range(4) for step in range(50)]
+    assert len({draw(*key) for key in keys}) == len(keys)
+    assert draw(3, 2, 1) == draw(3, 2, 1)
+
+
+def test_every_step_draws_experts_of_its_own(build, monkeypatch):
+    state, run = build()
+    draws = []
+    draw = state.model.head.draw_mixing
+    monkeypatch.setattr(state.model.head, "draw_mixing", lambda generator: draws.append(draw(generator)) or draws[-1])
+    for epoch in (0, 1):
+        state.epoch = epoch
+        train_one_epoch(state, run)
+    expected = [draw(step_generator(1024, 0, step)) for step in range(6)]
+    assert all(torch.equal(found, wanted) for found, wanted in zip(draws, expected, strict=True))
+    assert len({tuple(found.flatten().tolist()) for found in draws}) > 3
+
+
+def write_list(folder: Path, source: str, repeats: int, broken: int) -> str:
+    """A training list with the first ``broken`` of its videos missing."""
+    lines = Path(source).read_text().splitlines() * repeats
+    lines[:broken] = [f"gone {number}.mp4 0" for number in range(broken)]
+    (folder / "train.txt").write_text("\n".join(lines))
+    return f"data.train_list={folder / 'train.txt'}"
+
+
+def test_an_unreadable_training_video_is_replaced_by_the_same_one_every_time(build, debug_data, tmp_path, caplog):
+    train_list = write_list(tmp_path, str(debug_data / "train.txt"), repeats=2, broken=1)  # 1 of 24
+    weights = []
+    for name in ("one", "two"):
+        state, run = build(train_list, "solver.epochs=1", name=name)
+        with caplog.at_level(logging.WARNING):
+            train(state, run)
+        weights.append(state.model.state_dict())
+    assert_same_weights(*weights)
+    messages = [record.message for record in caplog.records]
+    assert messages.count("unreadable, replaced by another video: gone 0.mp4 (no such file)") == 2
+    assert messages.count("1 of 24 videos of this epoch could not be read") == 2
+
+
+def test_more_than_five_percent_of_unreadable_videos_stop_the_run(build, debug_data, tmp_path):
+    train_list = write_list(tmp_path, str(debug_data / "train.txt"), repeats=2, broken=2)  # 8 %
+    state, run = build(train_list)
+    with pytest.raises(ValueError, match=r"2 of 24 training videos could not be read, more than 5%; check data"):
+        train(state, run)
+    assert not (run.folder / "last_model.pt").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(build):
+    state, run = build()
+
+    def broken_loss(output, labels):
+        loss, parts = video_loss(output, labels)
+        return loss * math.nan, parts
+
+    with pytest.raises(FloatingPointError, match=r"epoch 1, step 1; lower solver.lr"):
+        train(state, replace(run, loss=broken_loss))
+
+
+def test_a_training_text_tower_trains_and_its_last_classes_are_remembered(build):
+    state, run = build("network.fix_text=false", "solver.epochs=1", "solver.lr_warmup_step=0")
+    before = copy.deepcopy(state.model.state_dict())
+    train(state, run)
+    after = state.model.state_dict()
+    assert not torch.equal(before["clip.token_embedding.weight"], after["clip.token_embedding.weight"])
+    with torch.no_grad():
+        features = state.model.eval().class_features(run.classes)
+    torch.testing.assert_close(after["head.spe_cls_feature"], features)
+    assert not torch.allclose(before["head.spe_cls_feature"], features, atol=1e-4)

@@ -1,0 +1,75 @@
+"""Templates and class features."""
+
+import pytest
+import torch
+
+from clip.tokenizer import tokenize
+from modules.text_prompt import TEMPLATES, class_features_from_tokens, encode_classes, tokenize_classes
+
+# Written out from the paper's appendix.
+PAPER_TEMPLATES = """
+a photo of {}.|a photo of a person {}.|a photo of a person using {}.|a photo of a person doing {}.
+a photo of a person during {}.|a photo of a person performing {}.|a photo of a person practicing {}.
+a video of {}.|a video of a person {}.|a video of a person using {}.|a video of a person doing {}.
+a video of a person during {}.|a video of a person performing {}.|a video of a person practicing {}.
+a example of {}.|a example of a person {}.|a example of a person using {}.|a example of a person doing {}.
+a example of a person during {}.|a example of a person performing {}.|a example of a person practicing {}.
+a demonstration of {}.|a demonstration of a person {}.|a demonstration of a person using {}.
+a demonstration of a person doing {}.|a demonstration of a person during {}.
+a demonstration of a person performing {}.|a demonstration of a person practicing {}.
+"""
+
+
+def test_mote_has_the_28_templates_of_the_paper():
+    paper = [template for line in PAPER_TEMPLATES.strip().splitlines() for template in line.split("|")]
+    assert len(paper) == len(TEMPLATES["mote28"]) == 28
+    assert set(TEMPLATES["mote28"]) == set(paper)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_templates_are_distinct_and_take_one_class_name(name):
+    filled = [template.format("CLASS") for template in TEMPLATES[name]]
+    assert len(set(filled)) == len(filled)
+    assert all(text.count("CLASS") == 1 for text in filled)
+
+
+def test_tokens_of_classes_are_those_of_their_filled_templates():
+    tokens = tokenize_classes(["juggling balls", "yoga"], "mote28")
+    assert tokens.shape == (2, 28, 77)
+    assert torch.equal(tokens[1], tokenize([template.format("yoga") for template in TEMPLATES["mote28"]]))
+
+
+@torch.no_grad()
+def test_class_features_are_unit_means_of_unit_texts(tiny_clip):
+    names = ["juggling balls", "yoga", "tying knot (not on a tie)"]
+    features = encode_classes(tiny_clip, names, "mote28")
+    assert features.shape == (3, 64)
+    for name, feature in zip(names, features, strict=True):
+        texts = [tiny_clip.encode_text(tokenize([t.format(name)]))[0] for t in TEMPLATES["mote28"]]
+        mean = sum(text / text.square().sum().sqrt() for text in texts) / 28
+        torch.testing.assert_close(feature, mean / mean.square().sum().sqrt(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(features.norm(dim=1), torch.ones(3))
+
+
+@torch.no_grad()
+def test_class_features_do_not_depend_on_how_many_texts_are_encoded_at_once(tiny_clip):
+    names = [f"activity {number}" for number in range(5)]
+    features = [encode_classes(tiny_clip, names, "mote28", chunk=chunk) for chunk in (3, 140, 512)]
+    torch.testing.assert_close(features[0], features[1])
+    torch.testing.assert_close(features[0], features[2])
+    tokens = tokenize_classes(names, "mote28")
+    torch.testing.assert_close(class_features_from_tokens(tiny_clip, tokens), features[0])
+
+
+def test_encoding_classes_is_in_eval_mode_without_gradients_and_restores_the_mode(tiny_clip):
+    tiny_clip.train()
+    tiny_clip.transformer.resblocks[0].drop_path.rate = 0.9
+    features = [encode_classes(tiny_clip, ["yoga"], "single") for _ in range(2)]
+    assert torch.equal(*features)
+    assert not features[0].requires_grad
+    assert tiny_clip.training
+
+
+def test_a_class_name_that_is_too_long_is_named_with_its_label():
+    with pytest.raises(ValueError, match=r"class name too long \(label 1, 'very very.*at most 77"):
+        tokenize_classes(["yoga", "very " * 80], "single")

@@ -1,0 +1,56 @@
+"""Errors of the user's are one line; errors of ours keep their traceback."""
+
+import argparse
+import subprocess
+import sys
+
+import pytest
+
+from utils.cli import add_common_arguments, run_main
+from utils.config import load_config
+
+
+def test_a_user_s_error_is_one_line_and_exit_status_2(repo_root):
+    code = "from utils.cli import run_main\ndef main(): raise ValueError('data.x: expected y')\nrun_main(main)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=repo_root, capture_output=True, text=True, check=False)
+    assert result.stderr.splitlines() == ["error: data.x: expected y"]
+    assert result.stdout == ""
+    assert result.returncode == 2
+
+
+def fail(error: Exception):
+    raise error
+
+
+@pytest.mark.parametrize("kind", [ValueError, FileNotFoundError, FileExistsError])
+def test_errors_that_a_user_can_cause_end_the_command(kind, monkeypatch):
+    monkeypatch.delenv("TRACEBACK", raising=False)
+    with pytest.raises(SystemExit):
+        run_main(lambda: fail(kind("what and where")))
+
+
+def test_traceback_shows_where_a_user_s_error_arose(monkeypatch):
+    monkeypatch.setenv("TRACEBACK", "1")
+    with pytest.raises(ValueError, match="what and where"):
+        run_main(lambda: fail(ValueError("what and where")))
+
+
+def test_errors_of_ours_keep_their_traceback(monkeypatch):
+    monkeypatch.delenv("TRACEBACK", raising=False)
+    with pytest.raises(ZeroDivisionError):
+        run_main(lambda: 1 / 0)
+
+
+def test_a_command_that_succeeds_returns():
+    assert run_main(lambda: {"top1": 1.0}) is None
+
+
+def test_common_arguments_take_a_precision_and_overrides(debug_config):
+    parser = argparse.ArgumentParser()
+    add_common_arguments(parser)
+    args = parser.parse_args(["--precision", "bf16", "seed=7", "data.workers=1"])
+    assert args.precision == "bf16"
+    assert load_config(debug_config, args.overrides).seed == 7
+    assert parser.parse_args([]).precision == "auto"
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--precision", "fp8"])

@@ -1,0 +1,322 @@
+"""Configuration: published files load unchanged, and every mistake is an error that names the key."""
+
+import dataclasses
+import logging
+import math
+import types
+import typing
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from utils.config import Config, NetworkConfig, RandAugmentConfig, load_config, to_yaml
+
+# Every key of the published files (reference, section 3), written as they write them.
+PUBLISHED = """
+resume:
+pretrain:
+seed: 1024
+data:
+    dataset: kinetics400
+    modality: video
+    num_segments: 8
+    seg_length: 1
+    batch_size: 64
+    workers: 8
+    num_classes: 400
+    image_tmpl: 'image_{:06d}.jpg'
+    train_root: 'data/train'
+    train_list: 'lists/train.txt'
+    val_root: 'data/val'
+    val_list: 'lists/val.txt'
+    label_list: 'lists/kinetics_400_labels.csv'
+    input_size: 224
+    random_shift: True
+    output_path: ./exps
+    index_bias: 0
+network:
+    arch: ViT-B/16
+    init: True
+    tm: False
+    drop_out: 0.0
+    emb_dropout: 0.0
+    sim_header: "Transf"
+    interaction: DP
+    joint_st: False
+    drop: 0
+    fix_text: True
+    fix_video: False
+    temporal_layer: 4
+    num_experts: 4
+solver:
+    type: cosine
+    epochs: 30
+    start_epoch: 0
+    epoch_offset: 0
+    optim: adamw
+    lr: 5e-5
+    lr_warmup_step: 5
+    weight_decay: 0.2
+    loss_type: CE
+    evaluate: False
+    clip_ratio: 7e-2
+    grad_accumulation_steps: 1
+logging:
+    print_freq: 10
+    eval_freq: 5
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a YAML file, return its path."""
+
+    def write(text: str, name: str = "config.yaml") -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_every_published_key_loads(write):
+    config = load_config(write(PUBLISHED))
+    assert config.data.image_tmpl == "image_{:06d}.jpg"
+    assert (config.data.index_bias, config.logging.eval_freq, config.seed) == (0, 5, 1024)
+    assert (config.resume, config.pretrain) == ("", "")
+    tree = yaml.safe_load(PUBLISHED)
+    dead = {"seg_length", "tm", "interaction", "drop", "epoch_offset", "loss_type", "lr", "clip_ratio"}
+    for section in ("data", "network", "solver", "logging"):
+        for key in tree[section].keys() - dead:
+            assert getattr(getattr(config, section), key) == tree[section][key], key
+
+
+def test_dead_published_keys_give_one_warning_that_names_them(write, caplog):
+    with caplog.at_level(logging.WARNING):
+        load_config(write(PUBLISHED))
+    (record,) = caplog.records
+    assert all(key in record.message for key in ("data.seg_length", "network.tm", "network.drop", "epoch_offset"))
+    assert "network.drop_out" not in record.message
+
+
+def test_a_file_without_dead_keys_gives_no_warning(write, caplog):
+    load_config(write("data: {dataset: mine}"))
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(("text", "value"), [("5e-5", 5e-5), ("1", 1.0), ("5.0e-5", 5e-5), ("'0.5'", 0.5)])
+def test_numbers_become_floats(write, text, value):
+    lr = load_config(write(f"solver: {{lr: {text}}}")).solver.lr
+    assert lr == value
+    assert isinstance(lr, float)
+
+
+def test_a_number_without_a_dot_is_a_float_in_overrides_and_lists_too(write):
+    config = load_config(write(""), ["solver.lr=3e-4", "solver.lr_decay_step=[1e1, 20]"])
+    assert (config.solver.lr, config.solver.lr_decay_step) == (3e-4, (10.0, 20.0))
+
+
+def test_an_empty_file_is_all_defaults(write):
+    assert load_config(write("")) == Config()
+
+
+def test_a_base_file_is_inherited_key_by_key(write):
+    write("data: {dataset: a, batch_size: 8}\nseed: 3", "base.yaml")
+    config = load_config(write("base: base.yaml\ndata: {dataset: b}"))
+    assert (config.data.dataset, config.data.batch_size, config.seed) == ("b", 8, 3)
+
+
+def test_of_several_bases_the_last_wins(write):
+    write("seed: 1\ndata: {dataset: one, workers: 1}", "one.yaml")
+    write("seed: 2\ndata: {dataset: two}", "two.yaml")
+    config = load_config(write("base: [one.yaml, two.yaml]"))
+    assert (config.seed, config.data.dataset, config.data.workers) == (2, "two", 1)
+
+
+def test_bases_nest_and_are_found_beside_the_file_that_names_them(write):
+    write("seed: 7\ndata: {dataset: deep}", "deep/er/root.yaml")
+    write("base: er/root.yaml\ndata: {workers: 5}", "deep/middle.yaml")
+    config = load_config(write("base: deep/middle.yaml"))
+    assert (config.seed, config.data.dataset, config.data.workers) == (7, "deep", 5)
+
+
+def test_one_base_may_be_reached_on_two_ways(write):
+    write("seed: 7", "root.yaml")
+    write("base: root.yaml\nresume: a", "left.yaml")
+    write("base: root.yaml\npretrain: b", "right.yaml")
+    config = load_config(write("base: [left.yaml, right.yaml]"))
+    assert (config.seed, config.resume, config.pretrain) == (7, "a", "b")
+
+
+def test_an_empty_section_keeps_what_the_base_says(write):
+    write("solver: {lr: 0.5}", "base.yaml")
+    assert load_config(write("base: base.yaml\nsolver:\n  # lr: 0.1\n")).solver.lr == 0.5
+
+
+def test_bases_in_a_circle_are_an_error(write):
+    write("base: config.yaml", "other.yaml")
+    with pytest.raises(ValueError, match="base files form a circle"):
+        load_config(write("base: other.yaml"))
+
+
+def test_a_missing_file_or_base_is_an_error_that_names_it(write, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"config .*nowhere.yaml: no such file"):
+        load_config(tmp_path / "nowhere.yaml")
+    with pytest.raises(FileNotFoundError, match=r"config .*gone.yaml: no such file"):
+        load_config(write("base: gone.yaml"))
+
+
+@pytest.mark.parametrize("text", ["a: [1, 2", "\tseed: 1", "just words", "- a\n- b", "base: 3"])
+def test_a_file_that_is_not_a_mapping_is_an_error_that_names_it(write, text):
+    with pytest.raises(ValueError, match=r"config .*config.yaml: "):
+        load_config(write(text))
+
+
+def test_overrides_win_over_the_file_in_their_order(write):
+    path = write("seed: 1\ndata: {batch_size: 4, dataset: x}")
+    config = load_config(path, ["seed=2", "seed=3", "data.batch_size=16", "network.joint_st=true", "data.dataset=a b"])
+    assert (config.seed, config.data.batch_size, config.network.joint_st) == (3, 16, True)
+    assert config.data.dataset == "a b"
+
+
+@pytest.mark.parametrize("override", ["seed", "=3", "--seed 3", "data.dataset=[x", "data=3"])
+def test_a_malformed_override_is_an_error(write, override):
+    with pytest.raises(ValueError, match=r"override|expected keys"):
+        load_config(write(""), [override])
+
+
+@pytest.mark.parametrize(
+    ("text", "unknown", "nearest"),
+    [
+        ("data: {batchsize: 3}", "data.batchsize", "batch_size"),
+        ("network: {num_expert: 3}", "network.num_expert", "num_experts"),
+        ("solvr: {lr: 3}", "solvr", "solver"),
+        ("solver: {learning: 1}", "solver.learning", ""),
+        ("data: {randaug: {m: 1}}", "data.randaug.m", ""),
+    ],
+)
+def test_an_unknown_key_is_an_error_with_the_nearest_name(write, text, unknown, nearest):
+    with pytest.raises(ValueError, match=rf"unknown key {unknown}; the nearest is {nearest}"):
+        load_config(write(text))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.batch_size=many", "data.batch_size: expected int, found 'many'"),
+        ("data.batch_size=1.5", "data.batch_size: expected int, found 1.5"),
+        ("data.batch_size=true", "data.batch_size: expected int, found True"),
+        ("data.dense=1", "data.dense: expected bool, found 1"),
+        ("data.dataset=5", "data.dataset: expected str, found 5"),
+        ("solver.lr=fast", "solver.lr: expected float, found 'fast'"),
+        ("solver.lr=true", "solver.lr: expected float, found True"),
+        ("solver.type=step", "solver.type: expected one of cosine, multistep, found 'step'"),
+        ("data.modality=rgb", "data.modality: expected one of video, RGB, found 'rgb'"),
+        ("data.crop_area=[0.1]", "data.crop_area: expected 2 values, found [0.1]"),
+        ("data.crop_area=0.1", "data.crop_area: expected a list of numbers, found 0.1"),
+        ("data.crop_area=[a, b]", "data.crop_area: expected float, found 'a'"),
+        ("data.randaug=2", "data.randaug: expected keys, found 2"),
+        ("network.interaction=VCS", "network.interaction: only 'DP' is implemented, found 'VCS'"),
+        ("solver.loss_type=NCE", "solver.loss_type: only 'CE' is implemented, found 'NCE'"),
+    ],
+)
+def test_a_wrong_value_is_an_error_with_key_expectation_and_value(write, override, message):
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - the whole text is compared
+        load_config(write(""), [override])
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "data.batch_size=0", "data.num_segments=0", "solver.grad_accumulation_steps=0",
+        "logging.print_freq=0", "logging.eval_freq=0", "network.merge_temperatures=[]",
+    ],
+)  # fmt: skip
+def test_a_number_that_no_run_can_use_is_an_error_that_names_the_key(write, override):
+    with pytest.raises(ValueError, match=override.split("=")[0]):
+        load_config(write(""), [override])
+
+
+def test_null_keeps_a_default_but_means_none_for_sim_header(write):
+    config = load_config(
+        write("data: {workers: null, randaug: null}\nnetwork: {sim_header: null, arch: ~}\nlogging:\n")
+    )
+    assert (config.data.workers, config.data.randaug) == (8, None)
+    assert (config.network.sim_header, config.network.arch) == ("None", "ViT-B/16")
+    assert load_config(write("network: {sim_header: None}")).network.sim_header == "None"
+
+
+def test_a_nested_section_has_defaults_of_its_own(write):
+    assert load_config(write("data: {randaug: {M: 7}}")).data.randaug == RandAugmentConfig(N=2, M=7)
+
+
+def test_a_configuration_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().seed = 3
+    assert NetworkConfig().merge_temperatures[-1] == float("inf")
+
+
+WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=12)
+
+
+def values_of(expected, ranges=types.MappingProxyType({})) -> st.SearchStrategy:
+    """Any value that a field of this type can hold; numbers are positive, as lengths and counts are."""
+    origin, options = typing.get_origin(expected), typing.get_args(expected)
+    if origin is types.UnionType:
+        return st.none() | values_of(options[0])
+    if dataclasses.is_dataclass(expected):
+        hints = typing.get_type_hints(expected)
+        ranges = {entry.name: entry.metadata for entry in dataclasses.fields(expected)}
+        return st.builds(expected, **{name: values_of(hint, ranges[name]) for name, hint in hints.items()})
+    if origin is typing.Literal:
+        return st.sampled_from(options)
+    if origin is tuple:
+        item = values_of(options[0])
+        pair = st.tuples(st.floats(1e-6, 0.5), st.floats(0.5, 1.0))  # the only pair is a range of shares
+        return st.lists(item, min_size=1, max_size=4).map(tuple) if options[-1] is ... else pair
+    least, most = ranges.get("least", 1e-12), min(ranges.get("most", 1e6), 1e6)
+    if expected is int:
+        return st.integers(math.ceil(least), math.floor(most))
+    return {float: st.floats(least, most), bool: st.booleans(), str: WORDS}[expected]
+
+
+@given(config=values_of(Config))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_configuration_survives_a_round_trip_through_yaml(config, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(config), encoding="utf-8")
+    assert load_config(path) == config
+
+
+def test_the_defaults_survive_a_round_trip_through_yaml(write):
+    assert load_config(write(to_yaml(Config()))) == Config()  # with an infinite merge temperature
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_shipped_configuration_loads(path, caplog):
+    config = load_config(path)
+    assert not caplog.records
+    if config.data.label_list.startswith("lists/"):
+        names = (ROOT / config.data.label_list).read_text().splitlines()[1:]
+        assert config.data.num_classes in (0, len(names))
+
+
+def test_the_published_recipes_are_shipped():
+    small, large = (load_config(ROOT / "configs" / "k400" / f"{name}.yaml") for name in ("vitb16_8f", "vitl14_8f"))
+    recipe = {
+        name: (c.data.batch_size, c.solver.epochs, c.solver.lr_warmup_step, c.solver.lr, c.solver.clip_ratio,
+               c.network.temporal_layer, c.network.num_experts, c.solver.weight_decay)
+        for name, c in (("B/16", small), ("L/14", large))
+    }  # fmt: skip
+    assert recipe == {
+        "B/16": (64, 30, 5, 5e-5, 0.07, 4, 4, 0.2),
+        "L/14": (48, 20, 5, 5e-5, 0.06, 6, 4, 0.2),
+    }

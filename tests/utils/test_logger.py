@@ -1,0 +1,44 @@
+"""Logging: one set of handlers, metric rows on disk, progress that yields everything."""
+
+import json
+import logging
+
+import pytest
+
+from utils.logger import MetricWriter, progress, setup_logging
+
+
+@pytest.fixture
+def restored_logging():
+    """The root logger as it was, after the test."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield root
+    for handler in set(root.handlers) - set(handlers):
+        root.removeHandler(handler)
+        handler.close()
+    root.setLevel(level)
+
+
+def test_setting_up_twice_logs_each_line_once(restored_logging, tmp_path, capsys):
+    setup_logging()
+    setup_logging(tmp_path / "log.txt")
+    logging.getLogger("some.module").info("hello")
+    assert capsys.readouterr().err.count("hello") == 1
+    assert (tmp_path / "log.txt").read_text().count("hello") == 1
+
+
+def test_metrics_are_rows_of_json(tmp_path):
+    for step in (1, 2):  # a resumed run appends
+        writer = MetricWriter(tmp_path)
+        writer.write(step, {"train/loss": 0.5 * step})
+        writer.close()
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert rows == [{"step": 1, "train/loss": 0.5}, {"step": 2, "train/loss": 1.0}]
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+
+
+def test_progress_yields_everything_and_logs_every_few_items(caplog):
+    with caplog.at_level(logging.INFO):
+        assert list(progress([1, 2, 3, 4, 5], "test", every=2)) == [1, 2, 3, 4, 5]
+    assert [record.message for record in caplog.records] == ["test 2/5", "test 4/5"]

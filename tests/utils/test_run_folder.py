@@ -1,0 +1,51 @@
+"""Run folders: names, what they record, and that no run is overwritten."""
+
+import json
+import platform
+
+import pytest
+import torch
+
+from utils.run_folder import create_run_folder, environment, folder_name
+
+
+@pytest.mark.parametrize(
+    ("arch", "name"),
+    [
+        ("ViT-B/16", "ViT-B-16"),
+        ("ViT-L/14@336px", "ViT-L-14@336px"),
+        ("ViT-B-16/laion2b_s34b_b88k", "ViT-B-16-laion2b_s34b_b88k"),
+        ("some/folder/tiny_clip.pt", "tiny_clip"),
+    ],
+)
+def test_an_architecture_is_one_folder_name(arch, name):
+    assert folder_name(arch) == name
+
+
+def test_a_run_folder_records_configuration_and_versions(tmp_path):
+    folder = tmp_path / "exps" / "debug" / "run"
+    create_run_folder(folder, "seed: 3\n", may_continue=False)
+    assert (folder / "config.yaml").read_text() == "seed: 3\n"
+    found = json.loads((folder / "environment.json").read_text())
+    assert found == environment()
+    assert found["python"] == platform.python_version()
+    assert torch.__version__.startswith(found["torch"])  # which may add the CUDA version
+    assert found["git_sha"] is None or len(found["git_sha"]) == 40
+
+
+def test_a_folder_with_a_run_is_not_overwritten_unless_it_is_continued(tmp_path):
+    create_run_folder(tmp_path, "seed: 1\n", may_continue=False)
+    (tmp_path / "last_model.pt").write_bytes(b"weights")
+    with pytest.raises(FileExistsError, match=r"already holds a run.*resume=.*last_model.pt"):
+        create_run_folder(tmp_path, "seed: 2\n", may_continue=False)
+    assert (tmp_path / "config.yaml").read_text() == "seed: 1\n"
+    create_run_folder(tmp_path, "seed: 2\n", may_continue=True)
+    assert (tmp_path / "config.yaml").read_text() == "seed: 2\n"
+    assert (tmp_path / "last_model.pt").read_bytes() == b"weights"
+
+
+def test_a_run_stopped_before_its_first_checkpoint_is_not_overwritten_either(tmp_path):
+    create_run_folder(tmp_path, "seed: 1\n", may_continue=False)
+    with pytest.raises(FileExistsError, match="remove it"):
+        create_run_folder(tmp_path, "seed: 2\n", may_continue=False)
+    assert (tmp_path / "config.yaml").read_text() == "seed: 1\n"
