@@ -9,6 +9,9 @@ else
   python="$root/.venv/bin/python"
 fi
 
+# On the CPU, other processes (loader workers) need the cores that idle OpenMP threads would keep spinning on.
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
+
 # Processes on this machine: $NPROC, else one a visible GPU, else one on the CPU.
 count_processes() {
   if [ -n "${NPROC:-}" ]; then
@@ -19,9 +22,6 @@ count_processes() {
     echo 1
   fi
 }
-
-# On the CPU, loader workers need the cores that idle OpenMP threads would otherwise keep spinning on.
-export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
 
 # launch SCRIPT ARGS...: a single process needs no launcher, and its errors stay short.
 launch() {

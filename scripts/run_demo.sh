@@ -43,6 +43,7 @@ evaluate() {
 say "set up"
 source scripts/setup.sh
 setup requirements.txt
+source scripts/launch.sh
 
 say "data"
 python -m datasets.shapes --out "$demo/data"

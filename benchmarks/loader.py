@@ -1,0 +1,56 @@
+"""Training clips from a 300-frame H.264 video of 340 x 256: decode, augment, hand over."""
+
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import baseline, harness, models
+from benchmarks.harness import Benchmark, Measurement
+from datasets.records import VideoList
+from datasets.sampling import train_indices
+from datasets.shapes import encode_video
+from datasets.transforms import TrainTransform
+from datasets.video import TrainVideos, VideoSource
+
+CLIPS = 8
+VIDEO = Path(tempfile.gettempdir()) / "mote_benchmark_300.mp4"
+
+
+def write_video() -> None:
+    """A moving texture with noise, which costs a decoder about as much as a camera's picture."""
+    if VIDEO.exists():
+        return
+    rng = np.random.default_rng(0)
+    texture = rng.integers(0, 256, (32, 64, 3), dtype=np.uint8).repeat(16, axis=0).repeat(16, axis=1)
+    noise = rng.integers(0, 24, (8, 256, 340, 3), dtype=np.uint8)
+    frames = [texture[i // 3 : i // 3 + 256, i : i + 340] // 2 + noise[i % 8] for i in range(300)]
+    encode_video(np.stack(frames), VIDEO)
+
+
+def ours() -> Callable[[], object]:
+    write_video()
+    videos = VideoList("", np.array([str(VIDEO).encode()]), np.zeros(1, dtype=np.int64), None)
+    indices_of = partial(_indices, num_segments=models.NUM_FRAMES)
+    dataset = TrainVideos(VideoSource(videos), indices_of, TrainTransform(224, [0]), seed=0)
+    return lambda: [dataset[epoch, 0] for epoch in range(CLIPS)]
+
+
+def _indices(num_frames: int, rng: np.random.Generator, num_segments: int) -> np.ndarray:
+    return train_indices(num_frames, num_segments, rng)
+
+
+def published() -> Callable[[], object]:
+    write_video()
+    return lambda: [baseline.train_sample(str(VIDEO), models.NUM_FRAMES, 224) for _ in range(CLIPS)]
+
+
+def main(argv: list[str] | None = None) -> list[Measurement]:
+    contenders = {harness.BASELINE: published, "ours": ours}
+    return harness.run(Benchmark("loader, one process", "benchmarks.loader", "clips", CLIPS, contenders), argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""The models that benchmarks compare: ours and the baseline, on the same random weights."""
+
+import torch
+
+from benchmarks.baseline import BaselineHead, BaselineVision
+from benchmarks.harness import device
+from clip.model import CLIP, CLIPConfig
+from modules.mote import draw_mixing
+from modules.temporal import MERGE_TEMPERATURES, TemporalTransformer
+from modules.video_clip import VideoCLIP
+
+NUM_CLASSES, NUM_FRAMES = 400, 8
+
+VIT_B16 = CLIPConfig(
+    embed_dim=512, image_size=224, patch_size=16, vision_width=768, vision_layers=12, vision_heads=12,
+    text_width=512, text_layers=1, text_heads=8,
+)  # fmt: skip
+VIT_L14 = CLIPConfig(
+    embed_dim=768, image_size=224, patch_size=14, vision_width=1024, vision_layers=24, vision_heads=16,
+    text_width=768, text_layers=1, text_heads=12,
+)  # fmt: skip
+LAYERS = {VIT_B16: 4, VIT_L14: 6}
+
+
+def our_model(config: CLIPConfig) -> VideoCLIP:
+    """VideoCLIP with a MoTE head of four experts; the text tower, dropped anyway, is a single layer."""
+    torch.manual_seed(0)
+    clip = CLIP(config)
+    head = TemporalTransformer(config.embed_dim, LAYERS[config], config.text_heads, 4, NUM_CLASSES)
+    return VideoCLIP(clip, head).to(device())
+
+
+def baseline_vision(config: CLIPConfig) -> BaselineVision:
+    """The baseline's image tower with our weights."""
+    vision = BaselineVision(config)
+    vision.load_state_dict(our_model(config).clip.visual.state_dict())
+    return vision.to(device())
+
+
+def baseline_head(config: CLIPConfig) -> BaselineHead:
+    """The baseline's head with our weights."""
+    head = BaselineHead(config.embed_dim, LAYERS[config], config.text_heads, 4, NUM_CLASSES)
+    head.load_state_dict(our_model(config).head.state_dict())
+    return head.to(device())
+
+
+def draws(config: CLIPConfig) -> torch.Tensor:
+    """Mixing weights of one training step, [layers, 2, E]."""
+    return draw_mixing(LAYERS[config], 4, MERGE_TEMPERATURES, torch.Generator().manual_seed(0)).to(device())
+
+
+def random_frames(batch_size: int) -> torch.Tensor:
+    """uint8 [B, T, 3, 224, 224]"""
+    shape = (batch_size, NUM_FRAMES, 3, 224, 224)
+    return torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def class_features(config: CLIPConfig) -> torch.Tensor:
+    """Unit vectors [K, D]."""
+    features = torch.randn(NUM_CLASSES, config.embed_dim, generator=torch.Generator().manual_seed(0))
+    return torch.nn.functional.normalize(features, dim=-1).to(device())

@@ -1,0 +1,121 @@
+"""The classes of the built-in shapes set: which objects, motions and pairs of them each part holds.
+
+The parts follow the zero-shot protocol of CLIP-based video recognition: a model is trained on the seen classes
+(`train`, tested close-set on `val`) and tested on three parts of classes that it was not trained on.
+Motions come in time-reversed pairs, so that no average over frames can tell the two of a pair apart.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+SEEN_OBJECTS = ("star", "square", "triangle", "heart", "cross", "moon", "flower", "house")
+UNSEEN_OBJECTS = ("drop", "ring", "lightning bolt", "hourglass", "arrow")
+STYLE_OBJECTS = ("diamond", "leaf", "gear")
+OBJECTS = SEEN_OBJECTS + UNSEEN_OBJECTS + STYLE_OBJECTS
+
+PARTS = ("train", "val", "zs_combinations", "zs_objects", "zs_style")
+LABEL_SETS = ("seen", "zs_combinations", "zs_objects", "zs_style")
+VIDEOS_PER_CLASS = {"train": 32, "val": 8, "zs_combinations": 10, "zs_objects": 10, "zs_style": 10}
+
+
+class Motion(NamedTuple):
+    """What an object does over a clip, in signs; negating them all plays it backwards.
+
+    The picture's y axis points down, so a positive angle is clockwise.
+    """
+
+    name: str
+    drift_x: int = 0
+    drift_y: int = 0
+    spin: int = 0
+    growth: int = 0
+    orbit: int = 0
+
+    @property
+    def signs(self) -> tuple[int, ...]:
+        return tuple(self[1:])
+
+
+MOTION_PAIRS = {
+    "horizontal": (Motion("moving left", drift_x=-1), Motion("moving right", drift_x=1)),
+    "vertical": (Motion("moving up", drift_y=-1), Motion("moving down", drift_y=1)),
+    "spin": (Motion("spinning clockwise", spin=1), Motion("spinning counterclockwise", spin=-1)),
+    "growth": (Motion("growing", growth=1), Motion("shrinking", growth=-1)),
+    "roll": (Motion("rolling left", drift_x=-1, spin=-1), Motion("rolling right", drift_x=1, spin=1)),
+    "orbit": (Motion("circling clockwise", orbit=1), Motion("circling counterclockwise", orbit=-1)),
+}
+SEEN_PAIRS = ("horizontal", "vertical", "spin", "growth")
+MOTIONS = tuple(motion for pair in MOTION_PAIRS.values() for motion in pair)
+MOTION_SIGNS = np.array([motion.signs for motion in MOTIONS], dtype=np.float32)  # [M, 5]
+
+
+class ShapeClass(NamedTuple):
+    """A class: an object (index into OBJECTS) and what it does (index into MOTIONS)."""
+
+    object_id: int
+    motion_id: int
+
+    @property
+    def name(self) -> str:
+        return f"{with_article(OBJECTS[self.object_id])} {MOTIONS[self.motion_id].name}"
+
+
+def with_article(noun: str) -> str:
+    return f"{'an' if noun in ('arrow', 'hourglass') else 'a'} {noun}"
+
+
+def label_set_of(part: str) -> str:
+    """The label set (one label CSV) that a part's labels index."""
+    if part not in PARTS:
+        raise ValueError(f"unknown part {part!r}, expected one of {PARTS}")
+    return "seen" if part in ("train", "val") else part
+
+
+def is_poster_part(part: str) -> bool:
+    """Whether a part's videos have the shifted style: dark outlines on pale stripes."""
+    return part == "zs_style"
+
+
+def classes_of(label_set: str) -> list[ShapeClass]:
+    """The classes of a label set, in label order."""
+    chosen = _OBJECT_PAIRS[label_set]()
+    return [
+        ShapeClass(OBJECTS.index(name), MOTIONS.index(motion)) for name, pair in chosen for motion in MOTION_PAIRS[pair]
+    ]
+
+
+def _seen_pairs_of(index: int) -> tuple[str, str]:
+    """Two of the four seen motion pairs for each object; every pair is seen with four objects."""
+    step = 1 if index < len(SEEN_PAIRS) else 2
+    return SEEN_PAIRS[index % 4], SEEN_PAIRS[(index + step) % 4]
+
+
+def _seen() -> list[tuple[str, str]]:
+    return [(name, pair) for i, name in enumerate(SEEN_OBJECTS) for pair in _seen_pairs_of(i)]
+
+
+def _zs_combinations() -> list[tuple[str, str]]:
+    """For half of the seen objects, the motion pairs that they were not seen with."""
+    seen = set(_seen())
+    return [(name, pair) for name in SEEN_OBJECTS[1::2] for pair in SEEN_PAIRS if (name, pair) not in seen]
+
+
+def _zs_objects() -> list[tuple[str, str]]:
+    return [(name, pair) for i, name in enumerate(UNSEEN_OBJECTS[:4]) for pair in _seen_pairs_of(i)]
+
+
+def _zs_style() -> list[tuple[str, str]]:
+    """Other objects and two unseen pairs of motions, whose names share words with the seen ones."""
+    return [
+        ("diamond", "horizontal"), ("diamond", "spin"), ("leaf", "vertical"), ("leaf", "growth"),
+        ("gear", "roll"), ("gear", "growth"), ("arrow", "spin"), ("star", "orbit"),
+    ]  # fmt: skip
+
+
+_OBJECT_PAIRS = {
+    "seen": _seen,
+    "zs_combinations": _zs_combinations,
+    "zs_objects": _zs_objects,
+    "zs_style": _zs_style,
+}

@@ -1,0 +1,63 @@
+"""Every shipped configuration builds its model, at full size with random weights, and takes a training step."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from clip.load import ClipWeights
+from clip.model import CLIP, CLIPConfig
+from modules.build import build_clip, build_model, check_network
+from modules.losses import video_loss
+from utils.config import load_config
+from utils.precision import resolve_precision
+from utils.solver import build_optimizer, lr_schedule, set_lr
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+SHAPES = {
+    "ViT-B/16": CLIPConfig(512, 224, 16, 768, 12, 12, 512, 12, 8),
+    "ViT-L/14": CLIPConfig(768, 224, 14, 1024, 24, 16, 768, 12, 12),
+}
+
+
+@pytest.fixture
+def random_weights(monkeypatch):
+    """``network.arch`` names get random weights of their real shapes instead of a download."""
+
+    def read(arch: str) -> ClipWeights:
+        with torch.device("meta"):
+            shapes = CLIP(SHAPES[arch]).state_dict()
+        return ClipWeights({name: torch.empty(v.shape).uniform_(-0.03, 0.03) for name, v in shapes.items()})
+
+    monkeypatch.setattr("clip.load.read_weights", read)
+
+
+@pytest.mark.parametrize("name", ["vitb16_8f", "vitl14_8f", "vitl14_16f"])
+@pytest.mark.slow
+def test_a_published_recipe_takes_a_step(name, random_weights):
+    config = load_config(CONFIGS / "k400" / f"{name}.yaml")
+    check_network(config)
+    clip = build_clip(config.network, config.data.num_segments, config.data.input_size)
+    classes = F.normalize(torch.randn(config.data.num_classes, clip.config.embed_dim), dim=-1)
+    model = build_model(config, clip, classes)
+    optimizer = build_optimizer(model, config.solver)
+    frames = torch.randint(256, (1, config.data.num_segments, 3, 224, 224), dtype=torch.uint8)
+    with resolve_precision("auto", torch.device("cpu")).autocast():
+        output = model(frames, classes, model.draw_mixing(torch.Generator().manual_seed(0)))
+        loss, _ = video_loss(output, torch.tensor([7]))
+    loss.backward()
+    missing = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    assert output.logits.shape == (2, 1, 400)
+    assert not missing
+    before = model.head.transformer.resblocks[0].mlp.fc_up[0].weight.clone()
+    set_lr(optimizer, lr_schedule(config.solver)(5.0))
+    optimizer.step()
+    assert not torch.equal(before, model.head.transformer.resblocks[0].mlp.fc_up[0].weight)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((CONFIGS / "zero_shot").glob("vit*/*.yaml")), ids=lambda p: f"{p.parent.name}/{p.stem}"
+)
+def test_a_zero_shot_configuration_has_the_model_of_its_recipe(path):
+    assert load_config(path).network == load_config(CONFIGS / "k400" / f"{path.parent.name}_8f.yaml").network
