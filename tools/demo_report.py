@@ -120,9 +120,10 @@ def plot(rows: list[Row], path: Path) -> None:
     axes.annotate(
         "", points[-1], points[0], arrowprops={"arrowstyle": "->", "color": "0.5", "shrinkA": 8, "shrinkB": 8}
     )
-    for row, point, colour in zip(rows, points, ("tab:gray", "tab:red"), strict=True):
+    for row, point, colour, above in zip(rows, points, ("tab:gray", "tab:red"), (False, True), strict=True):
         axes.scatter(*point, s=70, color=colour, zorder=3)
-        axes.annotate(row.name, point, xytext=(0, 10), textcoords="offset points", ha="center", weight="bold")
+        offset, align = ((0, 10), "bottom") if above else ((0, -10), "top")
+        axes.annotate(row.name, point, xytext=offset, textcoords="offset points", ha="center", va=align, weight="bold")
     axes.set(xlim=(0, 100), ylim=(0, 100), aspect="equal")
     axes.set_xlabel("close-set top-1, % (seen classes, 4 x 3 views)")
     axes.set_ylabel("zero-shot top-1, % (mean of three parts, 3 x 1 views)")
