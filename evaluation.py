@@ -171,7 +171,8 @@ def _build_tested_model(
     """The model with the weights under test, and each part's classes as features or tokens."""
     checkpoint = None if weights == PLAIN_CLIP else read_checkpoint(weights)
     config = next(iter(configs.values()))
-    clip = build_clip(config.network, config.data.num_segments, config.data.input_size).to(precision.device)
+    clip = build_clip(config.network, config.data.num_segments, config.data.input_size, config.seed)
+    clip = clip.to(precision.device)
     classes = {name: build_classes(config.network, clip, class_names) for name, (_, class_names) in parts.items()}
     model = build_model(config, clip, next(iter(classes.values())))
     if checkpoint:

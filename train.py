@@ -1,4 +1,4 @@
-"""Train a video model: python train.py --config configs/k400/k400_vitb16_8f.yaml"""
+"""Train a video model: python train.py --config configs/k400/vitb16_8f.yaml"""
 
 import argparse
 import logging
@@ -60,13 +60,13 @@ def prepare(config: Config, precision: Precision, log_time: str) -> tuple[TrainS
     train_loader = build_train_loader(data, train_videos, class_names, config.seed, **share)
     val_loader = build_eval_loader(data, val_videos, **share)
 
-    torch.manual_seed(config.seed + rank())  # dropout and drop path differ between processes
-    clip = build_clip(config.network, data.num_segments, data.input_size).to(precision.device)
+    clip = build_clip(config.network, data.num_segments, data.input_size, config.seed).to(precision.device)
     classes = build_classes(config.network, clip, class_names)
     model = build_model(config, clip, classes)
     if start:
         load_weights(model, start, config.resume or config.pretrain, keep_train_classes=not config.resume)
     optimizer = build_optimizer(model, solver)
+    torch.manual_seed(config.seed + rank())  # dropout and drop path differ between processes
     state = TrainState(model, optimizer, precision.grad_scaler(), epoch=solver.start_epoch)
     if config.resume:
         state.resume(start)

@@ -119,7 +119,7 @@ class Transformer(nn.Module):
 
     def __init__(self, width: int, layers: int, heads: int, activation: str, drop_path: float = 0.0):
         super().__init__()
-        rates = torch.linspace(0, drop_path, layers).tolist()
+        rates = [drop_path * layer / max(layers - 1, 1) for layer in range(layers)]
         self.resblocks = nn.ModuleList(ResidualAttentionBlock(width, heads, activation, r) for r in rates)
         self.grad_checkpointing = False
         self._init_weights(width, layers)

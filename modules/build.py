@@ -44,8 +44,11 @@ def check_network(config: Config) -> None:
         raise ValueError("network.joint_st encodes a clip as one vector, so network.sim_header must be None")
 
 
-def build_clip(config: NetworkConfig, num_frames: int, input_size: int) -> CLIP:
+def build_clip(config: NetworkConfig, num_frames: int, input_size: int, seed: int) -> CLIP:
     """CLIP with the options of the configuration, fp32 on the CPU.
+
+    What the weights do not hold (a time embedding; with ``init: False`` the text tower) is drawn from ``seed``: alike
+    on every process, in training and in tests.
 
     Raises:
         ValueError: ``input_size`` is not what the weights were made for.
@@ -57,6 +60,7 @@ def build_clip(config: NetworkConfig, num_frames: int, input_size: int) -> CLIP:
     }
     if config.activation != "auto":
         options["activation"] = config.activation
+    torch.manual_seed(seed)
     clip = load_clip(config.arch, visual_only=not config.init, **options)
     if clip.config.image_size != input_size:
         raise ValueError(f"data.input_size is {input_size}, but {config.arch} takes {clip.config.image_size} pixels")

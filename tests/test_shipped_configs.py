@@ -38,7 +38,7 @@ def random_weights(monkeypatch):
 def test_a_published_recipe_takes_a_step(name, random_weights):
     config = load_config(CONFIGS / "k400" / f"{name}.yaml")
     check_network(config)
-    clip = build_clip(config.network, config.data.num_segments, config.data.input_size)
+    clip = build_clip(config.network, config.data.num_segments, config.data.input_size, config.seed)
     classes = F.normalize(torch.randn(config.data.num_classes, clip.config.embed_dim), dim=-1)
     model = build_model(config, clip, classes)
     optimizer = build_optimizer(model, config.solver)

@@ -34,7 +34,7 @@ def broken(config, tmp_path) -> Config:
 
 
 def build(config: Config) -> tuple[VideoCLIP, torch.Tensor]:
-    clip = build_clip(config.network, config.data.num_segments, config.data.input_size)
+    clip = build_clip(config.network, config.data.num_segments, config.data.input_size, config.seed)
     classes = build_classes(config.network, clip, read_class_names(config.data.label_list))
     model = build_model(config, clip, classes)
     with torch.no_grad():  # far enough from its initialisation that experts and modulation matter

@@ -25,7 +25,7 @@ def with_network(config: Config, **changes) -> Config:
 
 def model_of(config: Config):
     check_network(config)
-    clip = build_clip(config.network, config.data.num_segments, config.data.input_size)
+    clip = build_clip(config.network, config.data.num_segments, config.data.input_size, config.seed)
     return build_model(config, clip, build_classes(config.network, clip, NAMES))
 
 
@@ -40,7 +40,7 @@ def test_the_published_configuration_builds_the_mixture_of_experts(config):
 
 
 def test_the_head_remembers_the_features_of_the_training_classes(config):
-    clip = build_clip(config.network, 4, 32)
+    clip = build_clip(config.network, 4, 32, 0)
     expected = encode_classes(clip, NAMES, "mote28")
     torch.testing.assert_close(model_of(config).head.spe_cls_feature, expected)
     torch.testing.assert_close(model_of(with_network(config, fix_text=False)).head.spe_cls_feature, expected)
@@ -63,7 +63,7 @@ def test_fix_video_freezes_the_image_tower_and_nothing_else(config):
 
 def test_fix_text_false_keeps_a_training_text_tower_and_its_tokens(config):
     config = with_network(config, fix_text=False)
-    clip = build_clip(config.network, 4, 32)
+    clip = build_clip(config.network, 4, 32, 0)
     classes = build_classes(config.network, clip, NAMES)
     assert classes.shape == (3, 28, 77)
     assert build_model(config, clip, classes).clip.token_embedding.weight.requires_grad
@@ -86,14 +86,14 @@ def test_modulation_can_be_switched_off_and_set(config):
 
 def test_options_of_the_configuration_reach_clip(config):
     network = replace(config.network, drop_out=0.1, emb_dropout=0.2, activation="gelu", joint_st=True)
-    clip_config = build_clip(network, 4, 32).config
+    clip_config = build_clip(network, 4, 32, 0).config
     assert (clip_config.drop_path, clip_config.emb_dropout) == (0.1, 0.2)
     assert (clip_config.activation, clip_config.joint_frames) == ("gelu", 4)
 
 
 def test_init_false_takes_the_image_tower_alone(config):
-    trained = build_clip(config.network, 4, 32)
-    random_text = build_clip(replace(config.network, init=False), 4, 32)
+    trained = build_clip(config.network, 4, 32, 0)
+    random_text = build_clip(replace(config.network, init=False), 4, 32, 0)
     assert torch.equal(random_text.visual.proj, trained.visual.proj)
     assert not torch.equal(random_text.text_projection, trained.text_projection)
 
@@ -111,7 +111,7 @@ def test_unknown_templates_are_an_error_that_lists_them(config):
 
 def test_another_input_size_than_the_weights_is_an_error(config):
     with pytest.raises(ValueError, match=r"data.input_size is 224, but .*tiny_clip.pt takes 32 pixels"):
-        build_clip(config.network, 4, 224)
+        build_clip(config.network, 4, 224, 0)
 
 
 def test_every_choice_of_sim_header_has_a_head():
@@ -120,6 +120,13 @@ def test_every_choice_of_sim_header_has_a_head():
 
 def test_drop_path_of_a_fixed_text_tower_stays_off_while_classes_are_encoded(config):
     network = replace(config.network, drop_out=0.9)
-    clip = build_clip(network, 4, 32).train()
+    clip = build_clip(network, 4, 32, 0).train()
     features = [build_classes(network, clip, NAMES) for _ in range(2)]
     assert torch.equal(*features)
+
+
+def test_what_the_weights_do_not_hold_is_drawn_alike_in_training_and_tests(config):
+    network = replace(config.network, init=False)
+    texts = [build_clip(network, 4, 32, seed=seed).token_embedding.weight for seed in (1, 1, 2)]
+    assert torch.equal(texts[0], texts[1])
+    assert not torch.equal(texts[0], texts[2])
