@@ -30,7 +30,7 @@ class TrainBatches(Sampler):
             rank,
             world_size,
         )
-        self.seed, self.epoch = seed, 0
+        self.seed, self.epoch, self.first_batch = seed, 0, 0
         if len(self) == 0:
             raise ValueError(
                 f"the train list has {num_videos} videos, fewer than one batch of {batch_size} x {world_size} "
@@ -40,15 +40,15 @@ class TrainBatches(Sampler):
     def __len__(self) -> int:
         return self.num_videos // (self.batch_size * self.world_size)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the permutation of the next iteration."""
-        self.epoch = epoch
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        """Choose the permutation of the next iteration, and how many of its batches to skip."""
+        self.epoch, self.first_batch = epoch, first_batch
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.num_videos)
         global_batches = order[: len(self) * self.batch_size * self.world_size].reshape(len(self), -1)
         mine = slice(self.rank * self.batch_size, (self.rank + 1) * self.batch_size)
-        for batch in global_batches[:, mine]:
+        for batch in global_batches[self.first_batch :, mine]:
             yield [(self.epoch, index) for index in batch.tolist()]
 
 

@@ -51,7 +51,7 @@ def evaluate(
     table = torch.zeros(len(loader.dataset), num_views, len(class_features), device=device)
     failures: dict[str, str] = {}
     with model.merged_experts():
-        for batch in progress(loader, desc, every=max(len(loader) // 10, 10)):
+        for batch in progress(loader, desc, len(loader), every=max(len(loader) // 10, 10)):
             failures |= {failure.path: failure.reason for failure in batch.failures}
             table[batch.failed_indices.to(device)] = torch.nan
             if batch.frames is None:

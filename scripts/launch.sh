@@ -31,7 +31,9 @@ launch() {
   if [ "$nproc" -le 1 ]; then
     exec "$python" "$script" "$@"
   fi
-  exec "$python" -m torch.distributed.run --standalone --nproc_per_node "$nproc" "$script" "$@"
+  export RUN_NAME="${RUN_NAME:-$(date +%Y%m%d-%H%M%S)}" # processes that are restarted keep their run folder
+  exec "$python" -m torch.distributed.run --standalone --nproc_per_node "$nproc" \
+    --max_restarts "${MAX_RESTARTS:-0}" "$script" "$@"
 }
 
 # need COUNT USAGE ARGS...: print the usage and stop unless there are at least COUNT arguments.

@@ -4,8 +4,10 @@
 beside ``epoch`` and ``optimizer_state_dict``. In a VideoCLIP these are ``clip.*`` and ``head.*``.
 """
 
+import logging
 import os
 import pickle
+import shutil
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
 
 CLIP_PREFIX, HEAD_PREFIX = "clip.", "head."
 TRAIN_CLASS_FEATURES = "spe_cls_feature"  # [K_train, D], belongs to the data set that the head was trained on
@@ -41,12 +45,60 @@ def weights_of(model: nn.Module) -> dict[str, dict[str, Tensor]]:
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write tensors and plain values so that ``path`` always holds a complete file, old or new."""
+    """Write tensors and plain values so that ``path`` always holds a complete file, old or new.
+
+    Raises:
+        OSError: it could not be written, on a full disk for example; what was there before is intact.
+    """
     partial = path.with_name(path.name + ".part")
-    with partial.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with partial.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError
+        partial.unlink(missing_ok=True)
+        reason = str(error).split("\n")[0]
+        raise OSError(f"could not write {path} ({reason}); checkpoints written before are intact") from error
+
+
+class CheckpointStore:
+    """The checkpoints that a run can be resumed from: the newest few, in ``FOLDER/checkpoints``."""
+
+    def __init__(self, folder: Path, keep: int):
+        self.folder, self.keep = folder / "checkpoints", keep
+
+    def save(self, content: dict[str, Any], epoch: int, step: int) -> Path:
+        """Write the state after ``step`` steps of the epoch, then remove the oldest beyond ``keep``."""
+        self.folder.mkdir(exist_ok=True)
+        path = self.folder / f"epoch_{epoch:04d}_step_{step:07d}.pt"
+        save_checkpoint(path, content)
+        for old in self._newest_first()[self.keep :]:
+            old.unlink()
+        return path
+
+    def read_newest(self) -> tuple[Path, dict[str, Any]] | None:
+        """The newest readable checkpoint; unreadable newer ones are named in a warning. None: there is none."""
+        for path in self._newest_first():
+            try:
+                return path, read_checkpoint(path)
+            except ValueError as error:
+                logger.warning("%s; trying the one before", error)
+        return None
+
+    def _newest_first(self) -> list[Path]:
+        return sorted(self.folder.glob("epoch_*_step_*.pt"), reverse=True)
+
+
+def publish(checkpoint: Path, path: Path) -> None:
+    """Give a written checkpoint a second name, atomically and without a second copy where links exist."""
+    partial = path.with_name(path.name + ".part")
+    partial.unlink(missing_ok=True)
+    try:
+        os.link(checkpoint, partial)
+    except OSError:
+        shutil.copyfile(checkpoint, partial)
     partial.replace(path)
 
 

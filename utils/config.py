@@ -102,16 +102,19 @@ class SolverConfig:
     lr_decay_step: tuple[float, ...] = ()  # multistep, epochs
     lr_decay_factor: float = 0.1
     weight_decay: float = 0.2
+    clip_grad_norm: float = bounded(0.0, 0.0)  # 0: off
     grad_accumulation_steps: int = bounded(1, 1)
     evaluate: bool = False  # only validate
 
 
 @dataclass(frozen=True)
 class LoggingConfig:
-    """How often to report (steps) and to validate (epochs)."""
+    """How often to report (steps), to validate (epochs) and to save in between."""
 
     print_freq: int = bounded(10, 1)
     eval_freq: int = bounded(1, 1)
+    save_minutes: float = bounded(15.0, 0.0)  # between checkpoints within an epoch, taken at a report
+    keep: int = bounded(2, 1)  # newest checkpoints kept for resuming
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,7 @@ class EvalConfig:
 class Config:
     """A whole run."""
 
-    resume: str = ""
+    resume: str = ""  # a checkpoint, or auto: the newest one of the run folder
     pretrain: str = ""
     seed: int = 1024
     data: DataConfig = field(default_factory=DataConfig)

@@ -26,9 +26,16 @@ def process_group(timeout_s: float = 1800) -> Iterator[torch.device]:
     if "RANK" not in os.environ:
         yield device
         return
+    timeout = timedelta(seconds=timeout_s)
+    store, rank, world_size = next(dist.rendezvous("env://", timeout=timeout))
+    # torchrun may keep one store over restarts, with the addresses of processes that are gone: do not read those.
+    restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     dist.init_process_group(
         backend="nccl" if device.type == "cuda" else "gloo",
-        timeout=timedelta(seconds=timeout_s),
+        store=dist.PrefixStore(f"restart_{restart}", store),
+        rank=rank,
+        world_size=world_size,
+        timeout=timeout,
         device_id=device if device.type == "cuda" else None,
     )
     try:
@@ -52,10 +59,9 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def barrier() -> None:
-    """Wait for all processes."""
-    if dist.is_initialized():
-        dist.barrier()
+def is_restarted() -> bool:
+    """Whether torchrun started this process anew after a failure (``--max-restarts``)."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
 def broadcast(value: Any) -> Any:
@@ -81,6 +87,11 @@ def sum_over_processes(tensor: Tensor) -> Tensor:
     if dist.is_initialized():
         dist.all_reduce(tensor)
     return tensor
+
+
+def any_process(flag: bool) -> bool:
+    """Whether ``flag`` is set on any process; every process must call it."""
+    return any(gather(flag))
 
 
 def wrap_ddp(model: nn.Module, device: torch.device) -> nn.Module:

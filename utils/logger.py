@@ -40,14 +40,17 @@ def setup_logging(file: Path | None = None) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
-def progress(items: Iterable[Item], desc: str, every: int = 0) -> Iterator[Item]:
-    """Iterate with a bar on a terminal, or with a plain line every ``every`` items (0: none) in a log."""
+def progress(items: Iterable[Item], desc: str, total: int, start: int = 0, every: int = 0) -> Iterator[Item]:
+    """Iterate with a bar on a terminal, or with a plain line every ``every`` items (0: none) in a log.
+
+    ``total`` counts the ``start`` items that are done already.
+    """
     is_terminal = sys.stderr.isatty()
-    bar = tqdm(items, desc=desc, disable=not (is_terminal and is_main()), leave=False)
-    for count, item in enumerate(bar, start=1):
+    bar = tqdm(items, desc=desc, total=total, initial=start, disable=not (is_terminal and is_main()), leave=False)
+    for count, item in enumerate(bar, start=start + 1):
         yield item
         if every and not is_terminal and count % every == 0:
-            logging.getLogger(__name__).info("%s %d/%d", desc, count, len(bar))
+            logging.getLogger(__name__).info("%s %d/%d", desc, count, total)
 
 
 class MetricWriter:

@@ -1,6 +1,7 @@
 """Run folders: where a run writes, and what it was run with."""
 
 import json
+import os
 import platform
 import subprocess
 from datetime import datetime
@@ -9,13 +10,13 @@ from pathlib import Path
 
 from utils.distributed import broadcast, is_main
 
-CHECKPOINT, BEST_CHECKPOINT = "last_model.pt", "model_best.pt"
+CHECKPOINT, BEST_CHECKPOINT, NON_FINITE_CHECKPOINT = "last_model.pt", "model_best.pt", "non_finite.pt"
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "decord", "av", "numpy")
 
 
 def timestamp() -> str:
-    """Default name of a run."""
-    return datetime.now().strftime("%Y%m%d-%H%M%S")
+    """Default name of a run; processes that torchrun restarts get the name they had."""
+    return os.environ.get("RUN_NAME") or datetime.now().strftime("%Y%m%d-%H%M%S")
 
 
 def folder_name(arch: str) -> str:
@@ -34,8 +35,7 @@ def create_run_folder(folder: Path, config_yaml: str, may_continue: bool) -> Non
     """
     if broadcast((folder / "config.yaml").exists()) and not may_continue:
         raise FileExistsError(
-            f"{folder} already holds a run; give another --log_time, continue it with resume={folder / CHECKPOINT}, "
-            "or remove it"
+            f"{folder} already holds a run; give another --log_time, continue it with resume=auto, or remove it"
         )
     if is_main():
         folder.mkdir(parents=True, exist_ok=True)

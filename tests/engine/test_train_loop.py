@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from engine.train import Training, TrainState, step_generator, train, train_epoch
+from engine.train import Training, TrainState, seed_step, train, train_epoch
 from modules.losses import video_loss
 from train import prepare
 from utils.checkpoint import load_weights, read_checkpoint
@@ -58,14 +58,14 @@ def test_metrics_hold_every_part_rate_and_validation(build):
     train(state, run)
     *steps, validation = metric_rows(run)
     assert [row["step"] for row in steps] == [1, 2, 3]
-    parts = {"loss", "expert_ce", "merged_ce", "feature_mse", "logit_scale", "lr_clip", "lr_head"}
+    parts = {"loss", "expert_ce", "merged_ce", "feature_mse", "logit_scale", "grad_norm", "lr_clip", "lr_head"}
     assert {f"train/{part}" for part in parts} <= steps[0].keys()
     first = {name.removeprefix("train/"): value for name, value in steps[0].items()}
     total = first["expert_ce"] + 0.5 * first["merged_ce"] + 0.1 * first["feature_mse"]
     assert first["loss"] == pytest.approx(total, rel=1e-5)
     assert (first["lr_head"], first["lr_clip"]) == pytest.approx((1e-3, 1e-4))
     assert steps[1]["train/lr_head"] == pytest.approx(1e-3 * (1 + math.cos(math.pi / 3)) / 2)
-    assert validation.keys() == {"step", "val/top1", "val/top5", "epoch"}
+    assert validation.keys() == {"step", "val/top1", "val/top5"}
 
 
 def test_a_checkpoint_has_the_published_keys_and_loads_into_another_model(build):
@@ -73,7 +73,7 @@ def test_a_checkpoint_has_the_published_keys_and_loads_into_another_model(build)
     train(state, run)
     content = torch.load(run.folder / "last_model.pt", weights_only=True)
     published = {"epoch", "model_state_dict", "fusion_model_state_dict", "optimizer_state_dict"}
-    assert content.keys() == published | {"scaler_state_dict", "best_top1", "config", "class_names"}
+    assert content.keys() == published | {"scaler_state_dict", "step", "best_top1", "config", "class_names"}
     assert content["epoch"] == 0  # the last finished one
     assert content["class_names"][0] == "a bar moving left"
     assert "num_experts: 4" in content["config"]
@@ -184,7 +184,7 @@ def test_accumulation_equals_updates_by_hand_and_flushes_at_the_end_of_an_epoch(
 
 def test_expert_draws_depend_on_seed_rank_and_step_alone():
     def draw(*key: int) -> tuple:
-        return tuple(torch.rand(2, generator=step_generator(*key)).tolist())
+        return tuple(torch.rand(2, generator=seed_step(*key)).tolist())
 
     keys = [(seed, rank, step) for seed in range(4) for rank in range(4) for step in range(50)]
     assert len({draw(*key) for key in keys}) == len(keys)
@@ -199,7 +199,7 @@ def test_every_step_draws_experts_of_its_own(build, monkeypatch):
     for epoch in (0, 1):
         state.epoch = epoch
         train_one_epoch(state, run)
-    expected = [draw(step_generator(1024, 0, step)) for step in range(6)]
+    expected = [draw(seed_step(1024, 0, step)) for step in range(6)]
     assert all(torch.equal(found, wanted) for found, wanted in zip(draws, expected, strict=True))
     assert len({tuple(found.flatten().tolist()) for found in draws}) > 3
 
@@ -241,8 +241,14 @@ def test_a_loss_that_is_not_finite_stops_the_run(build):
         loss, parts = video_loss(output, labels)
         return loss * math.nan, parts
 
-    with pytest.raises(FloatingPointError, match=r"epoch 1, step 1; lower solver.lr"):
+    before = copy.deepcopy(state.model.state_dict())
+    with pytest.raises(FloatingPointError, match=r"epoch 1, step 1: loss nan, expert_ce 1.*lower solver.lr"):
         train(state, replace(run, loss=broken_loss))
+    assert_same_weights(state.model.state_dict(), before)
+    assert_same_weights(
+        read_checkpoint(run.folder / "non_finite.pt")["fusion_model_state_dict"],
+        {name.removeprefix("head."): value for name, value in before.items() if name.startswith("head.")},
+    )
 
 
 def test_a_training_text_tower_trains_and_its_last_classes_are_remembered(build):

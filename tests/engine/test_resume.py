@@ -1,0 +1,183 @@
+"""A run that was stopped anywhere continues as if it had not been: bit for bit on CPU fp32."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.train import train
+from train import prepare
+from utils.checkpoint import CheckpointStore, read_checkpoint
+from utils.config import load_config
+
+ROOT = Path(__file__).resolve().parents[2]
+# Dropout and several experts: whatever is random takes part. A checkpoint at every step.
+OPTIONS = (
+    "data.num_segments=2", "data.batch_size=2", "network.templates=single", "network.drop_out=0.1",
+    "network.emb_dropout=0.1", "solver.epochs=2", "solver.lr_warmup_step=0", "logging.print_freq=1",
+    "logging.save_minutes=0",
+)  # fmt: skip
+
+
+class Interrupted(Exception):
+    """Stands for whatever ends a process in the middle of a step."""
+
+
+@pytest.fixture
+def build(debug_config, tmp_path, fp32):
+    def build(*overrides: str, name: str = "run"):
+        config = load_config(debug_config, [f"data.output_path={tmp_path}", *OPTIONS, *overrides])
+        return prepare(config, fp32, log_time=name)
+
+    return build
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    content = read_checkpoint(path)
+    return {**content["model_state_dict"], **content["fusion_model_state_dict"]}
+
+
+def assert_same(found: Path, expected: Path) -> None:
+    found, expected = weights(found), weights(expected)
+    assert found.keys() == expected.keys()
+    different = [name for name, value in expected.items() if not torch.equal(found[name], value)]
+    assert not different
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_run_interrupted_at_any_step_ends_with_the_same_weights(build, accumulation):
+    option = f"solver.grad_accumulation_steps={accumulation}"
+    whole, run = build(option, name="whole")
+    train(whole, run)
+    expected = run.folder / "last_model.pt"
+
+    for steps in (1, 4, 3):  # a new process each time, the last one to the end
+        state, run = build(option, "resume=auto", name="parts")
+        loss, count = run.loss, iter(range(steps))
+
+        def failing_loss(output, labels, loss=loss, count=count):
+            if next(count, None) is None:
+                raise Interrupted
+            return loss(output, labels)
+
+        with pytest.raises(Interrupted):
+            train(state, replace(run, loss=failing_loss))
+        torch.manual_seed(steps)
+    state, run = build(option, "resume=auto", name="parts")
+    assert (state.epoch, state.step) != (0, 0)
+    train(state, run)
+    assert_same(run.folder / "last_model.pt", expected)
+
+
+def test_a_corrupt_newest_checkpoint_falls_back_to_the_one_before(build, caplog):
+    state, run = build("solver.epochs=1")
+    train(state, run)
+    newest, before = sorted((run.folder / "checkpoints").iterdir(), reverse=True)
+    content = newest.read_bytes()
+    newest.unlink()  # its other name, last_model.pt, keeps the content
+    newest.write_bytes(content[: len(content) // 2])
+    path, _ = CheckpointStore(run.folder, keep=2).read_newest()
+    assert path == before
+    assert newest.name in caplog.text
+    assert "trying the one before" in caplog.text
+
+
+def test_only_the_newest_checkpoints_are_kept(build):
+    state, run = build("solver.epochs=1", "logging.keep=3")
+    train(state, run)
+    names = sorted(path.name for path in (run.folder / "checkpoints").iterdir())
+    assert names == ["epoch_0000_step_0000005.pt", "epoch_0000_step_0000006.pt", "epoch_0001_step_0000000.pt"]
+
+
+def test_a_full_disk_is_an_error_and_the_checkpoints_before_are_intact(build):
+    state, run = build("solver.epochs=1")
+    train(state, run)
+    last = run.folder / "last_model.pt"
+    before = last.read_bytes()
+    state, run = build("resume=auto")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
+    try:
+        with pytest.raises(OSError, match=r"could not write .*checkpoints written before are intact"):
+            train(state, run)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert last.read_bytes() == before
+    assert not list(run.folder.rglob("*.part"))
+    assert CheckpointStore(run.folder, keep=2).read_newest()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(debug_config, tmp_path_factory) -> Path:
+    """The last checkpoint of a run in a process of its own that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    assert start(debug_config, folder).wait() == 0
+    return folder / "debug/tiny_clip/run/last_model.pt"
+
+
+def start(config: Path, folder: Path, *launcher: str, overrides: tuple[str, ...] = ()) -> subprocess.Popen:
+    command = [sys.executable, *launcher, str(ROOT / "train.py"), "--config", str(config), "--log_time", "run"]
+    command += ["--precision", "fp32", f"data.output_path={folder}", *OPTIONS, "resume=auto", *overrides]
+    with (folder / "output.txt").open("a") as output:
+        return subprocess.Popen(command, stdout=output, stderr=output)
+
+
+def wait_for_step(folder: Path, step: int, process: subprocess.Popen) -> None:
+    """Until a checkpoint of that step (counted over epochs of 6 steps) has been written."""
+    name = f"epoch_{step // 6:04d}_step_{step % 6:07d}.pt"
+    deadline = time.monotonic() + 120
+    while not any(path.name >= name for path in folder.rglob("epoch_*.pt")):
+        assert process.poll() is None, (folder / "output.txt").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.mark.slow
+def test_a_killed_process_continues_to_the_same_weights(debug_config, tmp_path, uninterrupted):
+    for step in (2, 7):
+        process = start(debug_config, tmp_path)
+        wait_for_step(tmp_path, step, process)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    assert start(debug_config, tmp_path).wait() == 0
+    assert_same(tmp_path / "debug/tiny_clip/run/last_model.pt", uninterrupted)
+
+
+@pytest.mark.slow
+def test_a_terminated_process_saves_and_ends_with_the_signal_s_code(debug_config, tmp_path, uninterrupted):
+    process = start(debug_config, tmp_path, overrides=("logging.save_minutes=60",))
+    deadline = time.monotonic() + 120
+    while "step 2/6" not in (tmp_path / "output.txt").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.terminate()
+    assert process.wait() == 128 + signal.SIGTERM
+    assert "stopped by a signal" in (tmp_path / "output.txt").read_text()
+    assert len(list(tmp_path.rglob("epoch_*.pt"))) == 1
+    assert start(debug_config, tmp_path).wait() == 0
+    assert_same(tmp_path / "debug/tiny_clip/run/last_model.pt", uninterrupted)
+
+
+@pytest.mark.slow
+def test_torchrun_restarts_after_a_killed_worker_and_ends_with_the_same_weights(debug_config, tmp_path):
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--max_restarts", "2")
+    overrides = ("data.batch_size=1",)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for folder in (whole, parts):
+        folder.mkdir()
+    assert start(debug_config, whole, *launcher, overrides=overrides).wait() == 0
+
+    process = start(debug_config, parts, *launcher, overrides=overrides)
+    wait_for_step(parts, 4, process)
+    workers = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+    os.kill(int(workers[-1]), signal.SIGKILL)
+    assert process.wait() == 0, (parts / "output.txt").read_text()
+    assert "starting from" in (parts / "output.txt").read_text()
+    assert_same(*(folder / "debug/tiny_clip/run/last_model.pt" for folder in (parts, whole)))
