@@ -26,6 +26,7 @@ from utils.config import Config, load_config
 from utils.distributed import is_main, process_group, rank, world_size
 from utils.logger import setup_logging
 from utils.precision import Precision, resolve_precision
+from utils.run_folder import folder_name
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ PLAIN_CLIP = "clip"  # in the place of a weights file
 class Protocol:
     """How view logits become scores and figures."""
 
+    name: str  # part of the default output folder's name
     rule: str  # the fusion rule's name in the results
     fuse: Callable[[Tensor, Config], Tensor]  # [N, V, K] -> [N, K]
     extra_figures: Callable[[Tensor, Tensor, Config], dict]  # scores, labels -> more entries of the results
@@ -76,7 +78,7 @@ def run_test(args: argparse.Namespace, protocol: Protocol) -> dict:
         precision = resolve_precision(args.precision, device)
         parts = {name: _read_part(config) for name, config in configs.items()}
         model, classes = _build_tested_model(args.weights, configs, parts, precision)
-        folder = _create_output_folder(args, [config.data.dataset for config in configs.values()])
+        folder = _create_output_folder(args, protocol, configs)
         splits = {}
         for name, (videos, _) in parts.items():
             views = _test_part(model, classes[name], videos, configs[name], args, precision)
@@ -115,13 +117,18 @@ def _result(
     }
 
 
-def _create_output_folder(args: argparse.Namespace, datasets: list[str]) -> Path:
-    """``--output``, or a folder beside the weights that names data and views; made now, so that it can be written."""
-    views = f"{args.test_clips}x{args.test_crops}" + "_dense" * args.dense
-    parent = Path("exps", "clip") if args.weights == PLAIN_CLIP else Path(args.weights).parent
-    folder = args.output or parent / f"test_{'+'.join(dict.fromkeys(datasets))}_{views}"
-    if is_main():
-        folder.mkdir(parents=True, exist_ok=True)
+def _create_output_folder(args: argparse.Namespace, protocol: Protocol, configs: dict[str, Config]) -> Path:
+    """``--output``, or a folder beside the weights that names protocol, weights, data and views.
+
+    Made before the first video, like that of ``--save_logits``: what cannot be written is known early.
+    """
+    first, views = next(iter(configs.values())), f"{args.test_clips}x{args.test_crops}" + "_dense" * args.dense
+    weights = Path("exps", folder_name(first.network.arch)) if args.weights == PLAIN_CLIP else Path(args.weights)
+    datasets = "+".join(dict.fromkeys(config.data.dataset for config in configs.values()))
+    folder = args.output or weights.parent / f"{protocol.name}_{weights.stem}_{datasets}_{views}"
+    for needed in (folder, args.save_logits.parent if args.save_logits else folder):
+        if is_main():
+            needed.mkdir(parents=True, exist_ok=True)
     return folder
 
 
@@ -200,6 +207,5 @@ def _logits_path(args: argparse.Namespace, name: str, num_configs: int) -> Path:
 
 
 def _save_logits(path: Path, views: ViewLogits, scores: Tensor, videos: VideoList) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     paths = np.array([videos.path(index) for index in range(len(videos))])
-    np.savez(path, view_logits=views.logits.numpy(), scores=scores.numpy(), labels=videos.labels, paths=paths)
+    np.savez(path, view_logits=views.logits.numpy(), scores=scores.float().numpy(), labels=videos.labels, paths=paths)

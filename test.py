@@ -5,6 +5,7 @@ from evaluation import Protocol, parse_args, run_test
 from utils.cli import run_main
 
 CLOSE_SET = Protocol(
+    name="close_set",
     rule=CLOSE_SET_RULE,
     fuse=lambda view_logits, config: fuse_close_set(view_logits, config.eval.softmax_scale),
     extra_figures=lambda scores, labels, config: {},

@@ -5,6 +5,7 @@ from evaluation import Protocol, parse_args, run_test
 from utils.cli import run_main
 
 ZERO_SHOT = Protocol(
+    name="zero_shot",
     rule=ZERO_SHOT_RULE,
     fuse=lambda view_logits, config: fuse_zero_shot(view_logits),
     extra_figures=lambda scores, labels, config: {

@@ -20,7 +20,7 @@ from utils.config import Config, load_config, to_yaml
 from utils.distributed import broadcast, is_restarted, process_group, rank, world_size
 from utils.logger import setup_logging
 from utils.precision import Precision, resolve_precision
-from utils.run_folder import create_run_folder, folder_name, timestamp
+from utils.run_folder import check_run_folder, create_run_folder, folder_name, timestamp
 from utils.solver import build_optimizer, lr_schedule
 
 logger = logging.getLogger(__name__)
@@ -57,6 +57,8 @@ def prepare(config: Config, precision: Precision, log_time: str) -> tuple[TrainS
     train_videos = read_lists(data, "train", len(class_names))
     val_videos = read_lists(data, "val", len(class_names))
     folder = Path(data.output_path, data.dataset, folder_name(config.network.arch), log_time)
+    may_continue = bool(config.resume) or is_restarted()
+    check_run_folder(folder, may_continue)
     store = CheckpointStore(folder, config.logging.keep)
     source, start = find_start(config, store)
     share = {"rank": rank(), "world_size": world_size()}
@@ -74,7 +76,7 @@ def prepare(config: Config, precision: Precision, log_time: str) -> tuple[TrainS
     if is_resumed:
         state.resume(start)
 
-    create_run_folder(folder, to_yaml(config), may_continue=bool(config.resume) or is_restarted())
+    create_run_folder(folder, to_yaml(config), may_continue)
     setup_logging(folder / "log.txt")
     logger.info("run folder %s, %s, %d processes", folder, precision.name, world_size())
     if start:

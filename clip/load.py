@@ -70,6 +70,9 @@ def load_clip(arch: str, visual_only: bool = False, **options) -> CLIP:
         raise ValueError(f"{arch}: not a CLIP ViT, missing {_listed(missing)}")
     if unexpected := sorted(state.keys() - expected):
         raise ValueError(f"{arch}: not a CLIP ViT, unexpected {_listed(unexpected)}")
+    own = {name: list(value.shape) for name, value in model.state_dict().items()}
+    if misshapen := [f"{k} {list(v.shape)} for {own[k]}" for k, v in state.items() if list(v.shape) != own[k]]:
+        raise ValueError(f"{arch}: not a CLIP ViT, shapes that do not fit: {_listed(misshapen)}")
     model.load_state_dict(state, strict=False)
     return model
 
@@ -104,6 +107,7 @@ def infer_config(weights: ClipWeights, source: str = "weights") -> CLIPConfig:
     grid = round((state["visual.positional_embedding"].shape[0] - 1) ** 0.5)
     text_width = state["token_embedding.weight"].shape[1]
     is_wide = vision_width in WIDE_VISION_HEADS
+    first_mlp = state.get("visual.transformer.resblocks.0.mlp.c_fc.weight")
     return CLIPConfig(
         embed_dim=state["visual.proj"].shape[1],
         image_size=grid * patch_size,
@@ -114,6 +118,7 @@ def infer_config(weights: ClipWeights, source: str = "weights") -> CLIPConfig:
         text_width=text_width,
         text_layers=_count_blocks(state, "transformer.resblocks."),
         text_heads=weights.text_heads or text_width // HEAD_WIDTH,
+        vision_mlp=None if first_mlp is None or len(first_mlp) == 4 * vision_width else len(first_mlp),
         context_length=state["positional_embedding"].shape[0],
         vocab_size=state["token_embedding.weight"].shape[0],
         activation=weights.activation or ("gelu" if is_wide else "quick_gelu"),

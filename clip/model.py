@@ -31,6 +31,7 @@ class CLIPConfig:
     text_width: int
     text_layers: int
     text_heads: int
+    vision_mlp: int | None = None  # hidden width of the image tower's FFNs, None: 4 times its width
     context_length: int = 77
     vocab_size: int = 49408
     activation: str = "quick_gelu"
@@ -72,13 +73,13 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """The transformer's feed-forward layer: D -> 4D -> D."""
+    """The transformer's feed-forward layer: D -> hidden (4D) -> D."""
 
-    def __init__(self, width: int, activation: str):
+    def __init__(self, width: int, activation: str, hidden: int | None = None):
         super().__init__()
-        self.c_fc = nn.Linear(width, 4 * width)
+        self.c_fc = nn.Linear(width, hidden or 4 * width)
         self.act = ACTIVATIONS[activation]()
-        self.c_proj = nn.Linear(4 * width, width)
+        self.c_proj = nn.Linear(hidden or 4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.c_proj(self.act(self.c_fc(x)))
@@ -101,11 +102,11 @@ class DropPath(nn.Module):
 class ResidualAttentionBlock(nn.Module):
     """Pre-norm transformer block."""
 
-    def __init__(self, width: int, heads: int, activation: str, drop_path: float):
+    def __init__(self, width: int, heads: int, activation: str, drop_path: float, mlp: int | None = None):
         super().__init__()
         self.attn = Attention(width, heads, dropout=drop_path)
         self.ln_1 = nn.LayerNorm(width)
-        self.mlp = MLP(width, activation)
+        self.mlp = MLP(width, activation, mlp)
         self.ln_2 = nn.LayerNorm(width)
         self.drop_path = DropPath(drop_path)
 
@@ -117,10 +118,12 @@ class ResidualAttentionBlock(nn.Module):
 class Transformer(nn.Module):
     """A stack of blocks; ``grad_checkpointing`` trades one more forward pass for activation memory."""
 
-    def __init__(self, width: int, layers: int, heads: int, activation: str, drop_path: float = 0.0):
+    def __init__(
+        self, width: int, layers: int, heads: int, activation: str, drop_path: float = 0.0, mlp: int | None = None
+    ):
         super().__init__()
         rates = [drop_path * layer / max(layers - 1, 1) for layer in range(layers)]
-        self.resblocks = nn.ModuleList(ResidualAttentionBlock(width, heads, activation, r) for r in rates)
+        self.resblocks = nn.ModuleList(ResidualAttentionBlock(width, heads, activation, r, mlp) for r in rates)
         self.grad_checkpointing = False
         self._init_weights(width, layers)
 
@@ -159,7 +162,7 @@ class VisionTransformer(nn.Module):
         self.dropout = nn.Dropout(config.emb_dropout)
         self.ln_pre = nn.LayerNorm(width)
         self.transformer = Transformer(
-            width, config.vision_layers, config.vision_heads, config.activation, config.drop_path
+            width, config.vision_layers, config.vision_heads, config.activation, config.drop_path, config.vision_mlp
         )
         self.ln_post = nn.LayerNorm(width)
         self.proj = nn.Parameter(scale * torch.randn(width, config.embed_dim))

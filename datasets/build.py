@@ -66,7 +66,14 @@ class EveryNth(Sampler):
 
 
 def read_lists(config: DataConfig, part: str, num_classes: int) -> VideoList:
-    """The video list of ``train`` or ``val``, see ``datasets.records.read_video_list``."""
+    """The video list of ``train`` or ``val``, see ``datasets.records.read_video_list``.
+
+    Raises:
+        ValueError: also if ``image_tmpl`` gives all frames one name.
+    """
+    if config.modality == "RGB" and config.image_tmpl.format(1) == config.image_tmpl.format(2):
+        expected = "a name with a number like img_{:05d}.jpg"
+        raise ValueError(f"data.image_tmpl: expected {expected}, found {config.image_tmpl!r}")
     path, root = getattr(config, f"{part}_list"), getattr(config, f"{part}_root")
     return read_video_list(path, root, config.modality, num_classes, key=part)
 
@@ -86,7 +93,7 @@ def build_train_loader(
     )
     dataset = TrainVideos(
         VideoSource(videos, config.image_tmpl, config.index_bias),
-        partial(_with_segments, indices_of, config.num_segments),
+        partial(indices_of, num_segments=config.num_segments),
         transform,
         seed,
     )
@@ -105,11 +112,9 @@ def build_eval_loader(
         partial(transforms.eval_views, input_size=config.input_size, num_crops=num_crops),
     )
     share = EveryNth(len(dataset), rank, world_size)
-    return DataLoader(dataset, sampler=share, batch_size=config.batch_size, **_loader_options(config))
-
-
-def _with_segments(indices_of, num_segments: int, num_frames: int, rng: np.random.Generator) -> np.ndarray:
-    return indices_of(num_frames, num_segments, rng)
+    # About as many clips as a training batch: with 12 views, whole videos of a batch would fill the shared memory.
+    num_videos = max(1, config.batch_size // (num_clips * num_crops))
+    return DataLoader(dataset, sampler=share, batch_size=num_videos, **_loader_options(config))
 
 
 def _first_eval_clip(num_frames: int, num_segments: int, rng: np.random.Generator, dense: bool) -> np.ndarray:

@@ -48,6 +48,8 @@ def read_class_names(path: str | Path, num_classes: int = 0) -> list[str]:
         FileNotFoundError, ValueError: no such file; a column missing; ids that are not 0..K-1; a name that is
             empty; another number of classes than expected.
     """
+    if not str(path):
+        raise ValueError("data.label_list is not set: it names the CSV file of classes")
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"data.label_list {str(path)!r}: no such file")
@@ -80,6 +82,8 @@ def read_video_list(path: str | Path, root: str | Path, modality: str, num_class
         FileNotFoundError, ValueError: file or root missing, empty list, or a line that cannot be read (file and
             line are named).
     """
+    if not str(path):
+        raise ValueError(f"data.{key}_list is not set: it names the list file of videos")
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"data.{key}_list {str(path)!r}: no such file")

@@ -113,7 +113,7 @@ class TrainVideos(Dataset):
     restarts. An unreadable video is replaced by another one of the epoch, chosen the same way, and reported.
 
     Args:
-        indices_of: (number of frames, generator) -> int64 [T].
+        indices_of: (number of frames, rng=generator) -> int64 [T].
         transform: (frames [T, 3, H, W], label) -> (frames [T, 3, S, S], label).
     """
 
@@ -145,7 +145,7 @@ class TrainVideos(Dataset):
 
     def _load(self, index: int, rng: np.random.Generator) -> tuple[Tensor, int]:
         reader = self.source.open(index)
-        frames = reader.read(self.indices_of(reader.num_frames, rng))
+        frames = reader.read(self.indices_of(reader.num_frames, rng=rng))
         # torchvision's transforms draw from torch's global generator: seed it for this sample only.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(rng.integers(2**63)))

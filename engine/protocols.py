@@ -13,7 +13,8 @@ from utils.metrics import mean_and_std, topk_accuracy
 
 def fuse_close_set(view_logits: Tensor, scale: float = 1.0) -> Tensor:
     """Published close-set rule: softmax of each view's cosines (unscaled), mean over views, softmax again."""
-    return (scale * view_logits).softmax(dim=-1).mean(dim=1).softmax(dim=-1)
+    # In double: the second softmax squeezes close calls of many classes below float32's resolution.
+    return (scale * view_logits.double()).softmax(dim=-1).mean(dim=1).softmax(dim=-1)
 
 
 def fuse_zero_shot(view_logits: Tensor) -> Tensor:

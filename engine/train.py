@@ -62,8 +62,13 @@ class TrainState:
         missing = [key for key in ("scaler_state_dict", "step", "best_top1") if key not in checkpoint]
         if missing or not checkpoint["optimizer_state_dict"]:
             raise ValueError("resume: the checkpoint has no training state; to start from its weights use pretrain")
+        # Weight decay, lr ratios and the like are the configuration's, not the checkpoint's.
+        settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(checkpoint["optimizer_state_dict"])
-        self.scaler.load_state_dict(checkpoint["scaler_state_dict"])
+        for group, setting in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(setting)
+        if checkpoint["scaler_state_dict"]:  # empty in other precisions than fp16
+            self.scaler.load_state_dict(checkpoint["scaler_state_dict"])
         self.epoch, self.step = checkpoint["epoch"] + 1, checkpoint["step"]
         self.best_top1 = checkpoint["best_top1"]
 
@@ -245,13 +250,13 @@ class _Meter:
     """Means since the last reading, summed on the device: reading is the only synchronisation."""
 
     def __init__(self) -> None:
-        self._last_time = time.perf_counter()
         self._reset()
 
     def _reset(self) -> None:
         self._sums: dict[str, tuple[Tensor, int]] = {}
         self._videos = 0
-        self._data_s, self._start = 0.0, time.perf_counter()
+        self._data_s = 0.0
+        self._start = self._last_time = time.perf_counter()
 
     def data_arrived(self) -> None:
         """A batch came out of the loader: count the time since the step before as waiting."""

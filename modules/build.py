@@ -11,6 +11,7 @@ from modules.temporal import HEAD_WIDTH, MeanPooling, TemporalTransformer
 from modules.text_prompt import TEMPLATES, encode_classes, tokenize_classes
 from modules.video_clip import VideoCLIP
 from utils.config import Config, NetworkConfig
+from utils.distributed import first_process_first
 
 
 def _transf(config: Config, clip: CLIP, num_train_classes: int) -> nn.Module:
@@ -61,7 +62,8 @@ def build_clip(config: NetworkConfig, num_frames: int, input_size: int, seed: in
     if config.activation != "auto":
         options["activation"] = config.activation
     torch.manual_seed(seed)
-    clip = load_clip(config.arch, visual_only=not config.init, **options)
+    with first_process_first():
+        clip = load_clip(config.arch, visual_only=not config.init, **options)
     if clip.config.image_size != input_size:
         raise ValueError(f"data.input_size is {input_size}, but {config.arch} takes {clip.config.image_size} pixels")
     return clip

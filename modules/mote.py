@@ -76,7 +76,8 @@ def _mix(experts: nn.ModuleList, mixing: Tensor) -> tuple[Tensor, Tensor]:
 def _routed_linear(x: Tensor, experts: nn.ModuleList, mixing: Tensor) -> Tensor:
     """x [R or 1, N, in] through one mixed linear layer a route -> [R, N, out]."""
     weight, bias = _mix(experts, mixing)
-    return x @ weight.transpose(1, 2) + bias[:, None]
+    product = x @ weight.transpose(1, 2)
+    return product + bias[:, None].to(product.dtype)  # under autocast the hidden layer stays in half precision
 
 
 def one_hot_mixing(experts: Tensor, num_experts: int) -> Tensor:

@@ -91,7 +91,10 @@ class VideoCLIP(nn.Module):
 
     def class_features(self, classes: Tensor) -> Tensor:
         """``classes`` of ``forward`` as features [K, D]: encoded once where they are tokens."""
-        return classes if classes.is_floating_point() else class_features_from_tokens(self.clip, classes)
+        if classes.is_floating_point():
+            return classes
+        # In training the graph holds all texts anyway; without one, a part at a time saves memory.
+        return class_features_from_tokens(self.clip, classes, chunk=None if torch.is_grad_enabled() else 512)
 
     def remember_train_classes(self, class_features: Tensor) -> None:
         """Keep the features [K_train, D] of the classes in training; modulation compares with them later."""

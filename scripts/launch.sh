@@ -16,7 +16,7 @@ export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
 count_processes() {
   if [ -n "${NPROC:-}" ]; then
     echo "$NPROC"
-  elif [ "${CUDA_VISIBLE_DEVICES-unset}" != "" ] && command -v nvidia-smi >/dev/null; then
+  elif [ "${CUDA_VISIBLE_DEVICES-unset}" != "" ] && { [ -e /dev/nvidia0 ] || command -v nvidia-smi >/dev/null; }; then
     "$python" -c 'import torch; print(max(torch.cuda.device_count(), 1))'
   else
     echo 1

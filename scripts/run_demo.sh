@@ -4,6 +4,7 @@
 #   --ablation: also plain FFN, no merged pass, no modulation, over three seeds (about an hour); docs/results_demo.md
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export NPROC="${NPROC:-1}" # its batch size is made for one process
 demo=exps/demo
 configs="configs/demo/combinations.yaml configs/demo/objects.yaml configs/demo/style.yaml"
 case "${1:-}" in

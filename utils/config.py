@@ -163,7 +163,13 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     tree = _read_tree(Path(path), seen=())
     for override in overrides:
         _merge(tree, _parse_override(override))
-    return _build(Config, _drop_dead_keys(tree), where="", source=str(path))
+    source = f"{path} and the command line" if overrides else str(path)
+    config = _build(Config, _drop_dead_keys(tree), where="", source=source)
+    if config.solver.start_epoch >= config.solver.epochs:
+        raise ValueError(f"{source}: solver.start_epoch {config.solver.start_epoch} is not below solver.epochs")
+    if 0.0 in config.network.merge_temperatures:
+        raise ValueError(f"{source}: network.merge_temperatures: a temperature of 0 divides by zero")
+    return config
 
 
 def to_yaml(config: Config) -> str:
@@ -248,14 +254,23 @@ def _build(cls: type, tree: Any, where: str, source: str) -> Any:
     for key, value in tree.items():
         dotted = f"{where}.{key}" if where else str(key)
         if key not in hints:
-            nearest = difflib.get_close_matches(str(key), hints, n=1, cutoff=0.0)[0]
-            raise ValueError(f"{source}: unknown key {dotted}; the nearest is {nearest}")
+            raise ValueError(f"{source}: unknown key {dotted}; the nearest is {_nearest_key(dotted)}")
         if value is None and "None" in typing.get_args(hints[key]):
             value = "None"  # sim_header: null means what the published string None means
         if value is not None:  # an empty key keeps its default
             values[key] = _convert(value, hints[key], dotted, source)
     _check_ranges(cls, values, where, source)
     return cls(**values)
+
+
+def _nearest_key(unknown: str) -> str:
+    """The known dotted key that was probably meant: the same name elsewhere, else the most similar one."""
+    known = [entry.name for entry in dataclasses.fields(Config)]
+    for section, hint in typing.get_type_hints(Config).items():
+        if dataclasses.is_dataclass(hint):
+            known += [f"{section}.{entry.name}" for entry in dataclasses.fields(hint)]
+    namesakes = [key for key in known if key.split(".")[-1] == unknown.split(".")[-1]]
+    return (namesakes or difflib.get_close_matches(unknown, known, n=1, cutoff=0.0))[0]
 
 
 def _check_ranges(cls: type, values: dict[str, Any], where: str, source: str) -> None:

@@ -22,6 +22,8 @@ def process_group(timeout_s: float = 1800) -> Iterator[torch.device]:
     device = torch.device("cpu")
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        if device.index >= torch.cuda.device_count():
+            raise ValueError(f"process {device.index} has no GPU, {torch.cuda.device_count()} are visible; lower NPROC")
         torch.cuda.set_device(device)
     if "RANK" not in os.environ:
         yield device
@@ -87,6 +89,17 @@ def sum_over_processes(tensor: Tensor) -> Tensor:
     if dist.is_initialized():
         dist.all_reduce(tensor)
     return tensor
+
+
+@contextmanager
+def first_process_first() -> Iterator[None]:
+    """Let the first process of each machine through before its others: what it downloads, they find."""
+    is_first = os.environ.get("LOCAL_RANK", "0") == "0"
+    if dist.is_initialized() and not is_first:
+        dist.barrier()
+    yield
+    if dist.is_initialized() and is_first:
+        dist.barrier()
 
 
 def any_process(flag: bool) -> bool:

@@ -40,6 +40,9 @@ def resolve_precision(choice: str, device: torch.device) -> Precision:
             choice = "bf16" if _cpu_has_bf16_units() else "fp32"
     if choice == "fp16" and device.type == "cpu":
         raise ValueError("--precision fp16 needs a CUDA device; use auto, bf16 or fp32 on a CPU")
+    if device.type == "cuda":
+        # TF32 has the accuracy of fp16: welcome beside it, but fp32 is asked for to compare.
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = choice != "fp32"
     return Precision(choice, device)
 
 

@@ -24,19 +24,24 @@ def folder_name(arch: str) -> str:
     return Path(arch).stem if Path(arch).suffix else arch.replace("/", "-")
 
 
-def create_run_folder(folder: Path, config_yaml: str, may_continue: bool) -> None:
-    """Create ``folder`` with ``config.yaml`` and ``environment.json``.
+def check_run_folder(folder: Path, may_continue: bool) -> None:
+    """See that no other run is overwritten.
 
     Args:
         may_continue: the folder may hold a run already (it is being resumed).
 
     Raises:
-        FileExistsError: it does; nothing is overwritten.
+        FileExistsError: it does.
     """
     if broadcast((folder / "config.yaml").exists()) and not may_continue:
         raise FileExistsError(
             f"{folder} already holds a run; give another --log_time, continue it with resume=auto, or remove it"
         )
+
+
+def create_run_folder(folder: Path, config_yaml: str, may_continue: bool) -> None:
+    """Create ``folder`` with ``config.yaml`` and ``environment.json``, see ``check_run_folder``."""
+    check_run_folder(folder, may_continue)
     if is_main():
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(config_yaml)

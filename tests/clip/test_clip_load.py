@@ -266,4 +266,6 @@ def test_a_file_without_a_state_dict_is_an_error_that_names_it(tmp_path):
 
 
 def test_an_inferred_config_holds_plain_numbers(state):
-    assert all(type(value) in (int, float, str) for value in asdict(infer_config(ClipWeights(state))).values())
+    assert all(
+        type(value) in (int, float, str, type(None)) for value in asdict(infer_config(ClipWeights(state))).values()
+    )

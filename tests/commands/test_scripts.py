@@ -167,7 +167,7 @@ def test_the_zero_shot_script_takes_several_splits_in_one_argument(script, train
     splits = "split1.yaml split[2-9].yaml"  # a name and a pattern
     done = script("run_test_zeroshot.sh", splits, weights, "--test_clips", "3", *FAST, cwd=place)
     assert done.returncode == 0, done.stderr[-2000:]
-    results = json.loads((folder / "test_debug_3x1" / "results.json").read_text())
+    results = json.loads((folder / "zero_shot_model_best_debug_3x1" / "results.json").read_text())
     assert results["splits"].keys() == {"split1", "split2"}
     assert results["num_videos"] == 16
     for name in ("split1", "split2", "mean"):

@@ -17,6 +17,7 @@ from train import prepare
 from utils.checkpoint import load_weights, read_checkpoint
 from utils.config import load_config
 from utils.logger import MetricWriter
+from utils.signals import StopRequest
 
 
 @pytest.fixture
@@ -144,7 +145,7 @@ MEAN_POOLING = ("network.sim_header=None", "solver.optim=sgd", "solver.momentum=
 
 def train_one_epoch(state: TrainState, run: Training) -> None:
     writer = MetricWriter(run.folder)
-    train_epoch(state.model, state, run, writer)
+    train_epoch(state.model, state, run, writer, StopRequest())
     writer.close()
 
 
@@ -197,7 +198,7 @@ def test_every_step_draws_experts_of_its_own(build, monkeypatch):
     draw = state.model.head.draw_mixing
     monkeypatch.setattr(state.model.head, "draw_mixing", lambda generator: draws.append(draw(generator)) or draws[-1])
     for epoch in (0, 1):
-        state.epoch = epoch
+        state.epoch, state.step = epoch, 0
         train_one_epoch(state, run)
     expected = [draw(seed_step(1024, 0, step)) for step in range(6)]
     assert all(torch.equal(found, wanted) for found, wanted in zip(draws, expected, strict=True))

@@ -40,5 +40,5 @@ def test_metrics_are_rows_of_json(tmp_path):
 
 def test_progress_yields_everything_and_logs_every_few_items(caplog):
     with caplog.at_level(logging.INFO):
-        assert list(progress([1, 2, 3, 4, 5], "test", every=2)) == [1, 2, 3, 4, 5]
+        assert list(progress([1, 2, 3, 4, 5], "test", 5, every=2)) == [1, 2, 3, 4, 5]
     assert [record.message for record in caplog.records] == ["test 2/5", "test 4/5"]

@@ -36,7 +36,7 @@ def test_a_run_folder_records_configuration_and_versions(tmp_path):
 def test_a_folder_with_a_run_is_not_overwritten_unless_it_is_continued(tmp_path):
     create_run_folder(tmp_path, "seed: 1\n", may_continue=False)
     (tmp_path / "last_model.pt").write_bytes(b"weights")
-    with pytest.raises(FileExistsError, match=r"already holds a run.*resume=.*last_model.pt"):
+    with pytest.raises(FileExistsError, match=r"already holds a run.*resume=auto"):
         create_run_folder(tmp_path, "seed: 2\n", may_continue=False)
     assert (tmp_path / "config.yaml").read_text() == "seed: 1\n"
     create_run_folder(tmp_path, "seed: 2\n", may_continue=True)
