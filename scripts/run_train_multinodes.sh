@@ -16,7 +16,7 @@ if [ -z "${NODE_RANK:-}" ] || [ -z "${MASTER_ADDR:-}" ] || [ -z "${NNODES:-}" ];
   echo "NODE_RANK, MASTER_ADDR and NNODES are needed; usage: $usage" >&2
   exit 2
 fi
-nproc="$nproc"
+nproc="$(count_processes)"
 exec "$python" -m torch.distributed.run --nnodes "$NNODES" --node_rank "$NODE_RANK" \
   --master_addr "$MASTER_ADDR" --master_port "${MASTER_PORT:-29500}" \
   --nproc_per_node "$nproc" "$root/train.py" --config "$config" "$@"
