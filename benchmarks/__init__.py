@@ -1,1 +1,1 @@
-"""Reproducible measurements; ``python -m benchmarks.all`` writes docs/benchmarks.md."""
+"""Reproducible measurements, each a command: ``python -m benchmarks.encode``."""
