@@ -219,7 +219,7 @@ def _batches(loader: DataLoader) -> Iterator:
         if "DataLoader" not in str(error):
             raise
         raise ChildProcessError(
-            f"a data worker died or hung ({str(error).splitlines()[0]}); is memory short?"
+            f"a data worker died or hung ({str(error).splitlines()[0]}); lower data.workers if memory is short"
         ) from error
 
 

@@ -16,15 +16,10 @@ say() { printf '\n== %s\n' "$*"; }
 
 # train NAME [section.key=value ...]: continues a run that was stopped, skips one that is done.
 train() {
-  local run="$demo/shapes/tiny_clip/$1" resume=()
+  local run="$demo/shapes/tiny_clip/$1"
   [ -e "$run/done" ] && return
   say "train $*"
-  if [ -e "$run/last_model.pt" ]; then
-    resume=("resume=$run/last_model.pt")
-  else
-    rm -rf "$run" # stopped before its first checkpoint
-  fi
-  bash scripts/run_train.sh configs/demo/mote.yaml --log_time "$@" ${resume[@]+"${resume[@]}"}
+  bash scripts/run_train.sh configs/demo/mote.yaml --log_time "$@" resume=auto
   touch "$run/done"
 }
 

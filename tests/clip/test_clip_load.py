@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 import clip.load
 from clip.load import ClipWeights, infer_config, load_clip
 from clip.model import CLIP, CLIPConfig
+from tools.make_debug_data import TINY_CLIP, random_clip_state
 
 RELEASED = {
     "ViT-B/32": CLIPConfig(512, 224, 32, 768, 12, 12, 512, 12, 8),
@@ -269,3 +270,30 @@ def test_an_inferred_config_holds_plain_numbers(state):
     assert all(
         type(value) in (int, float, str, type(None)) for value in asdict(infer_config(ClipWeights(state))).values()
     )
+
+
+def wide_mlp(state: dict, hidden: int) -> dict:
+    """The state with image-tower FFNs of another hidden width, as LAION's g and bigG have."""
+    sizes = {"c_fc.weight": (hidden, 64), "c_fc.bias": (hidden,), "c_proj.weight": (64, hidden)}
+    return {
+        name: next(
+            (torch.randn(size) for end, size in sizes.items() if name.startswith("visual.") and name.endswith(end)),
+            value,
+        )
+        for name, value in state.items()
+    }
+
+
+def test_ffns_of_another_width_are_inferred(tmp_path):
+    torch.save(wide_mlp(random_clip_state(TINY_CLIP, 0), 100), tmp_path / "clip.pt")
+    clip = load_clip(str(tmp_path / "clip.pt"))
+    assert clip.config.vision_mlp == 100
+    assert clip.encode_image(torch.randn(1, 3, 32, 32)).shape == (1, 32)
+
+
+def test_a_tensor_of_another_shape_is_an_error_that_names_it(tmp_path):
+    state = random_clip_state(TINY_CLIP, 0)
+    state["visual.ln_post.weight"] = torch.ones(3)
+    torch.save(state, tmp_path / "clip.pt")
+    with pytest.raises(ValueError, match=r"shapes that do not fit: visual\.ln_post\.weight \[3\] for \[64\]"):
+        load_clip(str(tmp_path / "clip.pt"))

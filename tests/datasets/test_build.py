@@ -229,3 +229,19 @@ def test_labels_follow_flips_through_the_loader(data):
         for batch in train_batches(data, epoch):
             pairs |= set(zip(listed[batch.indices].tolist(), batch.labels.tolist(), strict=True))
     assert pairs == {(0, 0), (0, 1), (1, 0), (1, 1), (2, 2), (3, 3)}
+
+
+def test_a_batch_of_many_views_holds_about_as_many_clips_as_one_of_single_views(debug_config):
+    config = replace(load_config(debug_config).data, batch_size=8)
+    videos = read_lists(config, "val", 4)
+    clips = [
+        next(iter(build_eval_loader(config, videos, 0, 1, num_clips, num_crops))).frames.shape[:2].numel()
+        for num_clips, num_crops in ((1, 1), (2, 1), (1, 3), (4, 3))
+    ]
+    assert clips == [8, 8, 6, 12]  # never less than one video
+
+
+def test_a_template_that_names_all_frames_alike_is_an_error(debug_config):
+    config = replace(load_config(debug_config).data, modality="RGB", image_tmpl="img_%05d.jpg")
+    with pytest.raises(ValueError, match=r"data\.image_tmpl: expected a name with a number.*img_%05d"):
+        read_lists(config, "val", 4)

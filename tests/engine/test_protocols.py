@@ -130,3 +130,10 @@ def test_splits_are_reported_as_mean_and_population_std():
     assert (summary["dataset"], summary["num_videos"], summary["failed_videos"]) == ("ucf101", 30, ["x.mp4"])
     assert (summary["num_clips"], summary["fusion"], summary["weights"]) == (3, "mean", "w.pt")
     assert summary["splits"] == splits
+
+
+def test_close_set_fusion_keeps_the_order_of_close_calls_among_many_classes():
+    cosines = torch.full((1, 1, 400), 0.2)
+    cosines[0, 0, 7], cosines[0, 0, 3] = 0.3, 0.3 - 1e-5
+    scores = fuse_close_set(cosines)
+    assert scores[0, 7] > scores[0, 3]

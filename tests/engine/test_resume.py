@@ -181,3 +181,21 @@ def test_torchrun_restarts_after_a_killed_worker_and_ends_with_the_same_weights(
     assert process.wait() == 0, (parts / "output.txt").read_text()
     assert "starting from" in (parts / "output.txt").read_text()
     assert_same(*(folder / "debug/tiny_clip/run/last_model.pt" for folder in (parts, whole)))
+
+
+def test_the_configuration_s_weight_decay_and_lr_ratio_win_over_the_checkpoint_s(build):
+    state, run = build("solver.epochs=1")
+    train(state, run)
+    state, _ = build("resume=auto", "solver.weight_decay=0.5", "solver.clip_ratio=0.3")
+    assert [group["weight_decay"] for group in state.optimizer.param_groups] == [0.5, 0.5]
+    assert [group["lr_ratio"] for group in state.optimizer.param_groups] == [0.3, 1.0]
+    assert state.optimizer.state_dict()["state"]  # the moments are the checkpoint's
+
+
+def test_a_run_of_another_precision_can_be_resumed_in_fp16(build):
+    state, run = build("solver.epochs=1")
+    train(state, run)
+    state, run = build("resume=auto")
+    scaler = torch.amp.GradScaler("cpu", enabled=True)
+    replace(state, scaler=scaler).resume(read_checkpoint(run.folder / "last_model.pt"))
+    assert scaler.is_enabled()

@@ -322,3 +322,15 @@ def test_the_published_recipes_are_shipped():
         "B/16": (64, 30, 5, 5e-5, 0.07, 4, 4, 0.2),
         "L/14": (48, 20, 5, 5e-5, 0.06, 6, 4, 0.2),
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("solver: {start_epoch: 30, epochs: 30}", r"solver\.start_epoch 30 is not below solver\.epochs"),
+        ("network: {merge_temperatures: [1, 0]}", r"network\.merge_temperatures: a temperature of 0"),
+    ],
+)
+def test_settings_that_cannot_work_together_are_named(write, text, message):
+    with pytest.raises(ValueError, match=message):
+        load_config(write(text))
