@@ -17,6 +17,7 @@ from train import prepare
 from utils.checkpoint import load_weights, read_checkpoint
 from utils.config import load_config
 from utils.logger import MetricWriter
+from utils.precision import Precision
 from utils.signals import StopRequest
 
 
@@ -262,3 +263,16 @@ def test_a_training_text_tower_trains_and_its_last_classes_are_remembered(build)
         features = state.model.eval().class_features(run.classes)
     torch.testing.assert_close(after["head.spe_cls_feature"], features)
     assert not torch.allclose(before["head.spe_cls_feature"], features, atol=1e-4)
+
+
+def test_backward_runs_outside_autocast(build):
+    state, run = build("solver.epochs=1")
+    found = []
+
+    def watched_loss(output, labels):
+        output.logits.register_hook(lambda grad: found.append(torch.is_autocast_enabled("cpu")))
+        assert torch.is_autocast_enabled("cpu")  # the forward pass is inside
+        return video_loss(output, labels)
+
+    train_one_epoch(state, replace(run, loss=watched_loss, precision=Precision("bf16", torch.device("cpu"))))
+    assert found == [False] * len(run.loader)
