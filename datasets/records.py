@@ -32,6 +32,11 @@ class VideoList:
         """Path of a video as written in the list."""
         return self.paths[index].decode()
 
+    def take(self, indices: np.ndarray) -> "VideoList":
+        """The videos at int64 ``indices`` [n], in that order; repeats allowed."""
+        num_frames = None if self.num_frames is None else self.num_frames[indices]
+        return VideoList(self.root, self.paths[indices], self.labels[indices], num_frames)
+
     def fingerprint(self) -> str:
         """Hash of all paths and labels that does not depend on their order (SHA-256, 16 hex digits)."""
         lines = sorted(b"%s %d" % pair for pair in zip(self.paths.tolist(), self.labels.tolist(), strict=True))

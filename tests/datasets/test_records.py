@@ -228,3 +228,15 @@ def test_a_fingerprint_does_not_depend_on_the_order_or_the_root():
 )
 def test_a_fingerprint_tells_lists_apart(changed):
     assert video_list(changed).fingerprint() != video_list([("a.mp4", 0), ("b.mp4", 1)]).fingerprint()
+
+
+@pytest.mark.parametrize("num_frames", [None, np.array([10, 20, 30])])
+def test_videos_are_taken_by_index_with_all_that_belongs_to_them(num_frames):
+    videos = VideoList("root", np.array([b"a", b"b", b"c"]), np.array([0, 1, 2]), num_frames)
+    taken = videos.take(np.array([2, 0, 2]))
+    assert [taken.path(i) for i in range(3)] == ["c", "a", "c"]
+    assert taken.labels.tolist() == [2, 0, 2]
+    assert taken.root == "root"
+    assert (taken.num_frames is None) == (num_frames is None)
+    if num_frames is not None:
+        assert taken.num_frames.tolist() == [30, 10, 30]
