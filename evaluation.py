@@ -72,9 +72,10 @@ def run_test(args: argparse.Namespace, protocol: Protocol) -> dict:
         ValueError, FileNotFoundError: anything wrong with the input, before the first video; with ``--strict``
             also unreadable videos, after the results are written.
     """
-    with process_group() as device:
-        setup_logging()
-        configs = _read_configs(args)
+    setup_logging()
+    configs = _read_configs(args)
+    timeout_s = max(config.solver.collective_timeout_s for config in configs.values())
+    with process_group(timeout_s) as device:
         precision = resolve_precision(args.precision, device)
         parts = {name: _read_part(config) for name, config in configs.items()}
         model, classes = _build_tested_model(args.weights, configs, parts, precision)

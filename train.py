@@ -6,13 +6,18 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from datasets.build import build_eval_loader, build_train_loader, read_lists
 from datasets.records import read_class_names
 from engine.evaluate import evaluate
 from engine.protocols import accuracy, fuse_zero_shot
-from engine.train import Training, TrainState, train
+from engine.report import finish_run
+from engine.state import TrainState, averaged
+from engine.train import Training, train
 from modules.build import build_classes, build_clip, build_model, check_network
+from modules.compile import compile_blocks
 from modules.losses import video_loss
 from utils.checkpoint import CheckpointStore, load_weights, read_checkpoint
 from utils.cli import add_common_arguments, run_main
@@ -21,6 +26,7 @@ from utils.distributed import broadcast, is_restarted, process_group, rank, worl
 from utils.logger import setup_logging
 from utils.precision import Precision, resolve_precision
 from utils.run_folder import check_run_folder, create_run_folder, folder_name, timestamp
+from utils.sharding import shard
 from utils.solver import build_optimizer, lr_schedule
 
 logger = logging.getLogger(__name__)
@@ -39,13 +45,15 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> dict[str, float]:
     """Train as the configuration says; returns the last validation's figures."""
     args = parse_args(argv)
-    with process_group() as device:
-        setup_logging()
-        config = load_config(args.config, args.overrides)
+    setup_logging()
+    config = load_config(args.config, args.overrides)
+    with process_group(config.solver.collective_timeout_s) as device:
         precision = resolve_precision(args.precision, device)
         state, run = prepare(config, precision, log_time=broadcast(args.log_time or timestamp()))
-        figures = run.validate() if config.solver.evaluate else train(state, run)
-    logger.info("done: %s", "  ".join(f"{name} {value:.2f}" for name, value in figures.items()))
+        if config.solver.evaluate:
+            return run.validate(state.model)
+        figures = train(state, run)
+        finish_run(run.folder, figures)
     return figures
 
 
@@ -65,41 +73,64 @@ def prepare(config: Config, precision: Precision, log_time: str) -> tuple[TrainS
     train_loader = build_train_loader(data, train_videos, class_names, config.seed, **share)
     val_loader = build_eval_loader(data, val_videos, **share)
 
-    clip = build_clip(config.network, data.num_segments, data.input_size, config.seed).to(precision.device)
-    classes = build_classes(config.network, clip, class_names)
-    model = build_model(config, clip, classes)
-    is_resumed = start is not None and source != config.pretrain
-    if start:
-        load_weights(model, start, source, keep_train_classes=not is_resumed)
-    optimizer = build_optimizer(model, solver)
-    state = TrainState(model, optimizer, precision.grad_scaler(), epoch=solver.start_epoch)
-    if is_resumed:
-        state.resume(start)
+    state, classes = build_state(config, class_names, precision, source, start)
 
     create_run_folder(folder, to_yaml(config), may_continue)
     setup_logging(folder / "log.txt")
     logger.info("run folder %s, %s, %d processes", folder, precision.name, world_size())
     if start:
         logger.info("starting from %s, epoch %d, step %d", source, state.epoch + 1, state.step)
-    pass_over_val = partial(evaluate, model, val_loader, classes, 1, precision, data.batch_size, "validation")
+    labels = torch.from_numpy(val_videos.labels)
     return state, Training(
         loader=train_loader,
         classes=classes,
         loss=partial(video_loss, **vars(config.loss)),
         lr_at=lr_schedule(solver),
-        validate=lambda: accuracy(fuse_zero_shot(pass_over_val().logits), torch.from_numpy(val_videos.labels)),
+        validate=partial(validate, val_loader, labels, classes, precision, data.batch_size),
         precision=precision,
         epochs=solver.epochs,
         accumulation=solver.grad_accumulation_steps,
         clip_grad_norm=solver.clip_grad_norm,
         seed=config.seed,
+        shared_draws=solver.expert_draws == "shared",
         print_freq=config.logging.print_freq,
         eval_freq=config.logging.eval_freq,
         save_minutes=config.logging.save_minutes,
         folder=folder,
         store=store,
+        example=torch.zeros(1, data.num_segments, 3, data.input_size, data.input_size, dtype=torch.uint8),
         metadata={"config": to_yaml(config), "class_names": class_names},
     )
+
+
+def build_state(
+    config: Config, class_names: list[str], precision: Precision, source: str, start: dict | None
+) -> tuple[TrainState, Tensor]:
+    """Model and optimizer, new or as the checkpoint ``start`` left them, and the classes to compare with."""
+    network, solver = config.network, config.solver
+    clip = build_clip(network, config.data.num_segments, config.data.input_size, config.seed).to(precision.device)
+    classes = build_classes(network, clip, class_names)
+    model = build_model(config, clip, classes)
+    is_resumed = start is not None and source != config.pretrain
+    if start:
+        load_weights(model, start, source, keep_train_classes=not is_resumed)
+    if network.compile:
+        compile_blocks(model, precision.device)
+    if solver.strategy == "fsdp":
+        shard(model, model.blocks())
+    optimizer, ema = build_optimizer(model, solver), averaged(model, solver.ema)
+    state = TrainState(model, optimizer, precision.grad_scaler(), ema, epoch=solver.start_epoch)
+    if is_resumed:
+        state.resume(start)
+    return state, classes
+
+
+def validate(
+    loader: DataLoader, labels: Tensor, classes: Tensor, precision: Precision, clips_per_pass: int, model: nn.Module
+) -> dict[str, float]:
+    """Top-1 and top-5 of a model on the validation list, one view a video."""
+    views = evaluate(model, loader, classes, 1, precision, clips_per_pass, desc="validation")
+    return accuracy(fuse_zero_shot(views.logits), labels)
 
 
 def find_start(config: Config, store: CheckpointStore) -> tuple[str, dict | None]:

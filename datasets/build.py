@@ -129,4 +129,6 @@ def _loader_options(config: DataConfig) -> dict:
         "collate_fn": collate,
         "pin_memory": torch.cuda.is_available(),
         "persistent_workers": config.workers > 0,
+        "prefetch_factor": config.prefetch if config.workers else None,
+        "timeout": config.loader_timeout_s if config.workers else 0,
     }

@@ -1,4 +1,13 @@
-"""Results as a table for people."""
+"""Results for people: tables of tests, the summary of a training run."""
+
+import logging
+from pathlib import Path
+
+from engine.curves import draw_curves
+from utils.distributed import is_main
+from utils.run_folder import BEST_CHECKPOINT, CHECKPOINT, EMA_CHECKPOINT
+
+logger = logging.getLogger(__name__)
 
 
 def table(results: dict[str, dict], mean: dict | None = None) -> str:
@@ -23,3 +32,28 @@ def table(results: dict[str, dict], mean: dict | None = None) -> str:
     if failed:
         lines.append(f"{len(failed)} unreadable videos count as wrong; the first: {', '.join(failed[:3])}")
     return "\n".join(lines) + "\n"
+
+
+def finish_run(folder: Path, figures: dict[str, float]) -> None:
+    """Draw ``curves.png`` and log a summary of what ``engine.train.train`` returned; on the main process."""
+    if not is_main():
+        return
+    draw_curves(folder / "metrics.jsonl", folder / "curves.png")
+    for line in summary(folder, figures):
+        logger.info("%s", line)
+
+
+def summary(folder: Path, figures: dict[str, float]) -> list[str]:
+    """A trained run in a few lines: where it is, what it reached, and the command that tests it."""
+    best = folder / BEST_CHECKPOINT
+    lines = [
+        f"trained: {folder}",
+        f"  best      top1 {figures['best_top1']:.2f} (epoch {figures['best_epoch']})  {best.name}",
+    ]
+    if "top1" in figures:  # absent where nothing was left to train
+        lines.append(f"  last      top1 {figures['top1']:.2f} top5 {figures['top5']:.2f}  {CHECKPOINT}")
+    if "ema_top1" in figures:
+        lines.append(f"  averaged  top1 {figures['ema_top1']:.2f} top5 {figures['ema_top5']:.2f}  {EMA_CHECKPOINT}")
+    lines.append("  curves    curves.png, metrics.jsonl")
+    lines.append(f"test the best: bash scripts/run_test.sh {folder / 'config.yaml'} {best}")
+    return lines

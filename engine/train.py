@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -13,11 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from utils.checkpoint import CheckpointStore, publish, save_checkpoint, weights_of
-from utils.distributed import any_process, gather, is_main, rank, sum_over_processes, world_size, wrap_ddp
+from engine.flops import count_flops, peak_flops
+from engine.meter import Meter
+from engine.state import TrainState
+from utils.checkpoint import CheckpointStore, publish, save_checkpoint
+from utils.distributed import any_process, gather, is_main, rank, wrap_ddp
 from utils.logger import MetricWriter, progress
 from utils.precision import Precision
-from utils.run_folder import BEST_CHECKPOINT, CHECKPOINT, NON_FINITE_CHECKPOINT
+from utils.run_folder import BEST_CHECKPOINT, CHECKPOINT, EMA_CHECKPOINT, NON_FINITE_CHECKPOINT
+from utils.sharding import clip_gradients, gathered, local_gradients
 from utils.signals import StopRequest, stop_requests
 from utils.solver import set_lr
 
@@ -25,52 +30,6 @@ logger = logging.getLogger(__name__)
 
 MAX_FAILED_SHARE = 0.05  # of an epoch's videos
 LossFn = Callable[..., tuple[Tensor, dict[str, Tensor]]]
-
-
-@dataclass
-class TrainState:
-    """Everything that training changes; what a checkpoint holds.
-
-    Random numbers are not part of it: those of a step depend on (seed, rank, step), those of a sample on
-    (seed, epoch, index), so a run that continues draws what it would have drawn.
-    """
-
-    model: nn.Module  # a VideoCLIP
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    epoch: int = 0  # epochs finished
-    step: int = 0  # steps done of the epoch after these
-    best_top1: float = -1.0
-
-    def content(self) -> dict:
-        """As checkpoint: the four published keys, where ``epoch`` is the last finished one, and ours."""
-        return {
-            "epoch": self.epoch - 1,
-            **weights_of(self.model),
-            "optimizer_state_dict": self.optimizer.state_dict(),
-            "scaler_state_dict": self.scaler.state_dict(),
-            "step": self.step,
-            "best_top1": self.best_top1,
-        }
-
-    def resume(self, checkpoint: dict) -> None:
-        """Continue where the checkpoint was written; its weights are loaded separately.
-
-        Raises:
-            ValueError: a checkpoint without optimizer state, such as a released one.
-        """
-        missing = [key for key in ("scaler_state_dict", "step", "best_top1") if key not in checkpoint]
-        if missing or not checkpoint["optimizer_state_dict"]:
-            raise ValueError("resume: the checkpoint has no training state; to start from its weights use pretrain")
-        # Weight decay, lr ratios and the like are the configuration's, not the checkpoint's.
-        settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(checkpoint["optimizer_state_dict"])
-        for group, setting in zip(self.optimizer.param_groups, settings, strict=True):
-            group.update(setting)
-        if checkpoint["scaler_state_dict"]:  # empty in other precisions than fp16
-            self.scaler.load_state_dict(checkpoint["scaler_state_dict"])
-        self.epoch, self.step = checkpoint["epoch"] + 1, checkpoint["step"]
-        self.best_top1 = checkpoint["best_top1"]
 
 
 @dataclass(frozen=True)
@@ -81,61 +40,60 @@ class Training:
     classes: Tensor  # class features [K, D], or tokens [K, M, 77]
     loss: LossFn  # (VideoOutput, labels) -> loss, parts
     lr_at: Callable[[float], float]  # epoch with fraction -> lr
-    validate: Callable[[], dict[str, float]]  # top1 and top5 of the model as it is
+    validate: Callable[[nn.Module], dict[str, float]]  # top1 and top5 of a model as it is
     precision: Precision
     epochs: int
     accumulation: int
     clip_grad_norm: float
     seed: int
+    shared_draws: bool  # experts are drawn alike on every process and in every step of an update
     print_freq: int
     eval_freq: int
     save_minutes: float
     folder: Path
     store: CheckpointStore
+    example: Tensor  # one clip as the loader gives it, [1, ...]
     metadata: dict = field(default_factory=dict)  # plain values that checkpoints carry along
 
 
 def train(state: TrainState, run: Training) -> dict[str, float]:
-    """Train to the last epoch; returns the last validation's figures and ``best_top1``.
+    """Train to the last epoch; returns the last validation's figures, ``best_top1`` and ``best_epoch``.
 
     SIGTERM and SIGINT save the state and end the process with 128 + signal.
     """
     ddp = wrap_ddp(state.model, run.precision.device)
     writer = MetricWriter(run.folder)
     figures: dict[str, float] = {}
+    _publish(state, run)  # a run may have been killed between writing its checkpoint and naming it
+    meter = Meter(run.precision.device, *_utilisation(state, run))
     with stop_requests() as stop:
         while state.epoch < run.epochs:
-            train_epoch(ddp, state, run, writer, stop)
+            train_epoch(ddp, state, run, writer, stop, meter)
             state.epoch, state.step = state.epoch + 1, 0
-            _remember_train_classes(state.model, run.classes)
-            is_best = False
+            for _, model in _models(state):
+                _remember_train_classes(model, run.classes)
             if state.epoch % run.eval_freq == 0 or state.epoch == run.epochs:
-                figures = run.validate()
-                is_best = figures["top1"] > state.best_top1
-                state.best_top1 = max(figures["top1"], state.best_top1)
-                logger.info("epoch %d: top1 %.2f top5 %.2f", state.epoch, figures["top1"], figures["top5"])
-                writer.write(state.epoch * len(run.loader), {f"val/{name}": x for name, x in figures.items()})
-            if is_main():
-                checkpoint = _save(state, run)
-                publish(checkpoint, run.folder / CHECKPOINT)
-                if is_best:
-                    publish(checkpoint, run.folder / BEST_CHECKPOINT)
+                figures = _validate(state, run, writer)
+            _save(state, run)
+            _publish(state, run)
     writer.close()
-    return figures | {"best_top1": state.best_top1}
+    return figures | {"best_top1": state.best_top1, "best_epoch": state.best_epoch}
 
 
-def train_epoch(ddp: nn.Module, state: TrainState, run: Training, writer: MetricWriter, stop: StopRequest) -> None:
+def train_epoch(
+    ddp: nn.Module, state: TrainState, run: Training, writer: MetricWriter, stop: StopRequest, meter: Meter
+) -> None:
     """The rest of an epoch, from ``state.step`` on."""
     num_steps, last_save = len(run.loader), time.monotonic()
     run.loader.batch_sampler.set_epoch(state.epoch, state.step)
     state.model.train()
-    meter = _Meter()
+    meter.restart()
     failed: set[str] = set()
     for batch in progress(_batches(run.loader), f"epoch {state.epoch + 1}/{run.epochs}", num_steps, state.step):
         meter.data_arrived()
         failed |= _report_failures(batch)
         window = _accumulation_window(state.step, num_steps, run.accumulation)
-        rates = set_lr(state.optimizer, run.lr_at(state.epoch + state.step / num_steps))
+        rates = set_lr(state.optimizer, run.lr_at(state.epoch + window.start / num_steps))
         values = _backward(ddp, batch, state, run, window)
         state.step += 1
         if state.step == window.stop:
@@ -147,7 +105,7 @@ def train_epoch(ddp: nn.Module, state: TrainState, run: Training, writer: Metric
         writer.write(state.epoch * num_steps + state.step, {f"train/{k}": v for k, v in metrics.items()})
         _log(f"epoch {state.epoch + 1}/{run.epochs} step {state.step}/{num_steps}", metrics)
         must_stop = any_process(bool(stop.signum))
-        if is_main() and (must_stop or time.monotonic() - last_save >= 60 * run.save_minutes):
+        if must_stop or any_process(is_main() and time.monotonic() - last_save >= 60 * run.save_minutes):
             _save(state, run)
             last_save = time.monotonic()
         if must_stop:
@@ -159,9 +117,12 @@ def train_epoch(ddp: nn.Module, state: TrainState, run: Training, writer: Metric
 
 
 def _backward(ddp: nn.Module, batch, state: TrainState, run: Training, window: range) -> dict[str, Tensor]:
-    """Forward and backward pass of one batch; returns the loss, its parts and the logit scale, detached."""
+    """Forward and backward pass of one batch; returns the loss, its parts, the logit scale and the draws, detached."""
     device = run.precision.device
     generator = seed_step(run.seed, rank(), state.epoch * len(run.loader) + state.step)
+    if run.shared_draws:
+        updates = math.ceil(len(run.loader) / run.accumulation)  # an epoch's
+        generator = seed_update(run.seed, state.epoch * updates + window.start // run.accumulation)
     frames = batch.frames[:, 0].to(device, non_blocking=True)  # one view a clip
     labels = batch.labels.to(device, non_blocking=True)
     mixing = state.model.draw_mixing(generator)
@@ -170,7 +131,8 @@ def _backward(ddp: nn.Module, batch, state: TrainState, run: Training, window: r
             output = ddp(frames, run.classes, mixing if mixing is None else mixing.to(device))
             loss, parts = run.loss(output, labels)
         state.scaler.scale(loss / len(window)).backward()
-    return {"loss": loss.detach(), **parts, "logit_scale": output.logit_scale.detach()}
+    values = {"loss": loss.detach(), **parts, "logit_scale": output.logit_scale.detach()}
+    return values if mixing is None else values | {"draws": mixing[:, 0]}  # [layers, E], share of steps
 
 
 def _update(state: TrainState, run: Training, values: dict[str, Tensor]) -> Tensor:
@@ -181,12 +143,18 @@ def _update(state: TrainState, run: Training, values: dict[str, Tensor]) -> Tens
     """
     state.scaler.unscale_(state.optimizer)
     parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
-    norm = torch.nn.utils.clip_grad_norm_(parameters, run.clip_grad_norm or torch.inf)
-    # fp16's scaler expects infinite gradients now and then, and skips their update itself.
-    if not values["loss"].isfinite() or not (norm.isfinite() or state.scaler.is_enabled()):
+    norm = clip_gradients(parameters, run.clip_grad_norm or torch.inf)
+    # What is not finite on one process is so in the averaged gradients of all. But fp16's scaler expects infinite
+    # gradients now and then, and skips their update itself: there the losses tell.
+    if state.scaler.is_enabled():
+        is_wrong = any_process(not values["loss"].isfinite())
+    else:
+        is_wrong = not (values["loss"].isfinite() and norm.isfinite())
+    if is_wrong:
+        content = state.content()
         if is_main():
-            save_checkpoint(run.folder / NON_FINITE_CHECKPOINT, state.content() | run.metadata)
-        parts = ", ".join(f"{name} {value.item():.4g}" for name, value in values.items())
+            save_checkpoint(run.folder / NON_FINITE_CHECKPOINT, content | run.metadata)
+        parts = ", ".join(f"{name} {value.item():.4g}" for name, value in values.items() if value.ndim == 0)
         raise FloatingPointError(
             f"not finite in epoch {state.epoch + 1}, step {state.step}: {parts}, gradient norm {norm.item():.4g}; "
             f"the state before this update is in {run.folder / NON_FINITE_CHECKPOINT}; try a lower solver.lr"
@@ -194,6 +162,8 @@ def _update(state: TrainState, run: Training, values: dict[str, Tensor]) -> Tens
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)
+    if state.ema:
+        state.ema.update_parameters(state.model)
     return norm
 
 
@@ -207,8 +177,62 @@ def seed_step(seed: int, rank: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(keys[0]))
 
 
-def _save(state: TrainState, run: Training) -> Path:
-    return run.store.save(state.content() | run.metadata, state.epoch, state.step)
+def seed_update(seed: int, update: int) -> torch.Generator:
+    """The CPU generator of expert draws that all processes and all steps of an update share."""
+    key = np.random.SeedSequence(seed, spawn_key=(update,)).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(key >> np.uint64(1)))
+
+
+def _models(state: TrainState) -> list[tuple[str, nn.Module]]:
+    """The models to validate, with the prefix of their figures."""
+    return [("", state.model)] + ([("ema_", state.ema.module)] if state.ema else [])
+
+
+def _validate(state: TrainState, run: Training, writer: MetricWriter) -> dict[str, float]:
+    """Figures of the model, and with ``ema_`` before their names those of the averaged weights."""
+    figures = {}
+    for prefix, model in _models(state):
+        with gathered(model):
+            figures |= {prefix + name: value for name, value in run.validate(model).items()}
+    logger.info("epoch %d: %s", state.epoch, "  ".join(f"{name} {value:.2f}" for name, value in figures.items()))
+    writer.write(state.epoch * len(run.loader), {f"val/{name}": value for name, value in figures.items()})
+    if figures["top1"] > state.best_top1:
+        state.best_top1, state.best_epoch = figures["top1"], state.epoch
+    return figures
+
+
+def _save(state: TrainState, run: Training) -> None:
+    content = state.content()
+    if is_main():
+        run.store.save(content | run.metadata, state.epoch, state.step)
+
+
+def _publish(state: TrainState, run: Training) -> None:
+    """Give the checkpoint of an epoch's end its public names."""
+    checkpoint = run.store.path(state.epoch, state.step)
+    if not is_main() or state.step or not checkpoint.exists():
+        return
+    publish(checkpoint, run.folder / CHECKPOINT)
+    if state.best_epoch == state.epoch:
+        publish(checkpoint, run.folder / BEST_CHECKPOINT)
+    if state.ema:
+        save_checkpoint(run.folder / EMA_CHECKPOINT, state.ema_content() | run.metadata)
+
+
+def _utilisation(state: TrainState, run: Training) -> tuple[float | None, float | None]:
+    """Operations of one video, and of the device a second in half precision; None where unknown."""
+    peak = peak_flops(run.precision.device)
+    if peak is None or run.precision.name == "fp32":
+        return None, None
+    mixing = state.model.draw_mixing(torch.Generator().manual_seed(0))
+    clip, labels = (x.to(run.precision.device) for x in (run.example, torch.zeros(1, dtype=torch.long)))
+
+    def loss() -> Tensor:
+        with run.precision.autocast():
+            output = state.model(clip, run.classes, mixing if mixing is None else mixing.to(clip.device))
+            return run.loss(output, labels)[0]
+
+    return count_flops(state.model, loss), peak
 
 
 def _batches(loader: DataLoader) -> Iterator:
@@ -227,7 +251,8 @@ def _batches(loader: DataLoader) -> Iterator:
 def _remember_train_classes(model: nn.Module, classes: Tensor) -> None:
     """Store the class features as they are now; they change where the text tower trains."""
     model.eval()
-    model.remember_train_classes(model.class_features(classes))
+    with gathered(model):
+        model.remember_train_classes(model.class_features(classes))
 
 
 def _accumulation_window(step: int, num_steps: int, accumulation: int) -> range:
@@ -243,47 +268,14 @@ def _is_due(window: range, every: int, num_steps: int) -> bool:
 
 def _no_sync(ddp: nn.Module, skip: bool) -> contextlib.AbstractContextManager:
     """Skip averaging gradients over processes, for all but the last step of a window."""
-    return ddp.no_sync() if skip and hasattr(ddp, "no_sync") else contextlib.nullcontext()
-
-
-class _Meter:
-    """Means since the last reading, summed on the device: reading is the only synchronisation."""
-
-    def __init__(self) -> None:
-        self._reset()
-
-    def _reset(self) -> None:
-        self._sums: dict[str, tuple[Tensor, int]] = {}
-        self._videos = 0
-        self._data_s = 0.0
-        self._start = self._last_time = time.perf_counter()
-
-    def data_arrived(self) -> None:
-        """A batch came out of the loader: count the time since the step before as waiting."""
-        self._data_s += time.perf_counter() - self._last_time
-
-    def add(self, num_videos: int, values: dict[str, Tensor]) -> None:
-        """Count one step."""
-        for name, value in values.items():
-            total, count = self._sums.get(name, (0, 0))
-            self._sums[name] = total + value, count + 1
-        self._videos += num_videos
-        self._last_time = time.perf_counter()
-
-    def read(self) -> dict[str, float]:
-        """Means over steps and processes, videos/s of all processes, share of time waiting for data."""
-        means = torch.stack([total.float() / count for total, count in self._sums.values()])
-        means = sum_over_processes(means) / world_size()
-        metrics = dict(zip(self._sums, means.tolist(), strict=True))
-        elapsed_s = time.perf_counter() - self._start
-        metrics["videos_per_s"] = world_size() * self._videos / elapsed_s
-        metrics["data_share"] = self._data_s / elapsed_s
-        self._reset()
-        return metrics
+    if not skip:
+        return contextlib.nullcontext()
+    return ddp.no_sync() if hasattr(ddp, "no_sync") else local_gradients(ddp)
 
 
 def _log(where: str, metrics: dict[str, float]) -> None:
-    logger.info("%s  %s", where, "  ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+    shown = (f"{name} {value:.4g}" for name, value in metrics.items() if "/" not in name)
+    logger.info("%s  %s", where, "  ".join(shown))
 
 
 def _report_failures(batch) -> set[str]:

@@ -43,6 +43,8 @@ def check_network(config: Config) -> None:
         raise ValueError(f"network.templates: expected one of {', '.join(TEMPLATES)}, found {network.templates!r}")
     if network.joint_st and network.sim_header != "None":
         raise ValueError("network.joint_st encodes a clip as one vector, so network.sim_header must be None")
+    if config.solver.ema and config.solver.strategy == "fsdp":
+        raise ValueError("solver.ema keeps a whole second model, for which solver.strategy fsdp leaves no room")
 
 
 def build_clip(config: NetworkConfig, num_frames: int, input_size: int, seed: int) -> CLIP:

@@ -101,6 +101,10 @@ class VideoCLIP(nn.Module):
         if isinstance(self.head, TemporalTransformer):
             self.head.spe_cls_feature = class_features.detach().float().clone()
 
+    def blocks(self) -> list[nn.Module]:
+        """The transformer blocks of towers and head, which hold nearly all parameters."""
+        return [block for m in self.modules() for block in getattr(m, "resblocks", ())]
+
     def merged_experts(self) -> AbstractContextManager[None]:
         """Context in which experts are merged into ordinary FFNs, see ``modules.mote.merged_experts``."""
         return merged_experts(self)

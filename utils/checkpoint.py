@@ -69,10 +69,14 @@ class CheckpointStore:
     def __init__(self, folder: Path, keep: int):
         self.folder, self.keep = folder / "checkpoints", keep
 
+    def path(self, epoch: int, step: int) -> Path:
+        """Where the state after ``step`` steps beyond ``epoch`` finished epochs is, or would be."""
+        return self.folder / f"epoch_{epoch:04d}_step_{step:07d}.pt"
+
     def save(self, content: dict[str, Any], epoch: int, step: int) -> Path:
         """Write the state after ``step`` steps of the epoch, then remove the oldest beyond ``keep``."""
         self.folder.mkdir(exist_ok=True)
-        path = self.folder / f"epoch_{epoch:04d}_step_{step:07d}.pt"
+        path = self.path(epoch, step)
         save_checkpoint(path, content)
         for old in self._newest_first()[self.keep :]:
             old.unlink()
@@ -93,6 +97,8 @@ class CheckpointStore:
 
 def publish(checkpoint: Path, path: Path) -> None:
     """Give a written checkpoint a second name, atomically and without a second copy where links exist."""
+    if path.exists() and path.samefile(checkpoint):
+        return  # renaming one link of a file to another does nothing, not even remove the first
     partial = path.with_name(path.name + ".part")
     partial.unlink(missing_ok=True)
     try:

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 
+from utils.allocator import keep_freed_memory
 from utils.precision import CHOICES
 
 # What a user can cause; anything else is our mistake and keeps its traceback.
@@ -21,6 +22,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_main(main: Callable[[], object]) -> None:
     """Run a command; an error of the user's is one line and exit status 2 (TRACEBACK=1 shows where)."""
+    keep_freed_memory()
     try:
         main()
     except USER_ERRORS as error:

@@ -40,6 +40,8 @@ class DataConfig:
     num_segments: int = bounded(8, 1, 77)  # T, frames a clip
     batch_size: int = bounded(64, 1)  # clips a process
     workers: int = bounded(8, 0)
+    prefetch: int = bounded(2, 1)  # batches that a worker prepares ahead
+    loader_timeout_s: float = bounded(600.0, 0.0)  # longest wait for a batch of the workers; 0: no limit
     num_classes: int = bounded(0, 0)  # checked against the label file; 0: whatever it holds
     image_tmpl: str = "img_{:05d}.jpg"
     index_bias: int = 1  # number of the first extracted frame
@@ -69,6 +71,7 @@ class NetworkConfig:
     grad_checkpointing: bool = False  # recompute the image tower's activations: less memory, more time
     fix_text: bool = True
     fix_video: bool = False
+    compile: bool = False  # torch.compile of the transformer blocks
     templates: str = "mote28"
     sim_header: Literal["Transf", "None"] = "Transf"  # None: mean pooling
     temporal_layer: int = bounded(4, 1)
@@ -104,6 +107,10 @@ class SolverConfig:
     weight_decay: float = 0.2
     clip_grad_norm: float = bounded(0.0, 0.0)  # 0: off
     grad_accumulation_steps: int = bounded(1, 1)
+    expert_draws: Literal["rank", "shared"] = "rank"  # each process draws its own, or all draw alike
+    ema: float = bounded(0.0, 0.0, 0.999999)  # decay of the averaged weights kept beside the raw ones, 0: none
+    strategy: Literal["ddp", "fsdp"] = "ddp"  # every GPU holds the model, or a part of it
+    collective_timeout_s: float = bounded(1800.0, 1.0)  # longest wait of the processes for each other
     evaluate: bool = False  # only validate
 
 

@@ -13,12 +13,18 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 
 @contextmanager
-def process_group(timeout_s: float = 1800) -> Iterator[torch.device]:
-    """Join the process group that torchrun announces, if any; yields this process's device."""
+def process_group(timeout_s: float) -> Iterator[torch.device]:
+    """Join the process group that torchrun announces, if any; yields this process's device.
+
+    Args:
+        timeout_s: a process that the others wait for longer than this is taken for dead.
+    """
     device = torch.device("cpu")
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
@@ -56,9 +62,19 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def is_distributed() -> bool:
+    """Whether there is a process group, of any size."""
+    return dist.is_initialized()
+
+
+def device_mesh() -> DeviceMesh:
+    """All processes in one row."""
+    return init_device_mesh("cuda" if torch.cuda.is_available() else "cpu", (world_size(),))
+
+
 def is_main() -> bool:
-    """Whether this process writes files and logs."""
-    return rank() == 0
+    """Whether this process writes files and logs; known before the process group exists."""
+    return rank() == 0 if dist.is_initialized() else os.environ.get("RANK", "0") == "0"
 
 
 def is_restarted() -> bool:
@@ -108,8 +124,8 @@ def any_process(flag: bool) -> bool:
 
 
 def wrap_ddp(model: nn.Module, device: torch.device) -> nn.Module:
-    """Average gradients over processes; the model itself in a single process."""
-    if not dist.is_initialized() or world_size() == 1:
+    """Average gradients over processes; the model itself in a single process, or if it is sharded."""
+    if not dist.is_initialized() or world_size() == 1 or isinstance(model, FSDPModule):
         return model
     return DistributedDataParallel(
         model, device_ids=[device.index] if device.type == "cuda" else None, gradient_as_bucket_view=True

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from utils.distributed import broadcast, is_main
 
-CHECKPOINT, BEST_CHECKPOINT, NON_FINITE_CHECKPOINT = "last_model.pt", "model_best.pt", "non_finite.pt"
+CHECKPOINT, BEST_CHECKPOINT, EMA_CHECKPOINT = "last_model.pt", "model_best.pt", "ema_model.pt"
+NON_FINITE_CHECKPOINT = "non_finite.pt"
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "decord", "av", "numpy")
 
 

@@ -1,22 +1,26 @@
 """Stopping politely: SIGTERM and SIGINT become a flag that the training loop reads between steps."""
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+ECHO_S = 5  # a terminal and a launcher both pass Ctrl-C on: one signal arrives twice
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequest:
-    """``signum`` is 0 until a signal arrives; a second one ends the process at once."""
+    """``signum`` is 0 until a signal arrives; a later second one ends the process at once."""
 
     def __init__(self) -> None:
         self.signum = 0
+        self._arrived_s = 0.0
 
     def __call__(self, signum: int, frame: object) -> None:
-        if self.signum:
+        if not self.signum:
+            self.signum, self._arrived_s = signum, time.monotonic()
+        elif time.monotonic() - self._arrived_s > ECHO_S:
             raise SystemExit(128 + signum)
-        self.signum = signum
 
 
 @contextmanager

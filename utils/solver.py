@@ -9,10 +9,12 @@ from torch import nn
 
 from utils.config import SolverConfig
 
-# Betas (0.9, 0.999) and epsilon 1e-8 are torch's defaults and the published values.
+# Betas (0.9, 0.999) and epsilon 1e-8 are torch's defaults and the published values. Fused: one kernel for all tensors.
 OPTIMIZERS: dict[str, Callable[[list, SolverConfig], torch.optim.Optimizer]] = {
-    "adamw": lambda groups, solver: torch.optim.AdamW(groups, lr=solver.lr, weight_decay=solver.weight_decay),
-    "adam": lambda groups, solver: torch.optim.Adam(groups, lr=solver.lr, weight_decay=solver.weight_decay),
+    "adamw": lambda groups, solver: torch.optim.AdamW(
+        groups, lr=solver.lr, weight_decay=solver.weight_decay, fused=True
+    ),
+    "adam": lambda groups, solver: torch.optim.Adam(groups, lr=solver.lr, weight_decay=solver.weight_decay, fused=True),
     "sgd": lambda groups, solver: torch.optim.SGD(
         groups, lr=solver.lr, momentum=solver.momentum, weight_decay=solver.weight_decay
     ),
@@ -20,7 +22,7 @@ OPTIMIZERS: dict[str, Callable[[list, SolverConfig], torch.optim.Optimizer]] = {
 
 
 def build_optimizer(model: nn.Module, solver: SolverConfig) -> torch.optim.Optimizer:
-    """Two groups as published: CLIP's parameters at ``clip_ratio`` times the lr, the head's at the lr.
+    """As published CLIP's parameters learn at ``clip_ratio`` times the lr, the head's at the lr.
 
     Weight decay applies to every parameter. Each group's ``lr_ratio`` is what ``set_lr`` multiplies.
 
@@ -28,8 +30,14 @@ def build_optimizer(model: nn.Module, solver: SolverConfig) -> torch.optim.Optim
         ValueError: nothing is trainable.
     """
     groups = [
-        {"name": name, "lr_ratio": ratio, "params": [p for p in part.parameters() if p.requires_grad]}
+        {
+            "name": name,
+            "lr_ratio": ratio,
+            "params": [p for p in part.parameters() if p.requires_grad and (p.ndim == 0) == is_scalar],
+        }
         for name, part, ratio in (("clip", model.clip, solver.clip_ratio), ("head", model.head, 1.0))
+        # Apart, since a sharded model keeps scalars whole, and a fused optimizer takes one kind at a time.
+        for is_scalar in (True, False)
     ]
     groups = [group for group in groups if group["params"]]
     if not groups:

@@ -3,9 +3,11 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -238,3 +240,58 @@ def test_two_machines_train_one_model(repo_root, environment, place):
     folder = place / "debug" / "tiny_clip" / "two"
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 3
     assert (folder / "last_model.pt").exists()
+
+
+@pytest.fixture
+def fake_cluster(tmp_path, environment, repo_root) -> dict[str, str]:
+    """Environment of a batch job on a cluster of this one machine; what its commands do is written to a log."""
+    commands = {
+        "scontrol": 'if [ "$1" = show ]; then echo 127.0.0.1; else echo "$@" >>"$CLUSTER_LOG"; fi',
+        "srun": 'shift; export SLURM_NODEID=0; echo $$ >"$CLUSTER_LOG.pid"; exec "$@"',
+        # The real one signals the processes of the job's steps.
+        "scancel": 'echo "scancel $*" >>"$CLUSTER_LOG"; kill -TERM "$(cat "$CLUSTER_LOG.pid")"',
+    }
+    for name, text in commands.items():
+        (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    return environment | {
+        "PATH": f"{tmp_path}{os.pathsep}{environment['PATH']}", "CLUSTER_LOG": str(tmp_path / "log"),
+        "SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "node[1]", "NPROC": "1",
+        "SLURM_SUBMIT_DIR": str(repo_root), "MASTER_PORT": port,
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_cluster_job_at_its_time_limit_is_queued_again_and_goes_on(repo_root, fake_cluster, debug_config, tmp_path):
+    command = [
+        "bash",
+        repo_root / "scripts" / "slurm_train.sbatch",
+        debug_config,
+        *FAST,
+        f"data.output_path={tmp_path}",
+    ]
+    command += ["network.templates=single", "logging.print_freq=1"]
+    folder = tmp_path / "debug" / "tiny_clip" / "slurm-7"
+    job = subprocess.Popen([*command, "solver.epochs=500"], env=fake_cluster, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + TIMEOUT_S
+    while not (folder / "last_model.pt").exists():
+        assert job.poll() is None, job.stderr.read()[-2000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    job.send_signal(signal.SIGUSR1)
+    job.communicate(timeout=TIMEOUT_S)
+    assert job.returncode not in (0, None)
+    log = (tmp_path / "log").read_text()
+    assert "scancel --signal=TERM 7" in log
+    assert "requeue 7" in log
+    assert "stopped by a signal" in (folder / "log.txt").read_text()
+    epochs = torch.load(folder / "last_model.pt", weights_only=True)["epoch"] + 1
+
+    (tmp_path / "log").unlink()
+    done = subprocess.run([*command, f"solver.epochs={epochs + 1}"], env=fake_cluster, timeout=TIMEOUT_S, check=False)
+    assert done.returncode == 0
+    assert not (tmp_path / "log").exists()  # not queued again
+    assert (folder / "log.txt").read_text().count("starting from") == 1

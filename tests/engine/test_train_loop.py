@@ -11,7 +11,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from engine.train import Training, TrainState, seed_step, train, train_epoch
+from engine.meter import Meter
+from engine.state import TrainState
+from engine.train import Training, seed_step, train, train_epoch
 from modules.losses import video_loss
 from train import prepare
 from utils.checkpoint import load_weights, read_checkpoint
@@ -50,7 +52,7 @@ def test_the_debug_configuration_learns(build):
     assert len(losses) == 12 * 3
 
     assert sum(losses[-3:]) < 0.6 * sum(losses[:3])
-    assert figures.keys() == {"top1", "top5", "best_top1"}
+    assert figures.keys() == {"top1", "top5", "best_top1", "best_epoch"}
     assert figures["best_top1"] >= figures["top1"]
     assert figures["top5"] == 100.0  # of four classes
 
@@ -75,7 +77,14 @@ def test_a_checkpoint_has_the_published_keys_and_loads_into_another_model(build)
     train(state, run)
     content = torch.load(run.folder / "last_model.pt", weights_only=True)
     published = {"epoch", "model_state_dict", "fusion_model_state_dict", "optimizer_state_dict"}
-    assert content.keys() == published | {"scaler_state_dict", "step", "best_top1", "config", "class_names"}
+    assert content.keys() == published | {
+        "scaler_state_dict",
+        "step",
+        "best_top1",
+        "best_epoch",
+        "config",
+        "class_names",
+    }
     assert content["epoch"] == 0  # the last finished one
     assert content["class_names"][0] == "a bar moving left"
     assert "num_experts: 4" in content["config"]
@@ -89,8 +98,8 @@ def test_a_checkpoint_has_the_published_keys_and_loads_into_another_model(build)
 def test_the_best_checkpoint_is_that_of_the_best_validation(build):
     state, run = build("solver.epochs=4", "data.batch_size=12")
     scores = iter([10.0, 30.0, 20.0, 30.0])
-    run = replace(run, validate=lambda: {"top1": next(scores), "top5": 50.0})
-    assert train(state, run) == {"top1": 30.0, "top5": 50.0, "best_top1": 30.0}
+    run = replace(run, validate=lambda model: {"top1": next(scores), "top5": 50.0})
+    assert train(state, run) == {"top1": 30.0, "top5": 50.0, "best_top1": 30.0, "best_epoch": 2}
     assert read_checkpoint(run.folder / "model_best.pt")["epoch"] == 1  # a tie is no improvement
     assert read_checkpoint(run.folder / "last_model.pt")["epoch"] == 3
 
@@ -98,7 +107,7 @@ def test_the_best_checkpoint_is_that_of_the_best_validation(build):
 def test_validation_follows_its_frequency_and_ends_the_run(build):
     state, run = build("solver.epochs=5", "logging.eval_freq=2", "data.batch_size=12")
     epochs = []
-    run = replace(run, validate=lambda: epochs.append(state.epoch) or {"top1": 0.0, "top5": 0.0})
+    run = replace(run, validate=lambda model: epochs.append(state.epoch) or {"top1": 0.0, "top5": 0.0})
     train(state, run)
     assert epochs == [2, 4, 5]
 
@@ -146,7 +155,7 @@ MEAN_POOLING = ("network.sim_header=None", "solver.optim=sgd", "solver.momentum=
 
 def train_one_epoch(state: TrainState, run: Training) -> None:
     writer = MetricWriter(run.folder)
-    train_epoch(state.model, state, run, writer, StopRequest())
+    train_epoch(state.model, state, run, writer, StopRequest(), Meter(run.precision.device))
     writer.close()
 
 
@@ -177,7 +186,7 @@ def test_accumulation_equals_updates_by_hand_and_flushes_at_the_end_of_an_epoch(
         loss = F.cross_entropy(output.logit_scale * output.logits[0], labels)
         with torch.no_grad():
             for parameter, grad in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-                parameter -= rates[window.stop - 1] * 0.1 * grad  # clip_ratio 0.1
+                parameter -= rates[window.start] * 0.1 * grad  # clip_ratio 0.1
     train_one_epoch(state, replace(run, lr_at=lambda epoch: rates[round(epoch * 6)]))
     for name, value in model.state_dict().items():
         torch.testing.assert_close(state.model.state_dict()[name], value, rtol=1e-4, atol=1e-6)
@@ -204,6 +213,86 @@ def test_every_step_draws_experts_of_its_own(build, monkeypatch):
     expected = [draw(seed_step(1024, 0, step)) for step in range(6)]
     assert all(torch.equal(found, wanted) for found, wanted in zip(draws, expected, strict=True))
     assert len({tuple(found.flatten().tolist()) for found in draws}) > 3
+
+
+def test_shared_draws_depend_on_the_update_alone(build, monkeypatch):
+    draws = {}
+    for name, options in (
+        ("whole", ["data.batch_size=4"]),  # three updates an epoch
+        ("halves", ["data.batch_size=2", "solver.grad_accumulation_steps=2"]),
+    ):
+        state, run = build("solver.expert_draws=shared", *options, name=name)
+        draws[name] = found = []
+        draw = state.model.head.draw_mixing
+        monkeypatch.setattr(
+            state.model.head, "draw_mixing", lambda g, draw=draw, to=found: to.append(draw(g)) or to[-1]
+        )
+        for epoch in (0, 1):
+            state.epoch, state.step = epoch, 0
+            train_one_epoch(state, run)
+    for update, expected in enumerate(draws["whole"]):
+        assert torch.equal(draws["halves"][2 * update], expected)
+        assert torch.equal(draws["halves"][2 * update + 1], expected)
+    assert len({tuple(found.flatten().tolist()) for found in draws["whole"]}) > 3
+
+
+def test_metrics_count_how_often_each_expert_was_drawn(build):
+    state, run = build("network.temporal_layer=2", "logging.print_freq=3", "solver.epochs=1")
+    train(state, run)
+    row = metric_rows(run)[0]
+    for layer in range(2):
+        shares = [row[f"train/draws/{layer}/{expert}"] for expert in range(4)]
+        assert sum(shares) == pytest.approx(1.0)
+        assert all(share * 3 == pytest.approx(round(share * 3)) for share in shares)  # of three steps
+    assert "train/draws/2/0" not in row
+
+
+EMA = ("solver.ema=0.5", "solver.epochs=2", "data.batch_size=6", "solver.lr=1e-2", "solver.lr_warmup_step=0")
+
+
+def test_averaged_weights_follow_their_rule_are_validated_and_saved(build):
+    state, run = build(*EMA)
+    seen = []
+    step = state.optimizer.step
+
+    def watched_step() -> None:
+        step()
+        seen.append(state.model.head.frame_position_embeddings.weight.detach().clone())
+
+    state.optimizer.step = watched_step
+    figures = train(state, run)
+    expected = seen[0]
+    for weight in seen[1:]:
+        expected = 0.5 * expected + 0.5 * weight
+    assert len(seen) == 4
+    saved = read_checkpoint(run.folder / "ema_model.pt")
+    torch.testing.assert_close(saved["fusion_model_state_dict"]["frame_position_embeddings.weight"], expected)
+    assert saved["optimizer_state_dict"] == {}
+    assert {"top1", "ema_top1", "ema_top5"} <= figures.keys()
+    assert {"val/ema_top1", "val/top1"} <= metric_rows(run)[-1].keys()
+
+
+def test_a_resumed_run_continues_its_averaged_weights(build):
+    whole, run = build(*EMA, name="whole")
+    train(whole, run)
+    state, run = build(*EMA, name="parts")
+    train(state, replace(run, epochs=1))
+    state, run = build(*EMA, "resume=auto", name="parts")
+    train(state, run)
+    assert_same_weights(state.ema.module.state_dict(), whole.ema.module.state_dict())
+    with pytest.raises(ValueError, match=r"no averaged weights; set solver.ema=0 or start anew"):
+        state.resume({name: value for name, value in state.content().items() if name != "ema"})
+
+
+def test_a_run_killed_between_writing_a_checkpoint_and_naming_it_names_it_when_it_goes_on(build):
+    state, run = build("solver.epochs=2", "data.batch_size=12")
+    train(state, replace(run, validate=lambda model: {"top1": float(state.epoch), "top5": 50.0}))
+    for name in ("last_model.pt", "model_best.pt"):
+        (run.folder / name).unlink()
+    state, run = build("solver.epochs=2", "data.batch_size=12", "resume=auto")
+    assert train(state, run) == {"best_top1": 2.0, "best_epoch": 2}  # nothing left to train
+    for name in ("last_model.pt", "model_best.pt"):
+        assert read_checkpoint(run.folder / name)["epoch"] == 1
 
 
 def write_list(folder: Path, source: str, repeats: int, broken: int) -> str:

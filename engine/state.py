@@ -1,0 +1,89 @@
+"""What training changes, and how it becomes a checkpoint and comes back."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from utils.checkpoint import load_weights, weights_of
+from utils.sharding import part_like, whole
+
+
+@dataclass
+class TrainState:
+    """Everything that training changes; what a checkpoint holds.
+
+    Random numbers are not part of it: those of a step depend on (seed, rank, step), those of a sample on
+    (seed, epoch, index), so a run that continues draws what it would have drawn.
+    """
+
+    model: nn.Module  # a VideoCLIP
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    ema: AveragedModel | None = None  # weights averaged over the steps
+    epoch: int = 0  # epochs finished
+    step: int = 0  # steps done of the epoch after these
+    best_top1: float = -1.0
+    best_epoch: int = 0
+
+    def content(self) -> dict:
+        """As checkpoint: the four published keys, where ``epoch`` is the last finished one, and ours.
+
+        Every process must call it where the model is sharded; only the main process's is complete.
+        """
+        state = {
+            "epoch": self.epoch - 1,
+            **weights_of(self.model),
+            "optimizer_state_dict": self.optimizer.state_dict(),
+            "scaler_state_dict": self.scaler.state_dict(),
+            "step": self.step,
+            "best_top1": self.best_top1,
+            "best_epoch": self.best_epoch,
+        }
+        if self.ema:
+            state["ema"] = {**weights_of(self.ema.module), "n_averaged": self.ema.n_averaged}
+        return whole(state)
+
+    def ema_content(self) -> dict:
+        """The averaged weights alone, in the published format."""
+        return {"epoch": self.epoch - 1, **weights_of(self.ema.module), "optimizer_state_dict": {}}
+
+    def resume(self, checkpoint: dict) -> None:
+        """Continue where the checkpoint was written; its weights are loaded separately.
+
+        Raises:
+            ValueError: a checkpoint without optimizer state, such as a released one; or without averaged weights
+                where they are asked for.
+        """
+        missing = [key for key in ("scaler_state_dict", "step", "best_top1") if key not in checkpoint]
+        if missing or not checkpoint["optimizer_state_dict"]:
+            raise ValueError("resume: the checkpoint has no training state; to start from its weights use pretrain")
+        self._resume_optimizer(checkpoint["optimizer_state_dict"])
+        if checkpoint["scaler_state_dict"]:  # empty in other precisions than fp16
+            self.scaler.load_state_dict(checkpoint["scaler_state_dict"])
+        if self.ema:
+            if "ema" not in checkpoint:
+                raise ValueError("resume: the checkpoint has no averaged weights; set solver.ema=0 or start anew")
+            load_weights(self.ema.module, checkpoint["ema"], "being resumed")
+            self.ema.n_averaged.copy_(checkpoint["ema"]["n_averaged"])
+        self.epoch, self.step = checkpoint["epoch"] + 1, checkpoint["step"]
+        self.best_top1, self.best_epoch = checkpoint["best_top1"], checkpoint.get("best_epoch", 0)
+
+    def _resume_optimizer(self, saved: dict) -> None:
+        groups = self.optimizer.param_groups
+        # Weight decay, lr ratios and the like are the configuration's, not the checkpoint's.
+        settings = [{k: v for k, v in group.items() if k != "params"} for group in groups]
+        parameters = [parameter for group in groups for parameter in group["params"]]
+        parts = {
+            index: {name: part_like(value, parameters[index]) for name, value in entry.items()}
+            for index, entry in saved["state"].items()
+        }
+        self.optimizer.load_state_dict({**saved, "state": parts})
+        for group, setting in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(setting)
+
+
+def averaged(model: nn.Module, decay: float) -> AveragedModel | None:
+    """The exponential moving average of a model's weights, or None for a decay of 0."""
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None

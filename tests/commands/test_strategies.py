@@ -1,0 +1,87 @@
+"""However the processes share the work, training gives the same weights."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from utils.checkpoint import read_checkpoint
+
+pytestmark = pytest.mark.slow
+TIMEOUT_S = 240
+# Five steps of batches of 8 from 40 videos, with the experts and all losses.
+RECIPE = ["--precision", "fp32", "network.templates=single", "data.random_shift=false", "solver.lr_warmup_step=0",
+          "solver.expert_draws=shared", "solver.clip_ratio=1.0", "logging.print_freq=1"]  # fmt: skip
+
+
+@pytest.fixture
+def run_train(repo_root, debug_config, debug_data, tmp_path):
+    """Run train.py on some processes; returns its last checkpoint."""
+    lines = (debug_data / "train.txt").read_text().splitlines()
+    (tmp_path / "train.txt").write_text("\n".join((lines * 4)[:40]))
+
+    def run(name: str, processes: int, *overrides: str) -> dict:
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+        command = [sys.executable, *(launcher if processes > 1 else []), str(repo_root / "train.py")]
+        command += ["--config", str(debug_config), "--log_time", name, f"data.output_path={tmp_path}"]
+        command += [f"data.train_list={tmp_path / 'train.txt'}", *RECIPE, *overrides]
+        environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+        return read_checkpoint(tmp_path / "debug" / "tiny_clip" / name / "last_model.pt")
+
+    return run
+
+
+def largest_difference(one: dict, other: dict) -> float:
+    parts = ("model_state_dict", "fusion_model_state_dict")
+    assert all(one[part].keys() == other[part].keys() for part in parts)
+    return max((one[part][name] - other[part][name]).abs().max().item() for part in parts for name in one[part])
+
+
+def test_processes_and_accumulation_share_a_batch_without_a_difference(run_train):
+    # Plain gradient descent: AdamW's first steps turn rounding errors of tiny gradients into whole steps.
+    recipe = ["solver.epochs=1", "solver.optim=sgd", "solver.lr=0.02"]
+    whole = run_train("whole", 1, "data.batch_size=8", *recipe)
+    assert largest_difference(whole, run_train("two", 2, "data.batch_size=4", *recipe)) < 1e-5
+    halves = run_train("halves", 1, "data.batch_size=4", "solver.grad_accumulation_steps=2", *recipe)
+    assert largest_difference(whole, halves) < 1e-5
+    sharded = run_train("sharded", 2, "data.batch_size=2", "solver.grad_accumulation_steps=2", "solver.strategy=fsdp",
+                        "solver.clip_grad_norm=1e9", *recipe)  # fmt: skip
+    assert largest_difference(whole, sharded) < 1e-5
+    longer = run_train("longer", 1, "data.batch_size=8", *recipe, "solver.epochs=2")
+    assert largest_difference(whole, longer) > 1e-3  # the steps do move the weights
+
+
+def test_sharded_and_replicated_runs_continue_each_other(run_train, tmp_path):
+    recipe = ["data.batch_size=4", "solver.optim=adamw", "solver.lr=1e-3", "solver.clip_grad_norm=5.0"]
+    ends = {}
+    for start, end in (("ddp", "fsdp"), ("fsdp", "ddp"), ("ddp", "ddp")):
+        first = f"{start}_first"
+        checkpoint = tmp_path / "debug" / "tiny_clip" / first / "checkpoints" / "epoch_0001_step_0000000.pt"
+        if not checkpoint.exists():
+            run_train(first, 2, *recipe, f"solver.strategy={start}", "solver.epochs=2")
+        options = (f"solver.strategy={end}", "solver.epochs=2", f"resume={checkpoint}")
+        ends[start, end] = run_train(f"{start}_{end}", 2, *recipe, *options)
+    expected = ends["ddp", "ddp"]
+    assert expected["epoch"] == 1
+    for pair, found in ends.items():
+        assert largest_difference(found, expected) < 2e-3, pair  # AdamW: rounding may flip steps of 1e-3
+        moments = [state["optimizer_state_dict"]["state"] for state in (found, expected)]
+        assert moments[0].keys() == moments[1].keys()
+        for key, moment in moments[1].items():
+            torch.testing.assert_close(moments[0][key]["exp_avg"], moment["exp_avg"], rtol=1e-2, atol=1e-3)
+            assert moments[0][key]["step"] == moment["step"] == 10
+
+
+def test_sharding_and_averaged_weights_exclude_each_other(repo_root, debug_config, tmp_path):
+    command = [sys.executable, str(Path(repo_root) / "train.py"), "--config", str(debug_config)]
+    command += ["solver.strategy=fsdp", "solver.ema=0.9", f"data.output_path={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    assert done.returncode == 2
+    assert "error: solver.ema keeps a whole second model" in done.stderr
