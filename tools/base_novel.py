@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Write ``{base,novel}_labels.csv``, ``base_train.txt`` and ``{base,novel}_val.txt``; labels count from 0 in each."""
+    """Write ``{base,novel}_labels.csv``, ``base_train.txt``, ``{base,novel}_val.txt``; in each, labels count from 0."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labels", type=Path, required=True, help="label CSV of all classes")
     parser.add_argument("--train", type=Path, required=True, help="train list of all classes")
