@@ -3,14 +3,13 @@
 import argparse
 import logging
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from datasets.build import build_eval_loader, build_train_loader, read_lists
-from datasets.records import read_class_names
+from datasets.build import build_eval_loader, build_train_loader, read_lists, read_train_list
+from datasets.records import read_class_names, write_video_list
 from engine.evaluate import evaluate
 from engine.protocols import accuracy, fuse_zero_shot
 from engine.report import finish_run
@@ -22,10 +21,10 @@ from modules.losses import video_loss
 from utils.checkpoint import CheckpointStore, load_weights, read_checkpoint
 from utils.cli import add_common_arguments, run_main
 from utils.config import Config, load_config, to_yaml
-from utils.distributed import broadcast, is_restarted, process_group, rank, world_size
+from utils.distributed import broadcast, is_main, is_restarted, process_group, rank, world_size
 from utils.logger import setup_logging
 from utils.precision import Precision, resolve_precision
-from utils.run_folder import check_run_folder, create_run_folder, folder_name, timestamp
+from utils.run_folder import FEW_SHOT_LIST, check_run_folder, create_run_folder, run_folder, timestamp
 from utils.sharding import shard
 from utils.solver import build_optimizer, lr_schedule
 
@@ -62,9 +61,9 @@ def prepare(config: Config, precision: Precision, log_time: str) -> tuple[TrainS
     data, solver = config.data, config.solver
     check_network(config)
     class_names = read_class_names(data.label_list, data.num_classes)
-    train_videos = read_lists(data, "train", len(class_names))
+    train_videos = read_train_list(data, class_names)
     val_videos = read_lists(data, "val", len(class_names))
-    folder = Path(data.output_path, data.dataset, folder_name(config.network.arch), log_time)
+    folder = run_folder(data.output_path, data.dataset, config.network.arch, log_time)
     may_continue = bool(config.resume) or is_restarted()
     check_run_folder(folder, may_continue)
     store = CheckpointStore(folder, config.logging.keep)
@@ -76,6 +75,8 @@ def prepare(config: Config, precision: Precision, log_time: str) -> tuple[TrainS
     state, classes = build_state(config, class_names, precision, source, start)
 
     create_run_folder(folder, to_yaml(config), may_continue)
+    if data.shot and is_main():
+        write_video_list(folder / FEW_SHOT_LIST, train_videos)
     setup_logging(folder / "log.txt")
     logger.info("run folder %s, %s, %d processes", folder, precision.name, world_size())
     if start:

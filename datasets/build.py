@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from datasets import sampling, transforms
+from datasets.few_shot import few_shot_indices
 from datasets.records import VideoList, read_video_list
 from datasets.video import EvalVideos, TrainVideos, VideoSource, collate
 from utils.config import DataConfig
@@ -19,37 +20,45 @@ class TrainBatches(Sampler):
     A global batch is ``batch_size * world_size`` consecutive videos of the permutation; process r takes its r-th
     part. The incomplete global batch at the end is dropped.
 
+    Args:
+        num_passes: permutations, one after the other, that make an epoch. Their keys count as epochs of their own,
+            so that a video is augmented differently each time.
+
     Raises:
         ValueError: fewer videos than one global batch.
     """
 
-    def __init__(self, num_videos: int, batch_size: int, rank: int, world_size: int, seed: int):
+    def __init__(self, num_videos: int, batch_size: int, rank: int, world_size: int, seed: int, num_passes: int = 1):
         self.num_videos, self.batch_size, self.rank, self.world_size = (
             num_videos,
             batch_size,
             rank,
             world_size,
         )
-        self.seed, self.epoch, self.first_batch = seed, 0, 0
+        self.seed, self.num_passes, self.epoch, self.first_batch = seed, num_passes, 0, 0
         if len(self) == 0:
+            passes = f" x {num_passes} passes" if num_passes > 1 else ""
             raise ValueError(
-                f"the train list has {num_videos} videos, fewer than one batch of {batch_size} x {world_size} "
+                f"the train list has {num_videos} videos{passes}, fewer than one batch of {batch_size} x {world_size} "
                 "processes; lower data.batch_size"
             )
 
     def __len__(self) -> int:
-        return self.num_videos // (self.batch_size * self.world_size)
+        return self.num_passes * self.num_videos // (self.batch_size * self.world_size)
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """Choose the permutation of the next iteration, and how many of its batches to skip."""
         self.epoch, self.first_batch = epoch, first_batch
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.num_videos)
-        global_batches = order[: len(self) * self.batch_size * self.world_size].reshape(len(self), -1)
+        rng = np.random.default_rng((self.seed, self.epoch))
+        order = np.concatenate([rng.permutation(self.num_videos) for _ in range(self.num_passes)])
+        epochs = self.epoch * self.num_passes + np.repeat(np.arange(self.num_passes), self.num_videos)
+        keys = np.stack([epochs, order], axis=1)
+        global_batches = keys[: len(self) * self.batch_size * self.world_size].reshape(len(self), -1, 2)
         mine = slice(self.rank * self.batch_size, (self.rank + 1) * self.batch_size)
         for batch in global_batches[self.first_batch :, mine]:
-            yield [(self.epoch, index) for index in batch.tolist()]
+            yield [(epoch, index) for epoch, index in batch.tolist()]
 
 
 class EveryNth(Sampler):
@@ -78,6 +87,14 @@ def read_lists(config: DataConfig, part: str, num_classes: int) -> VideoList:
     return read_video_list(path, root, config.modality, num_classes, key=part)
 
 
+def read_train_list(config: DataConfig, class_names: list[str]) -> VideoList:
+    """The training videos: all of the list, or ``shot`` of each class, see ``datasets.few_shot``."""
+    videos = read_lists(config, "train", len(class_names))
+    if not config.shot:
+        return videos
+    return videos.take(few_shot_indices(videos, config.shot, config.shot_seed, class_names))
+
+
 def build_train_loader(
     config: DataConfig, videos: VideoList, class_names: list[str], seed: int, rank: int, world_size: int
 ) -> DataLoader:
@@ -97,7 +114,7 @@ def build_train_loader(
         transform,
         seed,
     )
-    batches = TrainBatches(len(dataset), config.batch_size, rank, world_size, seed)
+    batches = TrainBatches(len(dataset), config.batch_size, rank, world_size, seed, config.shot_repeat)
     return DataLoader(dataset, batch_sampler=batches, **_loader_options(config))
 
 

@@ -115,6 +115,13 @@ def read_video_list(path: str | Path, root: str | Path, modality: str, num_class
     return VideoList(str(root), np.array(paths), table[:, -1], table[:, 0] if num_numbers == 2 else None)
 
 
+def write_video_list(path: Path, videos: VideoList) -> None:
+    """Write a list file that ``read_video_list`` reads back (with the same root)."""
+    numbers = [videos.labels] if videos.num_frames is None else [videos.num_frames, videos.labels]
+    rows = zip(videos.paths.tolist(), *(column.tolist() for column in numbers), strict=True)
+    path.write_text("".join(f"{name.decode()} {' '.join(map(str, row))}\n" for name, *row in rows), encoding="utf-8")
+
+
 def _read_text(path: Path) -> str:
     """A text file's content, without the byte-order mark that some editors write."""
     try:

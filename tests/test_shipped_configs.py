@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from clip.load import ClipWeights
 from clip.model import CLIP, CLIPConfig
+from datasets.records import read_class_names
 from modules.build import build_clip, build_model, check_network
 from modules.losses import video_loss
 from utils.config import load_config
@@ -61,3 +62,31 @@ def test_a_published_recipe_takes_a_step(name, random_weights):
 )
 def test_a_zero_shot_configuration_has_the_model_of_its_recipe(path):
     assert load_config(path).network == load_config(CONFIGS / "k400" / f"{path.parent.name}_8f.yaml").network
+
+
+FEW_SHOT = sorted((CONFIGS / "few_shot").glob("vit*/*.yaml"))
+BASE_TO_NOVEL = sorted((CONFIGS / "base_to_novel").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", FEW_SHOT, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_a_few_shot_configuration_has_the_model_of_its_recipe(path):
+    config = load_config(path, ["data.shot=4", "pretrain=MoTE.pt"])
+    assert config.network == load_config(CONFIGS / "k400" / f"{path.parent.name}_8f.yaml").network
+    assert (config.data.dataset, config.data.shot) == (path.stem, 4)
+    assert config.data.batch_size * config.solver.grad_accumulation_steps == 64
+
+
+@pytest.mark.parametrize("path", [*FEW_SHOT, *BASE_TO_NOVEL], ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_label_files_of_few_shot_configurations_are_here(path):
+    config = load_config(path)
+    assert len(read_class_names(CONFIGS.parent / config.data.label_list, config.data.num_classes)) > 0
+
+
+@pytest.mark.parametrize("path", BASE_TO_NOVEL[::2], ids=lambda p: p.stem)
+def test_base_and_novel_are_one_model_and_all_classes(path):
+    base, novel = load_config(path), load_config(path.with_name(path.name.replace("_base", "_novel")))
+    assert (base.network, base.eval, base.data.num_segments) == (novel.network, novel.eval, novel.data.num_segments)
+    labels = CONFIGS.parent / base.data.label_list
+    names = [read_class_names(CONFIGS.parent / config.data.label_list) for config in (base, novel)]
+    assert len(names[0]) - len(names[1]) in (0, 1)
+    assert sorted(names[0] + names[1]) == sorted(read_class_names(labels.parents[1] / "labels.csv"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.cli import run_main
-from utils.metrics import mean_and_std
+from utils.metrics import harmonic_mean, mean_and_std
 
 PARTS = ("combinations", "objects", "style")
 COLUMNS = ("close-set 1x1", "close-set 4x3", *PARTS, "zero-shot mean", "harmonic mean")
@@ -62,11 +62,6 @@ def read_row(folder: Path, name: str) -> Row:
     figures["zero-shot mean"] = zero_shot["top1"]
     figures["harmonic mean"] = harmonic_mean(close_4x3["top1"], zero_shot["top1"])
     return Row(name, figures)
-
-
-def harmonic_mean(a: float, b: float) -> float:
-    """2ab / (a + b), high only where both are; 0 where both are 0."""
-    return 2 * a * b / (a + b) if a + b else 0.0
 
 
 def text_table(rows: list[Row]) -> str:

@@ -50,6 +50,9 @@ class DataConfig:
     val_root: str = ""
     val_list: str = ""
     label_list: str = ""
+    shot: int = bounded(0, 0)  # K: train on the same K videos of each class; 0: on all
+    shot_seed: int = bounded(0, 0)  # another one draws other videos
+    shot_repeat: int = bounded(1, 1)  # passes over the train list an epoch
     input_size: int = bounded(224, 1)
     random_shift: bool = True  # random frames within segments in training
     dense: bool = False  # 128-frame windows instead of the whole video

@@ -25,3 +25,8 @@ def mean_and_std(values: list[float]) -> tuple[float, float]:
     """Mean and population standard deviation, as the published tables use."""
     table = torch.tensor(values, dtype=torch.float64)
     return table.mean().item(), table.std(correction=0).item()
+
+
+def harmonic_mean(a: float, b: float) -> float:
+    """2ab / (a + b), high only where both are; 0 where both are 0."""
+    return 2 * a * b / (a + b) if a + b else 0.0

@@ -12,6 +12,7 @@ from utils.distributed import broadcast, is_main
 
 CHECKPOINT, BEST_CHECKPOINT, EMA_CHECKPOINT = "last_model.pt", "model_best.pt", "ema_model.pt"
 NON_FINITE_CHECKPOINT = "non_finite.pt"
+FEW_SHOT_LIST = "few_shot.txt"
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "decord", "av", "numpy")
 
 
@@ -23,6 +24,11 @@ def timestamp() -> str:
 def folder_name(arch: str) -> str:
     """A model name or weights file as one folder name: ``ViT-B/16`` is ``ViT-B-16``, a file is its stem."""
     return Path(arch).stem if Path(arch).suffix else arch.replace("/", "-")
+
+
+def run_folder(output_path: str, dataset: str, arch: str, name: str) -> Path:
+    """Where a run of this name writes."""
+    return Path(output_path, dataset, folder_name(arch), name)
 
 
 def check_run_folder(folder: Path, may_continue: bool) -> None:

@@ -59,6 +59,7 @@ def test_scripts_are_valid_bash(repo_root, name):
         ("run_test.sh", ["config.yaml"]),
         ("run_test_zeroshot.sh", []),
         ("run_test_zeroshot.sh", ["config.yaml"]),
+        ("run_fewshot.sh", []),
         ("run_train_multinodes.sh", []),
         ("run_train_multinodes.sh", ["config.yaml"]),
         ("run_train_multinodes.sh", ["config.yaml", "0"]),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.build import EveryNth, TrainBatches, build_eval_loader, build_train_loader, read_lists
+from datasets.build import EveryNth, TrainBatches, build_eval_loader, build_train_loader, read_lists, read_train_list
 from datasets.readers import VideoFileReader
 from datasets.sampling import dense_eval_indices, eval_indices
 from datasets.shapes import encode_video
@@ -245,3 +245,59 @@ def test_a_template_that_names_all_frames_alike_is_an_error(debug_config):
     config = replace(load_config(debug_config).data, modality="RGB", image_tmpl="img_%05d.jpg")
     with pytest.raises(ValueError, match=r"data\.image_tmpl: expected a name with a number.*img_%05d"):
         read_lists(config, "val", 4)
+
+
+# --- few-shot
+
+
+def test_passes_of_an_epoch_each_hold_every_video_once():
+    batches = TrainBatches(6, 4, 0, 1, seed=3, num_passes=4)
+    batches.set_epoch(2)
+    keys = [key for batch in batches for key in batch]
+    assert len(batches) == 6
+    assert len(set(keys)) == 24
+    passes = [sorted(index for epoch, index in keys[6 * i : 6 * i + 6]) for i in range(4)]
+    assert passes == [list(range(6))] * 4
+    assert [epoch for epoch, _ in keys] == [8] * 6 + [9] * 6 + [10] * 6 + [11] * 6
+
+
+def test_passes_count_as_epochs_of_their_own():
+    """No two passes of a run share a key, and so the augmentation."""
+    batches = TrainBatches(6, 4, 0, 1, seed=3, num_passes=4)
+    keys = []
+    for epoch in range(3):
+        batches.set_epoch(epoch)
+        keys += [key for batch in batches for key in batch]
+    assert len(set(keys)) == len(keys) == 72
+
+
+def test_passes_are_shared_out_and_resumed_like_single_ones():
+    def keys(batch_size: int, rank: int, world_size: int, first_batch: int = 0) -> list[list[tuple[int, int]]]:
+        batches = TrainBatches(7, batch_size, rank, world_size, 3, num_passes=5)
+        batches.set_epoch(1, first_batch)
+        return list(batches)
+
+    reference = keys(4, 0, 1)
+    assert [a + b for a, b in zip(keys(2, 0, 2), keys(2, 1, 2), strict=True)] == reference
+    assert keys(4, 0, 1, first_batch=3) == reference[3:]
+
+
+def test_few_videos_make_a_large_batch_over_several_passes():
+    assert len(TrainBatches(7, 4, 0, 4, 0, num_passes=3)) == 1
+    with pytest.raises(ValueError, match="7 videos x 2 passes, fewer than one batch of 4 x 4 processes"):
+        TrainBatches(7, 4, 0, 4, 0, num_passes=2)
+
+
+def test_a_few_shot_loader_repeats_videos_with_other_augmentation(debug_config):
+    config = replace(load_config(debug_config).data, shot=1, shot_repeat=3, batch_size=4)
+    videos = read_train_list(config, CLASS_NAMES)
+    assert sorted(videos.labels.tolist()) == [0, 1, 2, 3]
+    loader = build_train_loader(config, videos, CLASS_NAMES, seed=0, rank=0, world_size=1)
+    clips = [clip for batch in loader for index, clip in zip(batch.indices, batch.frames, strict=True) if index == 0]
+    assert len(clips) == 3
+    assert not torch.equal(clips[0], clips[1])
+    assert not torch.equal(clips[1], clips[2])
+
+
+def test_without_shots_the_train_list_is_whole(debug_config):
+    assert len(read_train_list(load_config(debug_config).data, CLASS_NAMES)) == 12

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.records import VideoList, read_class_names, read_video_list
+from datasets.records import VideoList, read_class_names, read_video_list, write_video_list
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -240,3 +240,15 @@ def test_videos_are_taken_by_index_with_all_that_belongs_to_them(num_frames):
     assert (taken.num_frames is None) == (num_frames is None)
     if num_frames is not None:
         assert taken.num_frames.tolist() == [30, 10, 30]
+
+
+@pytest.mark.parametrize("modality", ["video", "RGB"])
+def test_a_written_list_reads_back(tmp_path, modality):
+    num_frames = np.array([7, 300]) if modality == "RGB" else None
+    videos = VideoList("", np.array(["a b/ü.mp4".encode(), b"c.mp4"]), np.array([1, 0]), num_frames)
+    write_video_list(tmp_path / "list.txt", videos)
+    again = read_video_list(tmp_path / "list.txt", "", modality, 2, "train")
+    assert again.fingerprint() == videos.fingerprint()
+    assert [again.path(0), again.path(1)] == ["a b/ü.mp4", "c.mp4"]
+    if modality == "RGB":
+        assert again.num_frames.tolist() == [7, 300]

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from utils.metrics import mean_and_std, topk_accuracy, topk_hits
+from utils.metrics import harmonic_mean, mean_and_std, topk_accuracy, topk_hits
 
 SCORES = torch.tensor(
     [
@@ -53,3 +53,13 @@ def test_mean_and_std_are_of_the_population():
     mean, std = mean_and_std([2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0])
     assert (mean, std) == (5.0, 2.0)
     assert mean_and_std([3.0]) == (3.0, 0.0)
+
+
+@pytest.mark.parametrize(("a", "b", "expected"), [(73.8, 53.3, 61.9), (92.9, 67.7, 78.3), (16.2, 12.1, 13.9)])
+def test_the_harmonic_mean_is_that_of_published_tables(a, b, expected):
+    assert round(harmonic_mean(a, b), 1) == expected
+
+
+def test_the_harmonic_mean_of_nothing_is_zero():
+    assert harmonic_mean(0.0, 0.0) == 0.0
+    assert harmonic_mean(0.0, 80.0) == 0.0

@@ -1,0 +1,115 @@
+"""The results of scripts/run_fewshot.sh as a table: mean and std over the draws, for every number of shots."""
+
+import argparse
+import json
+import re
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+from utils.cli import add_common_arguments, run_main
+from utils.config import load_config
+from utils.metrics import harmonic_mean, mean_and_std
+from utils.run_folder import run_folder
+
+RUN_NAME = re.compile(r"shot(\d+)_seed(\d+)")
+SAME_IN_ALL = ("dataset", "num_videos", "num_clips", "num_crops", "dense", "fusion", "precision")
+
+
+def main(argv: list[str] | None = None) -> Path:
+    """Print the table and write it to ``report.md`` beside the runs; returns their folder."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", required=True, help="YAML file of the runs")
+    parser.add_argument("--name", default="few_shot", help="folder of the runs (default: %(default)s)")
+    parser.add_argument("--folder", action="store_true", help="print where the runs are, and stop")
+    add_common_arguments(parser)
+    args = parser.parse_intermixed_args(argv)
+    config = load_config(args.config, args.overrides)
+    folder = run_folder(config.data.output_path, config.data.dataset, config.network.arch, args.name)
+    if args.folder:
+        sys.stdout.write(f"{folder}\n")
+        return folder
+    text = report(read_results(folder))
+    (folder / "report.md").write_text(text, encoding="utf-8")
+    sys.stdout.write(f"{text}\nwrote {folder / 'report.md'}\n")
+    return folder
+
+
+def read_results(folder: Path) -> dict[int, list[dict]]:
+    """The ``results.json`` of all tested draws, by number of shots.
+
+    Raises:
+        FileNotFoundError: there are none.
+        ValueError: they are of different tests, so that their mean says nothing.
+    """
+    results: dict[int, list[dict]] = defaultdict(list)
+    protocols: dict[tuple, Path] = {}
+    for path in sorted(folder.glob("shot*_seed*/test/results.json")):
+        if match := RUN_NAME.fullmatch(path.parts[-3]):
+            result = json.loads(path.read_text())
+            results[int(match[1])].append(result)
+            protocols.setdefault(_protocol(result), path)
+    if not results:
+        raise FileNotFoundError(f"{folder}: no shot<K>_seed<S>/test/results.json; run scripts/run_fewshot.sh")
+    if len(protocols) > 1:
+        first, second = list(protocols.values())[:2]
+        raise ValueError(f"{first} and {second} are results of different tests (videos, views, precision)")
+    return dict(sorted(results.items()))
+
+
+def report(results: dict[int, list[dict]]) -> str:
+    """Markdown: a line for each number of shots; with two test lists, the first is of base classes."""
+    first = next(iter(results.values()))[0]
+    views = f"{first['num_clips']} x {first['num_crops']} views{', dense' * first['dense']}, {first['precision']}"
+    is_base_to_novel = "splits" in first
+    columns = ["base", "novel", "harmonic mean"] if is_base_to_novel else ["top-1", "top-5", "top-1 of each draw"]
+    lines = [
+        f"# {first['dataset']}, {'base to novel' if is_base_to_novel else 'few-shot'}",
+        "",
+        f"{views}. Percent, mean ± population std over draws.{' Top-1.' * is_base_to_novel}",
+        "",
+        "| K | draws | " + " | ".join(columns) + " |",
+        "|---" * (2 + len(columns)) + "|",
+    ]
+    cells_of = _base_to_novel_cells if is_base_to_novel else _few_shot_cells
+    lines += [f"| {shot} | {len(draws)} | {' | '.join(cells_of(draws))} |" for shot, draws in results.items()]
+    num_failed = max(len(draw["failed_videos"]) for draws in results.values() for draw in draws)
+    if num_failed:
+        lines += ["", f"Up to {num_failed} videos of a test could not be read and count as wrong."]
+    return "\n".join(lines) + "\n"
+
+
+def _few_shot_cells(draws: list[dict]) -> list[str]:
+    each = " ".join(f"{draw['top1']:.2f}" for draw in draws)
+    return [_mean(draw["top1"] for draw in draws), _mean(draw["top5"] for draw in draws), each]
+
+
+def _base_to_novel_cells(draws: list[dict]) -> list[str]:
+    """Base, novel, and the harmonic mean of their means, as the published tables have it."""
+    base, novel = ([split["top1"] for split in part] for part in zip(*map(_splits, draws), strict=True))
+    both = harmonic_mean(mean_and_std(base)[0], mean_and_std(novel)[0])
+    return [_mean(base), _mean(novel), f"{both:.2f}"]
+
+
+def _splits(result: dict) -> list[dict]:
+    """The two results of one base-to-novel test, base first."""
+    splits = list(result["splits"].values())
+    if len(splits) != 2:
+        raise ValueError(f"a base-to-novel test has two lists, base and novel, found {', '.join(result['splits'])}")
+    return splits
+
+
+def _mean(values) -> str:
+    values = list(values)
+    mean, std = mean_and_std(values)
+    return f"{mean:.2f} ± {std:.2f}" if len(values) > 1 else f"{mean:.2f}"
+
+
+def _protocol(result: dict) -> tuple:
+    """What must agree between results that are averaged."""
+    lists = [part["list_fingerprint"] for part in result.get("splits", {"": result}).values()]
+    return (*(result[key] for key in SAME_IN_ALL), *lists)
+
+
+if __name__ == "__main__":
+    run_main(main)
