@@ -13,6 +13,7 @@ from datasets.pack_frames import (
     ALL_FRAMES,
     FAILED,
     LIST,
+    PART,
     ListedVideo,
     Settings,
     remove_parts,
@@ -106,7 +107,7 @@ def _claim(folder: Path, settings: Settings) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     noted, wanted = folder / SETTINGS, dataclasses.asdict(settings)
     if not noted.exists():
-        if any(not path.name.startswith(f".{SETTINGS}.") for path in folder.iterdir()):
+        if any(path.suffix != PART for path in folder.iterdir()):
             raise ValueError(f"--out {folder} holds other files (no {SETTINGS}); choose a new folder")
         with whole_file(noted) as part:
             part.write_text(json.dumps(wanted, indent=1) + "\n")

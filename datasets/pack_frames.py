@@ -127,7 +127,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         OSError: also names the file where the disk is full.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}{PART}")  # an orphan of a killed run may still write its own
+    part = path.with_name(f".{os.getpid()}{PART}")  # a process writes one file at a time; names may be long already
     try:
         yield part
         with part.open("rb") as file:

@@ -213,7 +213,7 @@ def _write_index(folder: Path, settings: Settings, jobs: list[ShardJob], records
         "num_frames": len(frames),
         "shards": [[job.shard.name, int(record["size"])] for job, record in zip(jobs, records, strict=True)],
     }
-    part = folder / f".{INDEX}.{os.getpid()}{PART}"
+    part = folder / f".{os.getpid()}{PART}"
     part.mkdir()
     for name, array in zip(ARRAYS, (paths, videos, frames), strict=True):
         with whole_file(part / f"{name}.npy") as path, path.open("wb") as file:

@@ -5,6 +5,7 @@ that are missing.
 """
 
 import errno
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -100,7 +101,7 @@ def encode_video(source: Path, target: Path, short_side: int, limit: int) -> Non
         _read_back(part, len(indices))
 
 
-def _write(path: Path, frames, rate: Fraction) -> None:
+def _write(path: Path, frames: Iterator[Tensor], rate: Fraction) -> None:
     with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
         stream = None
         for frame in frames:
