@@ -78,9 +78,8 @@ class ShardPack:
         missing = np.flatnonzero(rows < 0)
         if len(missing):
             names = ", ".join(repr(videos.path(index)) for index in missing[:NAMED])
-            raise ValueError(
-                f"{self.folder}: {len(missing)} of {len(videos)} videos of the list are not packed: {names}"
-            )
+            count, more = f"{len(missing)} of {len(videos)} videos", ", ..." if len(missing) > NAMED else ""
+            raise ValueError(f"{self.folder}: {count} of the list are not packed: {names}{more}")
         first_videos = dict(zip(*np.unique(self.videos[:, 0], return_index=True), strict=True))
         for shard, (name, size) in enumerate(self.shards):
             path = self.folder / name
