@@ -230,7 +230,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(tmp_path, form)
     command = [sys.executable, "-m", "datasets.pack", str(tmp_path / "list.txt"), "--root", str(tmp_path)]
     command += ["--out", str(tmp_path / "killed"), "--workers", "2", *options]
     moments, killed = random.Random(form), tmp_path / "killed"
-    for _ in range(3):
+    for _ in range(2):
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             before = written_names(killed)
             while written_names(killed) == before and process.poll() is None:
