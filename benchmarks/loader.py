@@ -9,9 +9,11 @@ import numpy as np
 
 from benchmarks import baseline, harness, models
 from benchmarks.harness import Benchmark, Measurement
+from datasets import pack
 from datasets.records import VideoList
 from datasets.sampling import train_indices
 from datasets.shapes import encode_video
+from datasets.shards import ShardPack
 from datasets.transforms import TrainTransform
 from datasets.video import TrainVideos, VideoSource
 
@@ -38,6 +40,21 @@ def ours() -> Callable[[], object]:
     return lambda: [dataset[epoch, 0] for epoch in range(CLIPS)]
 
 
+def shards() -> Callable[[], object]:
+    """The video packed with every frame, at its own size."""
+    write_video()
+    folder = VIDEO.with_name("mote_benchmark_shards")
+    folder.mkdir(exist_ok=True)
+    (folder / "list.txt").write_text(f"{VIDEO.name} 0\n")
+    root, out = str(VIDEO.parent), str(folder / "pack")
+    pack.main([str(folder / "list.txt"), "--root", root, "--out", out, "--workers", "0"])
+    videos = VideoList(out, np.array([VIDEO.name.encode()]), np.zeros(1, dtype=np.int64), None)
+    indices_of = partial(_indices, num_segments=models.NUM_FRAMES)
+    source = VideoSource(videos, pack=ShardPack.open(out))
+    dataset = TrainVideos(source, indices_of, TrainTransform(224, [0]), seed=0)
+    return lambda: [dataset[epoch, 0] for epoch in range(CLIPS)]
+
+
 def _indices(num_frames: int, rng: np.random.Generator, num_segments: int) -> np.ndarray:
     return train_indices(num_frames, num_segments, rng)
 
@@ -49,6 +66,7 @@ def published() -> Callable[[], object]:
 
 def main(argv: list[str] | None = None) -> list[Measurement]:
     contenders = {harness.BASELINE: published, "ours": ours}
+    contenders["shards"] = shards
     return harness.run(Benchmark("loader, one process", "benchmarks.loader", "clips", CLIPS, contenders), argv)
 
 

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Sampler
 from datasets import sampling, transforms
 from datasets.few_shot import few_shot_indices
 from datasets.records import VideoList, read_video_list
+from datasets.shards import ShardPack
 from datasets.video import EvalVideos, TrainVideos, VideoSource, collate
 from utils.config import DataConfig
 
@@ -78,13 +79,26 @@ def read_lists(config: DataConfig, part: str, num_classes: int) -> VideoList:
     """The video list of ``train`` or ``val``, see ``datasets.records.read_video_list``.
 
     Raises:
-        ValueError: also if ``image_tmpl`` gives all frames one name.
+        ValueError: also if ``image_tmpl`` gives all frames one name, and if a pack does not fit (see ``ShardPack``).
     """
     if config.modality == "RGB" and config.image_tmpl.format(1) == config.image_tmpl.format(2):
         expected = "a name with a number like img_{:05d}.jpg"
         raise ValueError(f"data.image_tmpl: expected {expected}, found {config.image_tmpl!r}")
     path, root = getattr(config, f"{part}_list"), getattr(config, f"{part}_root")
-    return read_video_list(path, root, config.modality, num_classes, key=part)
+    videos = read_video_list(path, root, config.modality, num_classes, key=part)
+    if config.modality == "shards":
+        pack = ShardPack.open(root)
+        pack.check(videos)
+        if config.dense and pack.settings["frames"]:
+            kept = pack.settings["frames"]
+            raise ValueError(f"data.dense needs every frame; {root} was packed with --frames {kept}")
+    return videos
+
+
+def build_source(config: DataConfig, videos: VideoList) -> VideoSource:
+    """What opens the videos of a list as ``data.modality`` says."""
+    pack = ShardPack.open(videos.root) if config.modality == "shards" else None
+    return VideoSource(videos, config.image_tmpl, config.index_bias, pack)
 
 
 def read_train_list(config: DataConfig, class_names: list[str]) -> VideoList:
@@ -109,7 +123,7 @@ def build_train_loader(
         (config.randaug.N, config.randaug.M) if config.randaug else None,
     )
     dataset = TrainVideos(
-        VideoSource(videos, config.image_tmpl, config.index_bias),
+        build_source(config, videos),
         partial(indices_of, num_segments=config.num_segments),
         transform,
         seed,
@@ -124,7 +138,7 @@ def build_eval_loader(
     """Loader of all views of every video, for validation (1 x 1) and every test protocol."""
     indices_of = sampling.dense_eval_indices if config.dense else sampling.eval_indices
     dataset = EvalVideos(
-        VideoSource(videos, config.image_tmpl, config.index_bias),
+        build_source(config, videos),
         partial(indices_of, num_segments=config.num_segments, num_clips=num_clips),
         partial(transforms.eval_views, input_size=config.input_size, num_crops=num_crops),
     )

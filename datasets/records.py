@@ -79,7 +79,7 @@ def read_video_list(path: str | Path, root: str | Path, modality: str, num_class
 
     Args:
         root: folder that relative paths start from; "" for absolute paths.
-        modality: ``video`` (files) or ``RGB`` (folders of frames).
+        modality: ``video`` (files), ``shards`` (packed files) or ``RGB`` (folders of frames).
         num_classes: labels must lie below.
         key: config section of list and root in error messages, ``train`` or ``val``.
 
@@ -94,7 +94,7 @@ def read_video_list(path: str | Path, root: str | Path, modality: str, num_class
         raise FileNotFoundError(f"data.{key}_list {str(path)!r}: no such file")
     if root and not Path(root).is_dir():
         raise FileNotFoundError(f"data.{key}_root {str(root)!r}: no such folder")
-    form = "path label" if modality == "video" else "folder num_frames label"
+    form = "folder num_frames label" if modality == "RGB" else "path label"
     num_numbers = len(form.split()) - 1
     paths, numbers = [], []
     for line_number, line in enumerate(_read_text(path).splitlines(), start=1):

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from datasets.readers import FrameFolderReader, Reader, UnreadableVideo, VideoFileReader
 from datasets.records import VideoList
+from datasets.shards import ShardPack
 
 MAX_TRIES = 20  # videos in a row that may fail before a training sample is given up
 
@@ -61,6 +62,7 @@ class VideoSource:
     videos: VideoList
     image_tmpl: str = "img_{:05d}.jpg"
     index_bias: int = 1
+    pack: ShardPack | None = None  # where the videos were packed
 
     def open(self, index: int) -> Reader:
         """Reader of one video.
@@ -68,6 +70,8 @@ class VideoSource:
         Raises:
             UnreadableVideo: see ``datasets.readers``.
         """
+        if self.pack is not None:
+            return self.pack.open_video(self.videos.paths[index])
         path = Path(self.videos.root, self.videos.path(index))
         if self.videos.num_frames is None:
             return VideoFileReader(path)

@@ -36,7 +36,7 @@ class DataConfig:
     """Lists, frames and batches."""
 
     dataset: str = ""  # names the run folder
-    modality: Literal["video", "RGB"] = "video"  # video files, or folders of extracted frames
+    modality: Literal["video", "RGB", "shards"] = "video"  # files, folders of extracted frames, packed files
     num_segments: int = bounded(8, 1, 77)  # T, frames a clip
     batch_size: int = bounded(64, 1)  # clips a process
     workers: int = bounded(8, 0)

@@ -1,0 +1,175 @@
+"""Packs: videos as JPEG frames in tar shards, read at random through an index.
+
+A pack is a folder that ``python -m datasets.pack`` wrote: ``shard-*.tar`` and ``index/``. The shards are WebDataset's
+(``<key>.<frame>.jpg`` and ``<key>.json``), but nothing is read in their order: the index knows where every frame
+lies, so a sample is one open file and one read for every run of neighbouring frames.
+"""
+
+import hashlib
+import json
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_jpeg
+
+from datasets.readers import UnreadableVideo
+from datasets.records import VideoList
+
+VERSION = 1
+BLOCK = 512  # bytes; tar members begin at multiples, each with a header of one block
+INDEX = "index"
+MANIFEST = "pack.json"
+ARRAYS = ("paths", "videos", "frames")  # beside it, as .npy
+NAMED = 5  # paths that an error message lists
+
+
+@dataclass(frozen=True)
+class ShardPack:
+    """The index of a pack of M videos and F frames in all.
+
+    Held as memory-mapped arrays: all processes and workers of a machine share one copy.
+    """
+
+    folder: Path
+    settings: dict  # what the pack was made with, see ``datasets.pack``
+    shards: list[list]  # name, size in bytes
+    paths: np.ndarray  # [M] UTF-8 bytes as in the list, sorted
+    videos: np.ndarray  # [M, 4] int64: shard, offset of the first frame's header, its row in frames, number of frames
+    frames: np.ndarray  # [F, 2] uint32: size in bytes, CRC-32
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "ShardPack":
+        """Read the index.
+
+        Raises:
+            FileNotFoundError, ValueError: not a (finished) pack, or an index that is damaged or put together from
+                several.
+        """
+        index = Path(folder, INDEX)
+        if not (index / MANIFEST).is_file():
+            raise FileNotFoundError(f"{folder}: no packed videos here (index/{MANIFEST}); see python -m datasets.pack")
+        try:
+            manifest = json.loads((index / MANIFEST).read_text())
+            paths, videos, frames = (np.load(index / f"{name}.npy", mmap_mode="r") for name in ARRAYS)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{index}: damaged index: {error}") from error
+        if manifest["version"] != VERSION:
+            raise ValueError(f"{index}: written in version {manifest['version']} of the format, expected {VERSION}")
+        if manifest["fingerprint"] != fingerprint(paths, videos) or manifest["num_frames"] != len(frames):
+            raise ValueError(f"{index}: {MANIFEST} and the arrays beside it belong to different packs")
+        return cls(Path(folder), manifest["settings"], manifest["shards"], paths, videos, frames)
+
+    def __reduce__(self):
+        return ShardPack.open, (self.folder,)  # a process that is started anew maps the files itself
+
+    def check(self, videos: VideoList) -> None:
+        """Check that the pack holds all videos of a list, and that its shards are those of the index.
+
+        Raises:
+            FileNotFoundError, ValueError: paths that are not in the pack; a shard that is missing, of another
+                size, or whose first frame is another one.
+        """
+        rows = self._rows(videos.paths)
+        missing = np.flatnonzero(rows < 0)
+        if len(missing):
+            names = ", ".join(repr(videos.path(index)) for index in missing[:NAMED])
+            count, more = f"{len(missing)} of {len(videos)} videos", ", ..." if len(missing) > NAMED else ""
+            raise ValueError(f"{self.folder}: {count} of the list are not packed: {names}{more}")
+        first_videos = dict(zip(*np.unique(self.videos[:, 0], return_index=True), strict=True))
+        for shard, (name, size) in enumerate(self.shards):
+            path = self.folder / name
+            if not path.is_file():
+                raise FileNotFoundError(f"{path}: this shard is missing")
+            if path.stat().st_size != size:
+                raise ValueError(f"{path}: truncated or another pack's: {path.stat().st_size} bytes, expected {size}")
+            try:
+                if shard in first_videos:
+                    self._reader(first_videos[shard]).read_jpegs(np.zeros(1, dtype=np.int64))
+            except UnreadableVideo as error:
+                raise ValueError(f"{path}: damaged or another pack's: {error}") from error
+
+    def open_video(self, path: bytes) -> "ShardReader":
+        """Reader of the video with this path in the list.
+
+        Raises:
+            ValueError: not in the pack.
+        """
+        (row,) = self._rows(np.array([path]))
+        if row < 0:
+            raise ValueError(f"{self.folder}: {path.decode()!r} is not packed")
+        return self._reader(row)
+
+    def _reader(self, row: int) -> "ShardReader":
+        shard, offset, first, num_frames = self.videos[row].tolist()
+        return ShardReader(self.folder / self.shards[shard][0], offset, self.frames[first : first + num_frames])
+
+    def _rows(self, paths: np.ndarray) -> np.ndarray:
+        """Rows of paths, int64 [n]; -1: not in the pack."""
+        # The same width, or numpy copies the whole index first; a path cut by that is found unequal below.
+        places = np.searchsorted(self.paths, paths.astype(self.paths.dtype)).clip(max=len(self.paths) - 1)
+        return np.where(self.paths[places] == paths, places, -1)
+
+
+class ShardReader:
+    """One video of a pack.
+
+    Args:
+        path: the shard.
+        offset: of the first frame's header, in bytes.
+        frames: size and CRC-32 of each frame, [F, 2].
+
+    Raises:
+        UnreadableVideo: bytes that are missing or not what was packed.
+    """
+
+    def __init__(self, path: Path, offset: int, frames: np.ndarray):
+        self._path, self._offset, self.num_frames = path, offset, len(frames)
+        self._sizes, self._checksums = frames.astype(np.int64).T
+
+    def read(self, indices: np.ndarray) -> Tensor:
+        """Frames at int64 indices [n], any order, repeats allowed -> uint8 [n, 3, H, W]."""
+        unique, inverse = np.unique(indices, return_inverse=True)
+        jpegs = self.read_jpegs(unique)
+        try:
+            frames = [decode_jpeg(jpeg, mode=ImageReadMode.RGB) for jpeg in jpegs]
+        except RuntimeError as error:
+            raise UnreadableVideo(f"{self._path.name}: {error}") from error
+        return torch.stack(frames)[inverse]
+
+    def read_jpegs(self, indices: np.ndarray) -> list[Tensor]:
+        """Frames at sorted int64 indices [n], each once, as they are stored: uint8 [bytes]."""
+        starts = self._offset + frame_starts(self._sizes)
+        ends = starts + self._sizes
+        jpegs = []
+        try:
+            with self._path.open("rb", buffering=0) as file:
+                for run in np.split(indices, np.flatnonzero(np.diff(indices) > 1) + 1):
+                    start = int(starts[run[0]])
+                    content = torch.empty(int(ends[run[-1]]) - start, dtype=torch.uint8)
+                    if os.preadv(file.fileno(), [content.numpy()], start) != len(content):
+                        raise UnreadableVideo(f"{self._path.name}: ends within the video")
+                    jpegs += [content[starts[i] - start : ends[i] - start] for i in run.tolist()]
+        except OSError as error:
+            raise UnreadableVideo(f"{self._path.name}: {error.strerror}") from error
+        for index, jpeg in zip(indices.tolist(), jpegs, strict=True):
+            if zlib.crc32(jpeg.numpy()) != self._checksums[index]:
+                raise UnreadableVideo(f"{self._path.name}: frame {index} is not what was packed (checksum)")
+        return jpegs
+
+
+def frame_starts(sizes: np.ndarray) -> np.ndarray:
+    """Where the content of tar members of these sizes begins, from the first one's header on: int64 [n]."""
+    spans = BLOCK + -(-sizes // BLOCK) * BLOCK  # header and padded content
+    return np.cumsum(spans) - spans + BLOCK
+
+
+def fingerprint(paths: np.ndarray, videos: np.ndarray) -> str:
+    """Hash of an index's tables of videos (SHA-256, 16 hex digits)."""
+    digest = hashlib.sha256(np.ascontiguousarray(paths))
+    digest.update(np.ascontiguousarray(videos))
+    return digest.hexdigest()[:16]
