@@ -7,8 +7,7 @@ from pathlib import Path
 
 import torch
 
-from datasets.build import build_eval_loader, build_train_loader, read_lists
-from datasets.records import read_class_names
+from datasets.build import build_eval_loader, build_train_loader, read_data
 from engine.evaluate import evaluate
 from engine.protocols import accuracy, fuse_zero_shot
 from engine.train import Training, TrainState, train
@@ -17,7 +16,7 @@ from modules.losses import video_loss
 from utils.checkpoint import CheckpointStore, load_weights, read_checkpoint
 from utils.cli import add_common_arguments, run_main
 from utils.config import Config, load_config, to_yaml
-from utils.distributed import broadcast, is_restarted, process_group, rank, world_size
+from utils.distributed import broadcast, is_main, is_restarted, process_group, rank, world_size
 from utils.logger import setup_logging
 from utils.precision import Precision, resolve_precision
 from utils.run_folder import check_run_folder, create_run_folder, folder_name, timestamp
@@ -53,17 +52,17 @@ def prepare(config: Config, precision: Precision, log_time: str) -> tuple[TrainS
     """Build everything that a run needs; whatever can be wrong is found here, cheapest checks first."""
     data, solver = config.data, config.solver
     check_network(config)
-    class_names = read_class_names(data.label_list, data.num_classes)
-    train_videos = read_lists(data, "train", len(class_names))
-    val_videos = read_lists(data, "val", len(class_names))
+    class_names, videos, split = read_data(data, ("train", "val"))
     folder = Path(data.output_path, data.dataset, folder_name(config.network.arch), log_time)
     may_continue = bool(config.resume) or is_restarted()
     check_run_folder(folder, may_continue)
+    if split:
+        split.check_written(folder)
     store = CheckpointStore(folder, config.logging.keep)
     source, start = find_start(config, store)
     share = {"rank": rank(), "world_size": world_size()}
-    train_loader = build_train_loader(data, train_videos, class_names, config.seed, **share)
-    val_loader = build_eval_loader(data, val_videos, **share)
+    train_loader = build_train_loader(data, videos["train"], class_names, config.seed, **share)
+    val_loader = build_eval_loader(data, videos["val"], **share)
 
     clip = build_clip(config.network, data.num_segments, data.input_size, config.seed).to(precision.device)
     classes = build_classes(config.network, clip, class_names)
@@ -77,6 +76,8 @@ def prepare(config: Config, precision: Precision, log_time: str) -> tuple[TrainS
         state.resume(start)
 
     create_run_folder(folder, to_yaml(config), may_continue)
+    if split and is_main():
+        split.write(folder)
     setup_logging(folder / "log.txt")
     logger.info("run folder %s, %s, %d processes", folder, precision.name, world_size())
     if start:
@@ -87,7 +88,7 @@ def prepare(config: Config, precision: Precision, log_time: str) -> tuple[TrainS
         classes=classes,
         loss=partial(video_loss, **vars(config.loss)),
         lr_at=lr_schedule(solver),
-        validate=lambda: accuracy(fuse_zero_shot(pass_over_val().logits), torch.from_numpy(val_videos.labels)),
+        validate=lambda: accuracy(fuse_zero_shot(pass_over_val().logits), torch.from_numpy(videos["val"].labels)),
         precision=precision,
         epochs=solver.epochs,
         accumulation=solver.grad_accumulation_steps,

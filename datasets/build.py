@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
 from datasets import sampling, transforms
-from datasets.records import VideoList, read_video_list
+from datasets.class_folders import ClassFolders, read_class_folders
+from datasets.records import VideoList, read_class_names, read_video_list
 from datasets.video import EvalVideos, TrainVideos, VideoSource, collate
 from utils.config import DataConfig
 
@@ -63,6 +65,46 @@ class EveryNth(Sampler):
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.indices)
+
+
+class LabelledVideos(NamedTuple):
+    """What a configuration trains and tests on."""
+
+    class_names: list[str]
+    parts: dict[str, VideoList]
+    split: ClassFolders | None  # where the lists were made from ``data.folder``
+
+
+def read_data(config: DataConfig, parts: tuple[str, ...]) -> LabelledVideos:
+    """Classes and the video lists of ``parts`` (``train``, ``val``), from files or from ``data.folder``.
+
+    Raises:
+        ValueError, FileNotFoundError: see ``read_class_names``, ``read_lists`` and ``read_class_folders``; lists
+            and ``data.folder`` are both given.
+    """
+    if config.folder:
+        split = _read_folder(config)
+        return LabelledVideos(split.class_names, {part: split.videos(part) for part in parts}, split)
+    class_names = read_class_names(config.label_list, config.num_classes)
+    return LabelledVideos(class_names, {part: read_lists(config, part, len(class_names)) for part in parts}, None)
+
+
+def _read_folder(config: DataConfig) -> ClassFolders:
+    given = [
+        f"data.{key}"
+        for key in ("train_root", "train_list", "val_root", "val_list", "label_list")
+        if getattr(config, key)
+    ]
+    if given:
+        raise ValueError(f"data.folder takes the place of {', '.join(given)}; set only one of them")
+    if config.modality != "video":
+        raise ValueError(f"data.folder holds video files, but data.modality is {config.modality}")
+    split = read_class_folders(config.folder, config.val_share)
+    if config.num_classes not in (0, len(split.folders)):
+        raise ValueError(
+            f"data.num_classes is {config.num_classes}, but {config.folder} holds {len(split.folders)} classes"
+        )
+    return split
 
 
 def read_lists(config: DataConfig, part: str, num_classes: int) -> VideoList:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.records import VideoList, write_class_names, write_video_list
+from datasets.records import VideoList, list_text, write_class_names, write_video_list
 from datasets.video_files import VideoFiles
 
 logger = logging.getLogger(__name__)
 
+SPLIT_SEED = 0  # not a run's seed: runs with other seeds must not train on each other's validation videos
 TRAIN_FOLDERS = ("train", "training")
 VAL_FOLDERS = ("val", "valid", "validation", "test")  # the first one that is there
 
@@ -35,6 +36,17 @@ class ClassFolders:
         paths, labels = zip(*self.parts[part], strict=True)
         return VideoList(self.root, np.array([p.encode() for p in paths]), np.array(labels, dtype=np.int64), None)
 
+    def check_written(self, out: Path) -> None:
+        """See that lists which ``write`` left in ``out``, if any, still fit.
+
+        Raises:
+            ValueError: they name other videos or other labels.
+        """
+        for part, videos in self.parts.items():
+            path = out / f"{part}.txt"
+            if path.exists() and path.read_text(encoding="utf-8") != list_text(videos):
+                raise ValueError(f"data.folder {self.root}: its videos are no longer those of {path}; start a new run")
+
     def write(self, out: Path) -> None:
         """Write ``train.txt``, ``val.txt`` and ``labels.csv``."""
         for part, videos in self.parts.items():
@@ -42,7 +54,7 @@ class ClassFolders:
         write_class_names(out / "labels.csv", self.class_names, self.folders)
 
 
-def read_class_folders(root: str | Path, val_share: float, seed: int) -> ClassFolders:
+def read_class_folders(root: str | Path, val_share: float, seed: int = SPLIT_SEED) -> ClassFolders:
     """Find the videos of ``root/<class>/`` at any depth and split them.
 
     Subfolders ``train`` and ``val`` (or ``test``) that hold the class folders are the split. Otherwise

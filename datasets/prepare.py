@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from datasets.class_folders import read_class_folders
+from datasets.class_folders import SPLIT_SEED, read_class_folders
 from datasets.matching import Match, match, part_folders
 from datasets.official import OFFICIAL, Official, Wanted
 from datasets.prepare_report import list_entry, summary
@@ -37,7 +37,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         command.add_argument("--out", type=Path, required=True, help="folder of the lists")
         if name == "folder":
             command.add_argument("--val_share", type=float, default=0.2, help="of each class (default: %(default)s)")
-            command.add_argument("--seed", type=int, default=0, help="of the split (default: %(default)s)")
+            command.add_argument("--seed", type=int, default=SPLIT_SEED, help="of the split (default: %(default)s)")
         else:
             needed = OFFICIAL[name].needs_annotations
             command.add_argument("--annotations", type=Path, required=needed, help="official files, or their folder")

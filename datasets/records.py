@@ -129,7 +129,12 @@ def write_video_list(path: Path, videos: list[tuple[str, int]]) -> None:
         if video != video.strip() or len(video.splitlines()) != 1 or not is_utf8:
             raise ValueError(f"{path}: the file name {video!r} does not fit into a line of a list; rename the file")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{video} {label}\n" for video, label in videos), encoding="utf-8")
+    path.write_text(list_text(videos), encoding="utf-8")
+
+
+def list_text(videos: list[tuple[str, int]]) -> str:
+    """The content of a list file with (path, label) pairs."""
+    return "".join(f"{video} {label}\n" for video, label in videos)
 
 
 def write_class_names(path: Path, class_names: list[str], folders: list[str]) -> None:

@@ -48,6 +48,8 @@ class DataConfig:
     val_root: str = ""
     val_list: str = ""
     label_list: str = ""
+    folder: str = ""  # one folder a class, instead of lists and label file
+    val_share: float = bounded(0.2, 0.01, 0.99)  # of each class of ``folder``
     input_size: int = bounded(224, 1)
     random_shift: bool = True  # random frames within segments in training
     dense: bool = False  # 128-frame windows instead of the whole video
