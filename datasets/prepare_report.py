@@ -44,7 +44,7 @@ def summary(report: dict[str, Any], path: Path) -> str:
     """The report as text; ``path`` is where the whole of it is."""
     rows = [("list", "videos", "missing", "official", "classes", "fingerprint", "paths start from")]
     rows += [_row(name, entry) for name, entry in report["lists"].items()]
-    lines = [*_aligned(rows, num_left=1), *_incomplete_classes(report["lists"])]
+    lines = [*_aligned(rows, num_left=1), *_incomplete_classes(report["lists"]), *_empty_classes(report["lists"])]
     duplicates, extra = report.get("duplicates", {}), report.get("extra", [])
     if duplicates:
         examples = [f"{taken} (not {', '.join(others)})" for taken, others in duplicates.items()]
@@ -78,7 +78,7 @@ def _incomplete_classes(lists: dict[str, dict[str, Any]]) -> list[str]:
         for name, entry in lists.items()
         if entry["num_videos"]
         for folder, count in entry["classes"].items()
-        if count["missing"] or not count["found"]
+        if count["missing"]
     ]
     if not rows:
         return []
@@ -86,6 +86,16 @@ def _incomplete_classes(lists: dict[str, dict[str, Any]]) -> list[str]:
     shown = [(folder, name, f"{found:,}", f"{missing:,}") for missing, found, folder, name in rows[:NUM_CLASSES_SHOWN]]
     table = _aligned([("incomplete class", "list", "found", "missing"), *shown], num_left=2)
     return [*table, f"... and {len(rows) - len(shown):,} more"] if len(rows) > len(shown) else table
+
+
+def _empty_classes(lists: dict[str, dict[str, Any]]) -> list[str]:
+    """Classes of which no video is known at all, by list."""
+    return [
+        f"classes without any video in {name}: {len(empty):,}; {_examples(empty)}"
+        for name, entry in lists.items()
+        if entry["num_videos"]
+        and (empty := [folder for folder, count in entry["classes"].items() if count == {"found": 0, "missing": 0}])
+    ]
 
 
 def _aligned(rows: Sequence[Sequence[str]], num_left: int) -> list[str]:
