@@ -99,7 +99,7 @@ def _given_parts(root: Path) -> dict[str, str]:
 
 
 def _holds_folders(path: Path) -> bool:
-    return path.is_dir() and any(child.is_dir() for child in path.iterdir())
+    return path.is_dir() and any(child.is_dir() and not child.name.startswith(".") for child in path.iterdir())
 
 
 def _by_class(files: VideoFiles, prefix: str) -> dict[str, list[str]]:
