@@ -98,7 +98,7 @@ def prepare_official(name: str, videos: Path, annotations: Path | None, out: Pat
         "lists": lists,
         "duplicates": {found.path: found.others for found in matches if found.others},
         "extra": [path for path in files.paths if path not in known],
-        "unlabelled": len({found.wanted.names for found in matches if not found.wanted.class_folder}),
+        "num_unlisted": len({video.names for video in wanted} - {v.names for v in wanted if v.class_folder}),
     }
 
 

@@ -1,6 +1,6 @@
 """What ``datasets.prepare`` found: an entry a list for the JSON file, and a summary that is short when all is well."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,9 @@ def list_entry(
         found, missing: (path or name, label).
     """
     found_of, missing_of = Counter(label for _, label in found), Counter(label for _, label in missing)
+    names_of: dict[str, list[str]] = defaultdict(list)
+    for name, label in sorted(missing):
+        names_of[folders[label]].append(name)
     return {
         "root": str(root),
         "num_videos": len(found),
@@ -32,11 +35,7 @@ def list_entry(
         "classes": {
             folder: {"found": found_of[label], "missing": missing_of[label]} for label, folder in enumerate(folders)
         },
-        "missing": {
-            folder: sorted(name for name, label in missing if label == wanted)
-            for wanted, folder in enumerate(folders)
-            if missing_of[wanted]
-        },
+        "missing": names_of,
     }
 
 
@@ -51,8 +50,8 @@ def summary(report: dict[str, Any], path: Path) -> str:
         lines.append(f"videos with several files: {len(duplicates):,}; taken {_examples(examples)}")
     if extra:
         lines.append(f"files that no list wants: {len(extra):,}; {_examples(extra)}")
-    if report.get("unlabelled"):
-        lines.append(f"videos without a public label, in no list: {report['unlabelled']:,}")
+    if report.get("num_unlisted"):
+        lines.append(f"official videos of no list (unused, or no public label): {report['num_unlisted']:,}")
     return "\n".join([f"{report['dataset']}: {report['num_files']:,} video files below {report['videos']}", *lines,
                       f"details: {path}", ""])  # fmt: skip
 

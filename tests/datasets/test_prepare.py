@@ -152,6 +152,7 @@ def test_hmdb_takes_the_use_of_each_split_and_the_class_of_the_file_name(tmp_pat
     assert report["duplicates"] == {}
     assert report["lists"]["train_split1.txt"]["missing"] == {"run": ["run/e"]}
     assert report["lists"]["train_split1.txt"]["official"] == 3570
+    assert report["num_unlisted"] == 0  # d.avi is in split 3
 
 
 def test_an_hmdb_line_of_another_form_is_named(tmp_path):
@@ -200,7 +201,7 @@ def test_kinetics_takes_names_with_and_without_times_in_any_folder(tmp_path, kin
     assert report["lists"]["train.txt"]["root"] == str(videos / "train")
     assert report["lists"]["train.txt"]["missing"] == {"zumba": ["gone4567890_000000_000010"]}
     assert report["extra"] == ["train/extra_file_01.webm", "train/val45678901.mp4"]
-    assert report["unlabelled"] == 1
+    assert report["num_unlisted"] == 1
     assert not (tmp_path / "out" / "test.txt").exists()
 
 
@@ -300,7 +301,7 @@ def test_something_templates_become_the_classes_of_the_label_file(tmp_path):
     )
     assert lines_of(tmp_path / "out" / "train.txt") == [f"10.webm {closing}", f"2.webm {stacking}"]
     assert lines_of(tmp_path / "out" / "val.txt") == [f"3.webm {closing}"]
-    assert (report["extra"], report["unlabelled"]) == ([], 1)
+    assert (report["extra"], report["num_unlisted"]) == ([], 1)
 
 
 def test_something_records_of_another_form_are_named(tmp_path):
@@ -340,7 +341,7 @@ def test_activitynet_labels_a_video_with_the_class_of_most_seconds(tmp_path):
     zumba, archery = label_of("activitynet", "Zumba"), label_of("activitynet", "Archery")
     assert lines_of(tmp_path / "out" / "train.txt") == [f"v_QOlSCBRmfWY.mp4 {zumba}", f"x/v_-tieOneVideo.mkv {archery}"]
     assert lines_of(tmp_path / "out" / "val.txt") == [f"validation1.webm {archery}"]
-    assert report["unlabelled"] == 1
+    assert report["num_unlisted"] == 1
 
 
 # --- a folder per class, and what goes wrong everywhere
