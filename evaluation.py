@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.build import build_eval_loader, read_lists
-from datasets.records import VideoList, read_class_names
+from datasets.build import build_eval_loader, read_data
+from datasets.records import VideoList
 from datasets.transforms import CROPS
 from engine.evaluate import ViewLogits, evaluate
 from engine.protocols import accuracy, over_splits
@@ -169,8 +169,8 @@ def _check_same_network(configs: dict[str, Config]) -> None:
 
 
 def _read_part(config: Config) -> tuple[VideoList, list[str]]:
-    class_names = read_class_names(config.data.label_list, config.data.num_classes)
-    return read_lists(config.data, "val", len(class_names)), class_names
+    class_names, videos, _ = read_data(config.data, ("val",))
+    return videos["val"], class_names
 
 
 def _build_tested_model(

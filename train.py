@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from datasets.build import build_eval_loader, build_train_loader, read_lists, read_train_list
-from datasets.records import read_class_names, write_video_list
+from datasets.build import build_eval_loader, build_train_loader, read_data
+from datasets.records import write_video_list
 from engine.evaluate import evaluate
 from engine.protocols import accuracy, fuse_zero_shot
 from engine.report import finish_run
@@ -60,28 +60,30 @@ def prepare(config: Config, precision: Precision, log_time: str) -> tuple[TrainS
     """Build everything that a run needs; whatever can be wrong is found here, cheapest checks first."""
     data, solver = config.data, config.solver
     check_network(config)
-    class_names = read_class_names(data.label_list, data.num_classes)
-    train_videos = read_train_list(data, class_names)
-    val_videos = read_lists(data, "val", len(class_names))
+    class_names, videos, split = read_data(data, ("train", "val"))
     folder = run_folder(data.output_path, data.dataset, config.network.arch, log_time)
     may_continue = bool(config.resume) or is_restarted()
     check_run_folder(folder, may_continue)
+    if split:
+        split.check_written(folder)
     store = CheckpointStore(folder, config.logging.keep)
     source, start = find_start(config, store)
     share = {"rank": rank(), "world_size": world_size()}
-    train_loader = build_train_loader(data, train_videos, class_names, config.seed, **share)
-    val_loader = build_eval_loader(data, val_videos, **share)
+    train_loader = build_train_loader(data, videos["train"], class_names, config.seed, **share)
+    val_loader = build_eval_loader(data, videos["val"], **share)
 
     state, classes = build_state(config, class_names, precision, source, start)
 
     create_run_folder(folder, to_yaml(config), may_continue)
+    if split and is_main():
+        split.write(folder)
     if data.shot and is_main():
-        write_video_list(folder / FEW_SHOT_LIST, train_videos)
+        write_video_list(folder / FEW_SHOT_LIST, videos["train"])
     setup_logging(folder / "log.txt")
     logger.info("run folder %s, %s, %d processes", folder, precision.name, world_size())
     if start:
         logger.info("starting from %s, epoch %d, step %d", source, state.epoch + 1, state.step)
-    labels = torch.from_numpy(val_videos.labels)
+    labels = torch.from_numpy(videos["val"].labels)
     return state, Training(
         loader=train_loader,
         classes=classes,

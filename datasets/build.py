@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
 from datasets import sampling, transforms
+from datasets.class_folders import ClassFolders, read_class_folders
 from datasets.few_shot import few_shot_indices
-from datasets.records import VideoList, read_video_list
+from datasets.records import VideoList, read_class_names, read_video_list
 from datasets.shards import ShardPack
 from datasets.video import EvalVideos, TrainVideos, VideoSource, collate
 from utils.config import DataConfig
@@ -75,6 +77,54 @@ class EveryNth(Sampler):
         return iter(self.indices)
 
 
+class LabelledVideos(NamedTuple):
+    """What a configuration trains and tests on."""
+
+    class_names: list[str]
+    parts: dict[str, VideoList]
+    split: ClassFolders | None  # where the lists were made from ``data.folder``
+
+
+def read_data(config: DataConfig, parts: tuple[str, ...]) -> LabelledVideos:
+    """Classes and the video lists of ``parts`` (``train``, ``val``), from files or from ``data.folder``.
+
+    With ``data.shot`` the training list is ``shot`` videos of each class, see ``datasets.few_shot``.
+
+    Raises:
+        ValueError, FileNotFoundError: see ``read_class_names``, ``read_lists`` and ``read_class_folders``; lists
+            and ``data.folder`` are both given.
+    """
+    split = _read_folder(config) if config.folder else None
+    if split:
+        class_names = split.class_names
+        videos = {part: split.videos(part) for part in parts}
+    else:
+        class_names = read_class_names(config.label_list, config.num_classes)
+        videos = {part: read_lists(config, part, len(class_names)) for part in parts}
+    if config.shot and "train" in parts:
+        chosen = few_shot_indices(videos["train"], config.shot, config.shot_seed, class_names)
+        videos["train"] = videos["train"].take(chosen)
+    return LabelledVideos(class_names, videos, split)
+
+
+def _read_folder(config: DataConfig) -> ClassFolders:
+    given = [
+        f"data.{key}"
+        for key in ("train_root", "train_list", "val_root", "val_list", "label_list")
+        if getattr(config, key)
+    ]
+    if given:
+        raise ValueError(f"data.folder takes the place of {', '.join(given)}; set only one of them")
+    if config.modality != "video":
+        raise ValueError(f"data.folder holds video files, but data.modality is {config.modality}")
+    split = read_class_folders(config.folder, config.val_share)
+    if config.num_classes not in (0, len(split.folders)):
+        raise ValueError(
+            f"data.num_classes is {config.num_classes}, but {config.folder} holds {len(split.folders)} classes"
+        )
+    return split
+
+
 def read_lists(config: DataConfig, part: str, num_classes: int) -> VideoList:
     """The video list of ``train`` or ``val``, see ``datasets.records.read_video_list``.
 
@@ -99,14 +149,6 @@ def build_source(config: DataConfig, videos: VideoList) -> VideoSource:
     """What opens the videos of a list as ``data.modality`` says."""
     pack = ShardPack.open(videos.root) if config.modality == "shards" else None
     return VideoSource(videos, config.image_tmpl, config.index_bias, pack)
-
-
-def read_train_list(config: DataConfig, class_names: list[str]) -> VideoList:
-    """The training videos: all of the list, or ``shot`` of each class, see ``datasets.few_shot``."""
-    videos = read_lists(config, "train", len(class_names))
-    if not config.shot:
-        return videos
-    return videos.take(few_shot_indices(videos, config.shot, config.shot_seed, class_names))
 
 
 def build_train_loader(

@@ -25,6 +25,12 @@ class VideoList:
     labels: np.ndarray  # [N] int64
     num_frames: np.ndarray | None  # [N] int64 for folders of frames, None for video files
 
+    @classmethod
+    def of_pairs(cls, root: str, pairs: list[tuple[str, int]]) -> "VideoList":
+        """From (path, label) of video files; file names that are not UTF-8 keep their bytes."""
+        paths = np.array([path.encode(errors="surrogateescape") for path, _ in pairs], dtype=bytes)
+        return cls(root, paths, np.array([label for _, label in pairs], dtype=np.int64), None)
+
     def __len__(self) -> int:
         return len(self.paths)
 
@@ -43,25 +49,28 @@ class VideoList:
         return hashlib.sha256(b"\n".join(lines)).hexdigest()[:16]
 
 
-def read_class_names(path: str | Path, num_classes: int = 0) -> list[str]:
+def read_class_names(path: str | Path, num_classes: int = 0, column: str = "name") -> list[str]:
     """Class names of a CSV with the columns ``id,name`` (more are ignored), by id.
 
     Args:
         num_classes: expected number; 0: any.
+        column: ``name``, or ``folder`` for the official names.
 
     Raises:
         FileNotFoundError, ValueError: no such file; a column missing; ids that are not 0..K-1; a name that is
             empty; another number of classes than expected.
     """
     if not str(path):
-        raise ValueError("data.label_list is not set: it names the CSV file of classes")
+        raise ValueError(
+            "data.label_list is not set: it names the CSV file of classes (or set data.folder: one folder a class)"
+        )
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"data.label_list {str(path)!r}: no such file")
-    reader = csv.DictReader(_read_text(path).splitlines())
-    if not {"id", "name"} <= set(reader.fieldnames or ()):
-        raise ValueError(f"{path}: expected the columns id,name, found {','.join(reader.fieldnames or ())}")
-    rows = [((row["id"] or "").strip(), (row["name"] or "").strip()) for row in reader]
+    reader = csv.DictReader(read_text(path).splitlines())
+    if not {"id", column} <= set(reader.fieldnames or ()):
+        raise ValueError(f"{path}: expected the columns id,{column}, found {','.join(reader.fieldnames or ())}")
+    rows = [((row["id"] or "").strip(), (row[column] or "").strip()) for row in reader]
     names: dict[int, str] = {}
     for line, (label, name) in enumerate(rows, start=2):
         if not label.isdigit() or not name or int(label) in names:
@@ -97,7 +106,7 @@ def read_video_list(path: str | Path, root: str | Path, modality: str, num_class
     form = "folder num_frames label" if modality == "RGB" else "path label"
     num_numbers = len(form.split()) - 1
     paths, numbers = [], []
-    for line_number, line in enumerate(_read_text(path).splitlines(), start=1):
+    for line_number, line in enumerate(read_text(path).splitlines(), start=1):
         if not line.strip():
             continue
         fields = line.strip().rsplit(maxsplit=num_numbers)
@@ -116,13 +125,36 @@ def read_video_list(path: str | Path, root: str | Path, modality: str, num_class
 
 
 def write_video_list(path: Path, videos: VideoList) -> None:
-    """Write a list file that ``read_video_list`` reads back (with the same root)."""
+    """Write a list file that ``read_video_list`` reads back (with the same root).
+
+    Raises:
+        ValueError: a path that a line cannot hold, such as one with a line break or one that is not UTF-8.
+    """
+    for name in videos.paths.tolist():
+        text = name.decode(errors="ignore")
+        if text.encode() != name or text != text.strip() or len(text.splitlines()) != 1:
+            shown = name.decode(errors="backslashreplace")
+            raise ValueError(f"{path}: the file name {shown!r} does not fit into a line of a list; rename the file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(list_text(videos), encoding="utf-8")
+
+
+def list_text(videos: VideoList) -> str:
+    """The content of a list file."""
     numbers = [videos.labels] if videos.num_frames is None else [videos.num_frames, videos.labels]
     rows = zip(videos.paths.tolist(), *(column.tolist() for column in numbers), strict=True)
-    path.write_text("".join(f"{name.decode()} {' '.join(map(str, row))}\n" for name, *row in rows), encoding="utf-8")
+    return "".join(f"{name.decode()} {' '.join(map(str, row))}\n" for name, *row in rows)
 
 
-def _read_text(path: Path) -> str:
+def write_class_names(path: Path, class_names: list[str], folders: list[str]) -> None:
+    """Write a label CSV with the columns ``id,name,folder``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        rows = zip(range(len(class_names)), class_names, folders, strict=True)
+        csv.writer(file, lineterminator="\n").writerows([("id", "name", "folder"), *rows])
+
+
+def read_text(path: Path) -> str:
     """A text file's content, without the byte-order mark that some editors write."""
     try:
         return path.read_text(encoding="utf-8-sig")

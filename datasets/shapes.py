@@ -2,7 +2,7 @@
 
     python -m datasets.shapes --out DIR
 
-`DIR/videos/<part>/*.mp4`, `DIR/lists/<part>.txt` (lines `path label`, paths relative to `DIR/videos`) and
+`DIR/videos/<part>/<class>/*.mp4`, `DIR/lists/<part>.txt` (lines `path label`, paths relative to `DIR/videos`) and
 `DIR/lists/<label set>_labels.csv`. A second run reuses what a finished one wrote and completes a killed one.
 """
 
@@ -35,7 +35,7 @@ from datasets.shapes_world import (
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1  # raise it when the same seed gives other videos
+FORMAT_VERSION = 2  # raise it when the same seed gives other videos or other paths
 FRAME_SIZES = ((64, 64), (64, 80), (80, 64))  # height, width
 FRAME_COUNTS = (24, 40)
 FRAMES_PER_SECOND = 16
@@ -64,8 +64,7 @@ class VideoSpec:
 
     @property
     def path(self) -> str:
-        slug = self.shape_class.name.replace(" ", "-")
-        return f"{self.part}/{slug}-{self.index:04d}.mp4"
+        return f"{self.part}/{self.shape_class.name}/{self.index:04d}.mp4"
 
 
 def write_shapes(out: Path, spec: ShapesSpec | None = None, workers: int = 1) -> Path:
@@ -91,11 +90,11 @@ def write_shapes(out: Path, spec: ShapesSpec | None = None, workers: int = 1) ->
     videos = [video for part in PARTS for video in videos_of(part, spec)]
     missing = [video for video in videos if not (out / "videos" / video.path).exists()]
     logger.info("writing %d of %d videos into %s", len(missing), len(videos), out)
-    for part in PARTS:
-        (out / "videos" / part).mkdir(parents=True, exist_ok=True)
+    for folder in {Path(video.path).parent for video in videos}:
+        (out / "videos" / folder).mkdir(parents=True, exist_ok=True)
     _write_videos(out / "videos", missing, spec.seed, workers)
     _write_lists(out / "lists", spec)
-    for leftover in (out / "videos").glob("*/.*.part"):  # of a killed run
+    for leftover in (out / "videos").glob("*/*/.*.part"):  # of a killed run
         leftover.unlink()
     _write_text(marker, json.dumps(asdict(spec)))
     return out

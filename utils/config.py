@@ -50,6 +50,8 @@ class DataConfig:
     val_root: str = ""
     val_list: str = ""
     label_list: str = ""
+    folder: str = ""  # one folder a class, instead of lists and label file
+    val_share: float = bounded(0.2, 0.01, 0.99)  # of each class of ``folder``
     shot: int = bounded(0, 0)  # K: train on the same K videos of each class; 0: on all
     shot_seed: int = bounded(0, 0)  # another one draws other videos
     shot_repeat: int = bounded(1, 1)  # passes over the train list an epoch

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.build import EveryNth, TrainBatches, build_eval_loader, build_train_loader, read_lists, read_train_list
+from datasets.build import EveryNth, TrainBatches, build_eval_loader, build_train_loader, read_data, read_lists
 from datasets.readers import VideoFileReader
 from datasets.sampling import dense_eval_indices, eval_indices
 from datasets.shapes import encode_video
@@ -290,7 +290,7 @@ def test_few_videos_make_a_large_batch_over_several_passes():
 
 def test_a_few_shot_loader_repeats_videos_with_other_augmentation(debug_config):
     config = replace(load_config(debug_config).data, shot=1, shot_repeat=3, batch_size=4)
-    videos = read_train_list(config, CLASS_NAMES)
+    videos = read_data(config, ("train",)).parts["train"]
     assert sorted(videos.labels.tolist()) == [0, 1, 2, 3]
     loader = build_train_loader(config, videos, CLASS_NAMES, seed=0, rank=0, world_size=1)
     clips = [clip for batch in loader for index, clip in zip(batch.indices, batch.frames, strict=True) if index == 0]
@@ -300,4 +300,4 @@ def test_a_few_shot_loader_repeats_videos_with_other_augmentation(debug_config):
 
 
 def test_without_shots_the_train_list_is_whole(debug_config):
-    assert len(read_train_list(load_config(debug_config).data, CLASS_NAMES)) == 12
+    assert len(read_data(load_config(debug_config).data, ("train",)).parts["train"]) == 12
