@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 
 from datasets.build import build_eval_loader, build_train_loader, read_lists
+from datasets.features import FeatureCache
 from datasets.records import read_class_names
 from engine.evaluate import evaluate
 from engine.protocols import accuracy, fuse_zero_shot
 from engine.train import Training, TrainState, train
-from modules.build import build_classes, build_clip, build_model, check_network
+from modules.build import build_classes, build_clip, build_model, check_network, image_tower
 from modules.losses import video_loss
 from utils.checkpoint import CheckpointStore, load_weights, read_checkpoint
 from utils.cli import add_common_arguments, run_main
@@ -71,6 +72,10 @@ def prepare(config: Config, precision: Precision, log_time: str) -> tuple[TrainS
     is_resumed = start is not None and source != config.pretrain
     if start:
         load_weights(model, start, source, keep_train_classes=not is_resumed)
+    if data.modality == "features":
+        tower = image_tower(config, model)
+        FeatureCache.open(data.train_root, "train_root").check(tower)
+        FeatureCache.open(data.val_root, "val_root").check(tower)
     optimizer = build_optimizer(model, solver)
     state = TrainState(model, optimizer, precision.grad_scaler(), epoch=solver.start_epoch)
     if is_resumed:
