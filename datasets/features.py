@@ -4,7 +4,8 @@ A cache is a folder:
 
 - ``features.npy``: float16 [N, V, T, D], CLIP's frame features before the temporal head, not normalised;
 - ``labels.npy``: int64 [N, V], which the mirror image of an augmented view may have changed;
-- ``index.txt``: ``row label path`` of every video that could be read, and ``failed.txt``: path, tab, reason of the others;
+- ``index.txt``: ``row label path`` of every video that could be read;
+- ``failed.txt``: path, tab, reason of the others, whose rows are zero;
 - ``class_features.npy``: float32 [K, D], for other programs;
 - ``metadata.json``: what the features depend on. Written last: with it the cache is complete.
 
