@@ -48,7 +48,7 @@ def check_network(config: Config) -> None:
     if config.data.modality == "features":
         if not network.fix_video:
             raise ValueError(
-                "data.modality features has no pictures to train the image tower on: set network.fix_video"
+                "data.modality features has no pictures to train the image tower on: set network.fix_video to True"
             )
         if network.drop_out or network.emb_dropout:
             raise ValueError(
