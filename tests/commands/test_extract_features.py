@@ -288,8 +288,8 @@ def test_views_that_are_not_the_cached_ones_are_an_error(
     common = ["--config", str(debug_config), "--weights", str(weights), *FP32, *from_cache(plain)]
     with pytest.raises(ValueError, match="num_clips is 1 in the cache, 4 here; num_crops is 1 in the cache, 3 here"):
         run_test([*common, "--test_clips", "4", "--test_crops", "3"])
+    train_list = load_config(debug_config).data.train_list
     with pytest.raises(ValueError, match="augmented is True in the cache, False here"):
-        train_list = load_config(debug_config).data.train_list
         run_test([*common, f"data.val_root={augmented / 'train'}", f"data.val_list={train_list}"])
     config = load_config(debug_config, [*from_cache(augmented, val=plain), "data.crop_area=[0.5,1.0]"])
     with pytest.raises(ValueError, match=r"crop_area is \[0\.08, 1\.0\] in the cache, \[0\.5, 1\.0\] here"):

@@ -158,7 +158,7 @@ def test_the_scale_is_the_exponential_of_the_trained_parameter(tiny_clip, frames
 
 def test_features_in_the_place_of_frames_skip_the_image_tower(tiny_clip):
     model = VideoCLIP(tiny_clip, MeanPooling()).eval()
-    classes = torch.nn.functional.normalize(torch.randn(3, 64), dim=-1)
+    classes = F.normalize(torch.randn(3, 64), dim=-1)
     frames = torch.randint(0, 256, (2, 4, 3, 32, 32), dtype=torch.uint8)
     with torch.no_grad():
         expected = model(frames, classes)
