@@ -3,6 +3,7 @@
 import json
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 import time
@@ -265,6 +266,15 @@ def test_another_image_tower_is_an_error(debug_config, debug_data, plain, weight
     arguments = ["--config", str(debug_config), "--weights", str(tmp_path / "tuned.pt"), *FP32, *from_cache(plain)]
     with pytest.raises(ValueError, match="image_tower_sha256"):
         run_test(arguments)
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_training_looks_at_the_image_tower_of_both_caches(debug_config, plain, tmp_path, fp32, part):
+    shutil.copytree(plain, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / part / "metadata.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"image_tower_sha256": "0" * 64}))
+    with pytest.raises(ValueError, match=rf"{part} was made for something else: image_tower_sha256 is 0{{64}} in"):
+        prepare(load_config(debug_config, from_cache(tmp_path)), fp32, "run")
 
 
 def test_the_cache_of_a_checkpoint_s_tower_fits_its_test_with_the_same_average(
