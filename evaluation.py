@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from datasets.build import build_eval_loader, read_data
+from datasets.features import FeatureCache
 from datasets.records import VideoList
 from datasets.transforms import CROPS
 from engine.evaluate import ViewLogits, evaluate
 from engine.protocols import accuracy, over_splits
 from engine.report import table
-from modules.build import build_classes, build_clip, build_model, check_network
+from modules.build import build_classes, build_clip, build_model, check_network, image_tower
 from modules.video_clip import VideoCLIP
 from utils.checkpoint import load_weights, read_checkpoint
 from utils.cli import add_common_arguments
@@ -78,7 +79,8 @@ def run_test(args: argparse.Namespace, protocol: Protocol) -> dict:
     with process_group(timeout_s) as device:
         precision = resolve_precision(args.precision, device)
         parts = {name: _read_part(config) for name, config in configs.items()}
-        model, classes = _build_tested_model(args.weights, configs, parts, precision)
+        model, classes = build_tested_model(args.weights, configs, parts, precision)
+        _check_features(configs, model)
         folder = _create_output_folder(args, protocol, configs)
         splits = {}
         for name, (videos, _) in parts.items():
@@ -173,7 +175,7 @@ def _read_part(config: Config) -> tuple[VideoList, list[str]]:
     return videos["val"], class_names
 
 
-def _build_tested_model(
+def build_tested_model(
     weights: str, configs: dict[str, Config], parts: dict[str, tuple[VideoList, list[str]]], precision: Precision
 ) -> tuple[VideoCLIP, dict[str, Tensor]]:
     """The model with the weights under test, and each part's classes as features or tokens."""
@@ -186,6 +188,15 @@ def _build_tested_model(
     if checkpoint:
         load_weights(model, checkpoint, weights, config.eval.weight_average)
     return model, classes
+
+
+def _check_features(configs: dict[str, Config], model: VideoCLIP) -> None:
+    """See that cached features are those of the model's image tower."""
+    cached = [config for config in configs.values() if config.data.modality == "features"]
+    if cached:
+        tower = image_tower(cached[0], model)
+        for config in cached:
+            FeatureCache.open(config.data.val_root, "val_root").check(tower)
 
 
 def _test_part(

@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from datasets.build import build_eval_loader, build_train_loader, read_data
+from datasets.features import FeatureCache
 from datasets.records import write_video_list
 from engine.evaluate import evaluate
 from engine.protocols import accuracy, fuse_zero_shot
 from engine.report import finish_run
 from engine.state import TrainState, averaged
 from engine.train import Training, train
-from modules.build import build_classes, build_clip, build_model, check_network
+from modules.build import build_classes, build_clip, build_model, check_network, image_tower
 from modules.compile import compile_blocks
 from modules.losses import video_loss
 from utils.checkpoint import CheckpointStore, load_weights, read_checkpoint
@@ -117,6 +118,10 @@ def build_state(
     is_resumed = start is not None and source != config.pretrain
     if start:
         load_weights(model, start, source, keep_train_classes=not is_resumed)
+    if config.data.modality == "features":
+        tower = image_tower(config, model)
+        FeatureCache.open(config.data.train_root, "train_root").check(tower)
+        FeatureCache.open(config.data.val_root, "val_root").check(tower)
     if network.compile:
         compile_blocks(model, precision.device)
     if solver.strategy == "fsdp":

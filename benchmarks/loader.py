@@ -10,6 +10,8 @@ import numpy as np
 from benchmarks import baseline, harness, models
 from benchmarks.harness import Benchmark, Measurement
 from datasets import pack
+from datasets.feature_writer import FeatureWriter
+from datasets.features import FeatureCache, TrainFeatureVideos
 from datasets.records import VideoList
 from datasets.sampling import train_indices
 from datasets.shapes import encode_video
@@ -64,9 +66,26 @@ def published() -> Callable[[], object]:
     return lambda: [baseline.train_sample(str(VIDEO), models.NUM_FRAMES, 224) for _ in range(CLIPS)]
 
 
+def features() -> Callable[[], object]:
+    """As many clips from a feature cache of ViT-B/16: random rows of 2000."""
+    folder = Path(tempfile.gettempdir()) / "mote_benchmark_features"
+    shape = [2000, 1, models.NUM_FRAMES, 512]
+    paths = np.array([f"{row}.mp4".encode() for row in range(shape[0])])
+    videos = VideoList(str(folder), paths, np.zeros(shape[0], dtype=np.int64), None)
+    writer = FeatureWriter(folder, videos, {"shape": shape, "augmented": False}, chunk_size=shape[0])
+    for number in writer.begin():
+        rows = np.random.default_rng(0).standard_normal(shape).astype(np.float16)
+        writer.write(number, rows, videos.labels[:, None], failures={})
+    writer.finish(np.zeros((1, 512)))
+    dataset = TrainFeatureVideos(FeatureCache.open(folder, "train_root"), videos, seed=0)
+    order = np.random.default_rng(0).permutation(shape[0])[:CLIPS].tolist()
+    return lambda: dataset.__getitems__([(0, index) for index in order])
+
+
 def main(argv: list[str] | None = None) -> list[Measurement]:
     contenders = {harness.BASELINE: published, "ours": ours}
     contenders["shards"] = shards
+    contenders["features"] = features
     return harness.run(Benchmark("loader, one process", "benchmarks.loader", "clips", CLIPS, contenders), argv)
 
 

@@ -1,80 +1,25 @@
-"""DataConfig to loaders, and the samplers that share videos out among processes."""
+"""DataConfig to lists, datasets and loaders."""
 
-from collections.abc import Iterator
+import dataclasses
+import logging
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from datasets import sampling, transforms
 from datasets.class_folders import ClassFolders, read_class_folders
+from datasets.features import AUGMENTATION, FeatureCache, FeatureVideos, TrainFeatureVideos
 from datasets.few_shot import few_shot_indices
 from datasets.records import VideoList, read_class_names, read_video_list
+from datasets.samplers import EveryNth, TrainBatches
 from datasets.shards import ShardPack
-from datasets.video import EvalVideos, TrainVideos, VideoSource, collate
+from datasets.video import AugmentedViews, Batch, EvalVideos, TrainVideos, VideoSource, collate
 from utils.config import DataConfig
 
-
-class TrainBatches(Sampler):
-    """Batches of (epoch, index) keys: a seeded permutation an epoch, the same for any number of processes.
-
-    A global batch is ``batch_size * world_size`` consecutive videos of the permutation; process r takes its r-th
-    part. The incomplete global batch at the end is dropped.
-
-    Args:
-        num_passes: permutations, one after the other, that make an epoch. Their keys count as epochs of their own,
-            so that a video is augmented differently each time.
-
-    Raises:
-        ValueError: fewer videos than one global batch.
-    """
-
-    def __init__(self, num_videos: int, batch_size: int, rank: int, world_size: int, seed: int, num_passes: int = 1):
-        self.num_videos, self.batch_size, self.rank, self.world_size = (
-            num_videos,
-            batch_size,
-            rank,
-            world_size,
-        )
-        self.seed, self.num_passes, self.epoch, self.first_batch = seed, num_passes, 0, 0
-        if len(self) == 0:
-            passes = f" x {num_passes} passes" if num_passes > 1 else ""
-            raise ValueError(
-                f"the train list has {num_videos} videos{passes}, fewer than one batch of {batch_size} x {world_size} "
-                "processes; lower data.batch_size"
-            )
-
-    def __len__(self) -> int:
-        return self.num_passes * self.num_videos // (self.batch_size * self.world_size)
-
-    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
-        """Choose the permutation of the next iteration, and how many of its batches to skip."""
-        self.epoch, self.first_batch = epoch, first_batch
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        rng = np.random.default_rng((self.seed, self.epoch))
-        order = np.concatenate([rng.permutation(self.num_videos) for _ in range(self.num_passes)])
-        epochs = self.epoch * self.num_passes + np.repeat(np.arange(self.num_passes), self.num_videos)
-        keys = np.stack([epochs, order], axis=1)
-        global_batches = keys[: len(self) * self.batch_size * self.world_size].reshape(len(self), -1, 2)
-        mine = slice(self.rank * self.batch_size, (self.rank + 1) * self.batch_size)
-        for batch in global_batches[self.first_batch :, mine]:
-            yield [(epoch, index) for epoch, index in batch.tolist()]
-
-
-class EveryNth(Sampler):
-    """Process r's share of an evaluation: r, r + W, r + 2W, ...; no padding, every video exactly once."""
-
-    def __init__(self, num_videos: int, rank: int, world_size: int):
-        self.indices = range(rank, num_videos, world_size)
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.indices)
+logger = logging.getLogger(__name__)
 
 
 class LabelledVideos(NamedTuple):
@@ -135,8 +80,11 @@ def read_lists(config: DataConfig, part: str, num_classes: int) -> VideoList:
         expected = "a name with a number like img_{:05d}.jpg"
         raise ValueError(f"data.image_tmpl: expected {expected}, found {config.image_tmpl!r}")
     path, root = getattr(config, f"{part}_list"), getattr(config, f"{part}_root")
-    videos = read_video_list(path, root, config.modality, num_classes, key=part)
-    if config.modality == "shards":
+    # The list of a feature cache is the one of the videos that it was made from.
+    is_cached = config.modality == "features"
+    modality = FeatureCache.open(root, f"{part}_root").metadata["modality"] if is_cached else config.modality
+    videos = read_video_list(path, root, modality, num_classes, key=part)
+    if modality == "shards" and not is_cached:
         pack = ShardPack.open(root)
         pack.check(videos)
         if config.dense and pack.settings["frames"]:
@@ -155,6 +103,16 @@ def build_train_loader(
     config: DataConfig, videos: VideoList, class_names: list[str], seed: int, rank: int, world_size: int
 ) -> DataLoader:
     """Loader of augmented training clips; its ``batch_sampler`` is a ``TrainBatches``."""
+    if config.modality == "features":
+        dataset: Dataset = _train_features(config, videos, class_names, seed)
+    else:
+        dataset = TrainVideos(*_train_clips(config, videos, class_names), seed)
+    batches = TrainBatches(len(dataset), config.batch_size, rank, world_size, seed, config.shot_repeat)
+    return DataLoader(dataset, batch_sampler=batches, **_loader_options(config))
+
+
+def _train_clips(config: DataConfig, videos: VideoList, class_names: list[str]) -> tuple:
+    """Videos, frame rule and augmentation of training."""
     indices_of = sampling.dense_train_indices if config.dense else sampling.train_indices
     if not config.random_shift:
         indices_of = partial(_first_eval_clip, dense=config.dense)
@@ -164,30 +122,68 @@ def build_train_loader(
         config.crop_area,
         (config.randaug.N, config.randaug.M) if config.randaug else None,
     )
-    dataset = TrainVideos(
-        build_source(config, videos),
-        partial(indices_of, num_segments=config.num_segments),
-        transform,
-        seed,
-    )
-    batches = TrainBatches(len(dataset), config.batch_size, rank, world_size, seed, config.shot_repeat)
-    return DataLoader(dataset, batch_sampler=batches, **_loader_options(config))
+    source = build_source(config, videos)
+    return source, partial(indices_of, num_segments=config.num_segments), transform
+
+
+def _train_features(config: DataConfig, videos: VideoList, class_names: list[str], seed: int) -> TrainFeatureVideos:
+    """Views of a feature cache for training: augmented ones, or those of an evaluation."""
+    cache = FeatureCache.open(videos.root, "train_root")
+    cache.check(sampling_rule(config, cache.is_augmented))
+    if cache.metadata["num_crops"] == 10 and transforms.mirror_labels(class_names) != list(range(len(class_names))):
+        raise ValueError(
+            f"data.train_root {cache.folder}: 10 crops hold mirror images under the label of the original, and classes "
+            "here mirror each other; use augmented views"
+        )
+    kind = "augmented" if cache.is_augmented else "evaluation, not augmented"
+    logger.info("training on cached features, %d views a video (%s)", cache.num_views, kind)
+    return TrainFeatureVideos(cache, videos, seed)
 
 
 def build_eval_loader(
     config: DataConfig, videos: VideoList, rank: int, world_size: int, num_clips: int = 1, num_crops: int = 1
 ) -> DataLoader:
     """Loader of all views of every video, for validation (1 x 1) and every test protocol."""
-    indices_of = sampling.dense_eval_indices if config.dense else sampling.eval_indices
-    dataset = EvalVideos(
-        build_source(config, videos),
-        partial(indices_of, num_segments=config.num_segments, num_clips=num_clips),
-        partial(transforms.eval_views, input_size=config.input_size, num_crops=num_crops),
-    )
+    if config.modality == "features":
+        cache = FeatureCache.open(videos.root, "val_root")
+        views = {"augmented": False, "num_clips": num_clips, "num_crops": num_crops}
+        cache.check(views | sampling_rule(config, is_augmented=False))
+        dataset: Dataset = FeatureVideos(cache, videos)
+    else:
+        dataset = eval_views_of(config, videos, num_clips, num_crops)
     share = EveryNth(len(dataset), rank, world_size)
     # About as many clips as a training batch: with 12 views, whole videos of a batch would fill the shared memory.
     num_videos = max(1, config.batch_size // (num_clips * num_crops))
     return DataLoader(dataset, sampler=share, batch_size=num_videos, **_loader_options(config))
+
+
+def build_chunk_loader(config: DataConfig, views: Dataset, chunks: list[range]) -> DataLoader:
+    """Loader whose batches are the given rows of a dataset of views."""
+    return DataLoader(views, batch_sampler=chunks, **_loader_options(config))
+
+
+def augmented_views_of(
+    config: DataConfig, videos: VideoList, class_names: list[str], seed: int, num_views: int
+) -> AugmentedViews:
+    """V training clips of every video of a list."""
+    return AugmentedViews(*_train_clips(config, videos, class_names), seed, num_views)
+
+
+def sampling_rule(config: DataConfig, is_augmented: bool) -> dict:
+    """The settings that the pictures of a view depend on, as a feature cache records them."""
+    names = ("num_segments", "input_size", "dense") + AUGMENTATION * is_augmented
+    settings = dataclasses.asdict(config)
+    return {name: settings[name] for name in names}
+
+
+def eval_views_of(config: DataConfig, videos: VideoList, num_clips: int, num_crops: int) -> EvalVideos:
+    """All views of every video of a list."""
+    indices_of = sampling.dense_eval_indices if config.dense else sampling.eval_indices
+    return EvalVideos(
+        build_source(config, videos),
+        partial(indices_of, num_segments=config.num_segments, num_clips=num_clips),
+        partial(transforms.eval_views, input_size=config.input_size, num_crops=num_crops),
+    )
 
 
 def _first_eval_clip(num_frames: int, num_segments: int, rng: np.random.Generator, dense: bool) -> np.ndarray:
@@ -196,10 +192,14 @@ def _first_eval_clip(num_frames: int, num_segments: int, rng: np.random.Generato
     return rule(num_frames, num_segments)[0]
 
 
+def _as_is(batch: Batch) -> Batch:
+    return batch
+
+
 def _loader_options(config: DataConfig) -> dict:
     return {
         "num_workers": config.workers,
-        "collate_fn": collate,
+        "collate_fn": _as_is if config.modality == "features" else collate,  # features come as batches
         "pin_memory": torch.cuda.is_available(),
         "persistent_workers": config.workers > 0,
         "prefetch_factor": config.prefetch if config.workers else None,

@@ -45,8 +45,18 @@ class VideoList:
 
     def fingerprint(self) -> str:
         """Hash of all paths and labels that does not depend on their order (SHA-256, 16 hex digits)."""
-        lines = sorted(b"%s %d" % pair for pair in zip(self.paths.tolist(), self.labels.tolist(), strict=True))
-        return hashlib.sha256(b"\n".join(lines)).hexdigest()[:16]
+        return _sha256(sorted(self._lines()))
+
+    def order_fingerprint(self) -> str:
+        """As ``fingerprint``, of paths and labels in their order."""
+        return _sha256(self._lines())
+
+    def _lines(self) -> list[bytes]:
+        return [b"%s %d" % pair for pair in zip(self.paths.tolist(), self.labels.tolist(), strict=True)]
+
+
+def _sha256(lines: list[bytes]) -> str:
+    return hashlib.sha256(b"\n".join(lines)).hexdigest()[:16]
 
 
 def read_class_names(path: str | Path, num_classes: int = 0, column: str = "name") -> list[str]:

@@ -28,7 +28,7 @@ class Sample(NamedTuple):
     """One video's views, or the failures met instead."""
 
     index: int  # position in the list
-    label: int
+    label: int | list[int]  # a list: one a view
     frames: Tensor | None  # uint8 [V, T, 3, S, S]; None: unreadable
     failures: tuple[Failure, ...]
 
@@ -37,8 +37,8 @@ class Batch(NamedTuple):
     """Samples side by side; videos without frames are left out of the tensors."""
 
     indices: Tensor  # int64 [B]
-    labels: Tensor  # int64 [B]
-    frames: Tensor | None  # uint8 [B, V, T, 3, S, S]; None: no video of the batch could be read
+    labels: Tensor  # int64 [B], or [B, V]
+    frames: Tensor | None  # uint8 [B, V, T, 3, S, S], or cached features [B, V, T, D]; None: no video could be read
     failed_indices: Tensor  # int64, videos left out
     failures: list[Failure]
 
@@ -154,3 +154,20 @@ class TrainVideos(Dataset):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(rng.integers(2**63)))
             return self.transform(frames, int(self.source.videos.labels[index]))
+
+
+class AugmentedViews(TrainVideos):
+    """V training clips of every video, for a feature cache: view v is the clip of epoch v; nothing is replaced."""
+
+    def __init__(self, source: VideoSource, indices_of: Callable, transform: Callable, seed: int, num_views: int):
+        super().__init__(source, indices_of, transform, seed)
+        self.num_views = num_views
+
+    def __getitem__(self, index: int) -> Sample:
+        rngs = [np.random.default_rng((self.seed, view, index)) for view in range(self.num_views)]
+        try:
+            clips, labels = zip(*(self._load(index, rng) for rng in rngs), strict=True)
+        except UnreadableVideo as error:
+            failure = Failure(self.source.videos.path(index), str(error))
+            return Sample(index, [int(self.source.videos.labels[index])] * self.num_views, None, (failure,))
+        return Sample(index, list(labels), torch.stack(clips), ())

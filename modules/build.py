@@ -10,8 +10,10 @@ from clip.model import CLIP
 from modules.temporal import HEAD_WIDTH, MeanPooling, TemporalTransformer
 from modules.text_prompt import TEMPLATES, encode_classes, tokenize_classes
 from modules.video_clip import VideoCLIP
+from utils.checkpoint import weights_sha256
 from utils.config import Config, NetworkConfig
 from utils.distributed import first_process_first
+from utils.run_folder import folder_name
 
 
 def _transf(config: Config, clip: CLIP, num_train_classes: int) -> nn.Module:
@@ -45,6 +47,25 @@ def check_network(config: Config) -> None:
         raise ValueError("network.joint_st encodes a clip as one vector, so network.sim_header must be None")
     if config.solver.ema and config.solver.strategy == "fsdp":
         raise ValueError("solver.ema keeps a whole second model, for which solver.strategy fsdp leaves no room")
+    if config.data.modality == "features":
+        if not network.fix_video:
+            raise ValueError(
+                "data.modality features has no pictures to train the image tower on: set network.fix_video to True"
+            )
+        if network.drop_out or network.emb_dropout:
+            raise ValueError(
+                "network.drop_out and network.emb_dropout act in the image tower, which data.modality features does "
+                "not run: set them to 0"
+            )
+
+
+def image_tower(config: Config, model: VideoCLIP) -> dict[str, str]:
+    """What frame features depend on beside the pictures, as a feature cache records it."""
+    return {
+        "arch": folder_name(config.network.arch),  # the hash tells files of one name apart
+        "activation": model.clip.config.activation,
+        "image_tower_sha256": weights_sha256(model.clip.visual.state_dict()),
+    }
 
 
 def build_clip(config: NetworkConfig, num_frames: int, input_size: int, seed: int) -> CLIP:

@@ -1,4 +1,4 @@
-"""VideoCLIP: uint8 frames in, cosines with class features out; one module to wrap in DDP."""
+"""VideoCLIP: uint8 frames (or their features) in, cosines with class features out; one module to wrap in DDP."""
 
 from contextlib import AbstractContextManager
 from typing import NamedTuple
@@ -61,12 +61,12 @@ class VideoCLIP(nn.Module):
         """Classify clips.
 
         Args:
-            frames: uint8 [B, T, 3, S, S].
+            frames: uint8 [B, T, 3, S, S]; or frame features [B, T, D] of a floating-point type, ready from a cache.
             classes: unit class features [K, D]; or the tokens [K, M, 77] of their templates, which the
                 text tower then encodes within the graph.
             mixing: experts of each layer and route [layers, R, E], see ``draw_mixing``.
         """
-        frame_features = self.encode_frames(frames)
+        frame_features = frames.float() if frames.is_floating_point() else self.encode_frames(frames)
         classes = self.class_features(classes)
         gate = None if self.training else self._modulate(frame_features, classes)
         features = self.head(frame_features, mixing, gate)  # [R, B, T, D]

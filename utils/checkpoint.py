@@ -4,6 +4,7 @@
 beside ``epoch`` and ``optimizer_state_dict``. In a VideoCLIP these are ``clip.*`` and ``head.*``.
 """
 
+import hashlib
 import logging
 import os
 import pickle
@@ -157,7 +158,7 @@ def load_weights(
     for name, value in checkpoint["model_state_dict"].items():
         is_averaged = weight_average < 1.0 and name not in NOT_IN_CLIP and name in pretrained
         if is_averaged and value.shape == pretrained[name].shape:
-            value = weight_average * value.float() + (1.0 - weight_average) * pretrained[name].cpu()
+            value = _average(value.float(), pretrained[name].cpu(), weight_average)
         tuned[CLIP_PREFIX + name] = value
     head = dict(checkpoint["fusion_model_state_dict"])
     expected = model.state_dict()
@@ -172,6 +173,24 @@ def load_weights(
     if name in expected:
         setattr(model.head, TRAIN_CLASS_FEATURES, torch.empty_like(expected[name]))
     model.load_state_dict(state)
+
+
+def _average(tuned: Tensor, pretrained: Tensor, share: float) -> Tensor:
+    """``share * tuned + (1 - share) * pretrained``; equal tensors stay what they are, to the last bit.
+
+    So the image tower of a head trained on cached features is the tower that the cache was made with.
+    """
+    return tuned if torch.equal(tuned, pretrained) else share * tuned + (1.0 - share) * pretrained
+
+
+def weights_sha256(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, shapes and fp32 values, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        values = state[name].detach().float().cpu().contiguous()
+        digest.update(f"{name} {list(values.shape)}\n".encode())
+        digest.update(values.numpy())
+    return digest.hexdigest()
 
 
 def _with_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -36,7 +36,8 @@ class DataConfig:
     """Lists, frames and batches."""
 
     dataset: str = ""  # names the run folder
-    modality: Literal["video", "RGB", "shards"] = "video"  # files, folders of extracted frames, packed files
+    # files, folders of extracted frames, packed files, or a cache that extract_features.py wrote
+    modality: Literal["video", "RGB", "shards", "features"] = "video"
     num_segments: int = bounded(8, 1, 77)  # T, frames a clip
     batch_size: int = bounded(64, 1)  # clips a process
     workers: int = bounded(8, 0)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.build import EveryNth, TrainBatches, build_eval_loader, build_train_loader, read_data, read_lists
+from datasets.build import build_eval_loader, build_train_loader, read_data, read_lists
 from datasets.readers import VideoFileReader
+from datasets.samplers import EveryNth, TrainBatches
 from datasets.sampling import dense_eval_indices, eval_indices
 from datasets.shapes import encode_video
 from datasets.transforms import eval_views

@@ -12,9 +12,10 @@ import torch
 
 import train
 from datasets import pack, pack_shards
-from datasets.build import TrainBatches, build_source, build_train_loader, read_lists
+from datasets.build import build_source, build_train_loader, read_lists
 from datasets.readers import UnreadableVideo, VideoFileReader
 from datasets.records import read_class_names
+from datasets.samplers import TrainBatches
 from datasets.shards import ShardPack
 from utils.checkpoint import read_checkpoint
 from utils.config import DataConfig, load_config

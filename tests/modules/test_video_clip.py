@@ -154,3 +154,15 @@ def test_the_scale_is_the_exponential_of_the_trained_parameter(tiny_clip, frames
     with torch.no_grad():
         tiny_clip.logit_scale.fill_(math.log(50))
         assert float(VideoCLIP(tiny_clip, MeanPooling())(frames, class_features).logit_scale) == pytest.approx(50)
+
+
+def test_features_in_the_place_of_frames_skip_the_image_tower(tiny_clip):
+    model = VideoCLIP(tiny_clip, MeanPooling()).eval()
+    classes = F.normalize(torch.randn(3, 64), dim=-1)
+    frames = torch.randint(0, 256, (2, 4, 3, 32, 32), dtype=torch.uint8)
+    with torch.no_grad():
+        expected = model(frames, classes)
+        features = model.encode_frames(frames)
+        model.clip.visual = None
+        torch.testing.assert_close(model(features, classes).logits, expected.logits, rtol=0, atol=0)
+        assert model(features.half(), classes).frame_features.dtype == torch.float32

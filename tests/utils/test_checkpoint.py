@@ -1,5 +1,6 @@
 """Checkpoints: the published format, never half written, and errors that name what does not fit."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from clip.load import load_clip
 from clip.model import CLIP
 from modules.temporal import MeanPooling, TemporalTransformer
 from modules.video_clip import VideoCLIP
-from utils.checkpoint import load_weights, read_checkpoint, save_checkpoint, weights_of
+from utils.checkpoint import load_weights, read_checkpoint, save_checkpoint, weights_of, weights_sha256
 
 
 def make_model(config, seed: int, head=None, layers: int = 1, classes: int = 5) -> VideoCLIP:
@@ -44,6 +45,28 @@ def test_weights_have_the_published_names(make):
         "ln_1.weight", "ln_1.bias", "ln_2.weight", "ln_2.bias", "mlp.mote_fusion_weight",
         *(f"mlp.{part}.{e}.{kind}" for part in ("fc_up", "fc_dn") for e in range(2) for kind in ("weight", "bias")),
     }  # fmt: skip
+
+
+def test_averaging_equal_weights_keeps_every_bit(make):
+    model = make(0)
+    before = weights_sha256(model.clip.visual.state_dict())
+    tuned = checkpoint_of(make(0))
+    tuned["model_state_dict"]["logit_scale"] = torch.tensor(5.0)
+    load_weights(model, tuned, "x", weight_average=0.99)
+    assert weights_sha256(model.clip.visual.state_dict()) == before
+    assert model.clip.logit_scale.item() == pytest.approx(0.99 * 5.0 + 0.01 * math.log(1 / 0.07))
+
+
+def test_the_hash_of_weights_depends_on_names_shapes_and_values_alone():
+    state = {"b": torch.arange(6.0).view(2, 3), "a": torch.tensor(1.0)}
+    same = {"a": torch.tensor(1.0, dtype=torch.float16), "b": torch.arange(6.0).view(2, 3).T.contiguous().T}
+    assert weights_sha256(state) == weights_sha256(same)
+    others = [
+        {**state, "b": state["b"].view(3, 2)},
+        {**state, "a": torch.nextafter(torch.tensor(1.0), torch.tensor(2.0))},
+        {"c": state["b"], "a": state["a"]},
+    ]
+    assert len({weights_sha256(other) for other in [state, *others]}) == 4
 
 
 def test_what_is_saved_is_read_back(make, tmp_path):

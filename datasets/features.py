@@ -1,0 +1,195 @@
+"""A cache of frame features in the place of videos; ``extract_features.py`` writes it (see ``feature_writer``).
+
+A cache is a folder:
+
+- ``features.npy``: float16 [N, V, T, D], CLIP's frame features before the temporal head, not normalised;
+- ``labels.npy``: int64 [N, V], which the mirror image of an augmented view may have changed;
+- ``index.txt``: ``row label path`` of every video that could be read;
+- ``failed.txt``: path, tab, reason of the others, whose rows are zero;
+- ``class_features.npy``: float32 [K, D], for other programs;
+- ``metadata.json``: what the features depend on. Written last: with it the cache is complete.
+
+One plain array that is memory-mapped: any subset of rows is one indexing, all loader workers share the system's copy,
+and NumPy alone reads it.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from datasets.records import VideoList
+from datasets.video import MAX_TRIES, Batch, Failure
+
+METADATA, INDEX, FAILED = "metadata.json", "index.txt", "failed.txt"
+FEATURES, LABELS, CLASS_FEATURES = "features.npy", "labels.npy", "class_features.npy"
+NO_ROW = -1  # of a video that could not be read
+# What the pictures of training views depend on beside what evaluation views do.
+AUGMENTATION = ("random_shift", "crop_area", "randaug")
+
+
+@dataclass(frozen=True)
+class FeatureCache:
+    """A complete cache on disk."""
+
+    folder: Path
+    metadata: dict
+
+    @classmethod
+    def open(cls, folder: str | Path, key: str) -> "FeatureCache":
+        """Read the metadata of a cache.
+
+        Args:
+            key: configuration key that names the folder.
+
+        Raises:
+            FileNotFoundError: no complete cache is there.
+        """
+        path = Path(folder, METADATA)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"data.{key} {str(folder)!r}: expected the folder of a feature cache, found no {METADATA}; "
+                "extract_features.py writes one (start it again if it was stopped)"
+            )
+        return cls(Path(folder), json.loads(path.read_text()))
+
+    @property
+    def num_views(self) -> int:
+        """V."""
+        return self.metadata["shape"][1]
+
+    @property
+    def is_augmented(self) -> bool:
+        """Whether the views are those of training, not of evaluation."""
+        return self.metadata["augmented"]
+
+    def check(self, expected: dict) -> None:
+        """Compare metadata with what a run would compute from the videos.
+
+        Raises:
+            ValueError: names every difference, with both values.
+        """
+        wrong = [
+            f"{name} is {self.metadata.get(name)} in the cache, {value} here"
+            for name, value in json.loads(json.dumps(expected)).items()
+            if self.metadata.get(name) != value
+        ]
+        if wrong:
+            raise ValueError(f"feature cache {self.folder} was made for something else: {'; '.join(wrong)}")
+
+    def rows(self, videos: VideoList) -> tuple[np.ndarray, dict[int, Failure]]:
+        """Rows of a list's videos, int64 [N], and the videos (by position) that could not be read: ``NO_ROW``.
+
+        Raises:
+            ValueError: a video is not in the cache; or the cache is augmented and was made for another label.
+        """
+        rows, labels = self._read_index()
+        failed = dict(line.rsplit(b"\t", 1) for line in _lines(self.folder / FAILED))
+        paths = videos.paths.tolist()
+        if missing := [path.decode() for path in paths if path not in rows and path not in failed]:
+            raise ValueError(
+                f"feature cache {self.folder}: {len(missing)} of {len(paths)} videos of the list are not in it, "
+                f"the first: {missing[0]}"
+            )
+        if self.is_augmented:
+            for path, label in zip(paths, videos.labels.tolist(), strict=True):
+                if labels.get(path, label) != label:
+                    raise ValueError(
+                        f"feature cache {self.folder}: {path.decode()} has label {labels[path]} in the cache, {label} "
+                        "in the list; augmented views keep the labels that they were made with"
+                    )
+        failures = {
+            index: Failure(path.decode(), failed[path].decode()) for index, path in enumerate(paths) if path in failed
+        }
+        return np.array([rows.get(path, NO_ROW) for path in paths], dtype=np.int64), failures
+
+    def _read_index(self) -> tuple[dict[bytes, int], dict[bytes, int]]:
+        """Row and label of every path; the first of a path that was listed twice."""
+        rows: dict[bytes, int] = {}
+        labels: dict[bytes, int] = {}
+        for line in _lines(self.folder / INDEX):
+            row, label, path = line.split(b" ", 2)
+            rows.setdefault(path, int(row))
+            labels.setdefault(path, int(label))
+        return rows, labels
+
+
+def _lines(path: Path) -> list[bytes]:
+    return path.read_bytes().split(b"\n")[:-1]
+
+
+class FeatureVideos(Dataset):
+    """Every video of a list with all its views; a batch at a time, because one by one Python would be the brake.
+
+    ``frames`` of a batch holds features, float16 [B, V, T, D]. The files are mapped anew for every batch, which costs a
+    tenth of a millisecond: a mapping that is kept would be copied whole into workers that are not forked.
+    """
+
+    def __init__(self, cache: FeatureCache, videos: VideoList):
+        self.cache, self.videos = cache, videos
+        self.rows, self.failures = cache.rows(videos)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        readable = [index for index in indices if index not in self.failures]
+        failed = [index for index in indices if index in self.failures]
+        return self._batch(readable, slice(None), failed, [self.failures[index] for index in failed])
+
+    def _batch(
+        self, indices: list[int], views: slice | np.ndarray, failed: list[int], failures: list[Failure]
+    ) -> Batch:
+        features = np.load(self.cache.folder / FEATURES, mmap_mode="r")
+        # [B, V, T, D]; with one view a video, chosen by an array, [B, T, D]
+        frames = torch.from_numpy(np.asarray(features[self.rows[indices], views]))
+        return Batch(
+            indices=torch.tensor(indices, dtype=torch.long),
+            labels=torch.from_numpy(self.videos.labels[indices]),
+            frames=frames if indices else None,
+            failed_indices=torch.tensor(failed, dtype=torch.long),
+            failures=failures,
+        )
+
+
+class TrainFeatureVideos(FeatureVideos):
+    """One of the V views of every video asked for by (epoch, index), chosen from (seed, epoch, index).
+
+    A video that could not be read is replaced and reported as in ``TrainVideos``.
+    """
+
+    def __init__(self, cache: FeatureCache, videos: VideoList, seed: int):
+        super().__init__(cache, videos)
+        self.seed = seed
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> Batch:
+        indices, views, failed, failures = [], [], [], []
+        for epoch, index in keys:
+            rng = np.random.default_rng((self.seed, epoch, index))
+            chosen = self._readable(index, rng, failures)
+            if chosen is None:
+                failed.append(index)
+                continue
+            indices.append(chosen)
+            views.append(int(rng.integers(self.cache.num_views)))
+        views = np.array(views, dtype=np.int64)
+        batch = self._batch(indices, views, failed, failures)
+        if batch.frames is None:
+            return batch
+        batch = batch._replace(frames=batch.frames[:, None])  # [B, 1, T, D]
+        if not self.cache.is_augmented:
+            return batch
+        labels = np.load(self.cache.folder / LABELS, mmap_mode="r")
+        return batch._replace(labels=torch.from_numpy(np.asarray(labels[self.rows[indices], views])))
+
+    def _readable(self, index: int, rng: np.random.Generator, failures: list[Failure]) -> int | None:
+        """The video itself or, while it is one that could not be read, any other; None: given up."""
+        for _ in range(MAX_TRIES):
+            if index not in self.failures:
+                return index
+            failures.append(self.failures[index])
+            index = (index + 1 + int(rng.integers(max(len(self) - 1, 1)))) % len(self)
+        return None
