@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from datasets.build import build_eval_loader, build_train_loader, read_lists
+from datasets.build import build_eval_loader, build_train_loader, decoder_of, read_lists
 from datasets.records import read_class_names
 from engine.evaluate import evaluate
 from engine.protocols import accuracy, fuse_zero_shot
@@ -76,7 +76,7 @@ def prepare(config: Config, precision: Precision, log_time: str) -> tuple[TrainS
     if is_resumed:
         state.resume(start)
 
-    create_run_folder(folder, to_yaml(config), may_continue)
+    create_run_folder(folder, to_yaml(config), may_continue, decoder=decoder_of(data))
     setup_logging(folder / "log.txt")
     logger.info("run folder %s, %s, %d processes", folder, precision.name, world_size())
     if start:

@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from datasets import sampling, transforms
+from datasets.decoders import resolve_decoder
 from datasets.records import VideoList, read_video_list
 from datasets.video import EvalVideos, TrainVideos, VideoSource, collate
 from utils.config import DataConfig
@@ -92,7 +93,7 @@ def build_train_loader(
         (config.randaug.N, config.randaug.M) if config.randaug else None,
     )
     dataset = TrainVideos(
-        VideoSource(videos, config.image_tmpl, config.index_bias),
+        _source(config, videos),
         partial(indices_of, num_segments=config.num_segments),
         transform,
         seed,
@@ -107,7 +108,7 @@ def build_eval_loader(
     """Loader of all views of every video, for validation (1 x 1) and every test protocol."""
     indices_of = sampling.dense_eval_indices if config.dense else sampling.eval_indices
     dataset = EvalVideos(
-        VideoSource(videos, config.image_tmpl, config.index_bias),
+        _source(config, videos),
         partial(indices_of, num_segments=config.num_segments, num_clips=num_clips),
         partial(transforms.eval_views, input_size=config.input_size, num_crops=num_crops),
     )
@@ -115,6 +116,25 @@ def build_eval_loader(
     # About as many clips as a training batch: with 12 views, whole videos of a batch would fill the shared memory.
     num_videos = max(1, config.batch_size // (num_clips * num_crops))
     return DataLoader(dataset, sampler=share, batch_size=num_videos, **_loader_options(config))
+
+
+def _source(config: DataConfig, videos: VideoList) -> VideoSource:
+    return VideoSource(
+        videos,
+        config.image_tmpl,
+        config.index_bias,
+        decoder_of(config) or "",
+        config.decode_timeout_s,
+    )
+
+
+def decoder_of(config: DataConfig) -> str | None:
+    """Name of the decoder that reads the videos; None where they are not video files.
+
+    Raises:
+        ValueError: see ``datasets.decoders.resolve_decoder``.
+    """
+    return resolve_decoder(config.decoder) if config.modality == "video" else None
 
 
 def _first_eval_clip(num_frames: int, num_segments: int, rng: np.random.Generator, dense: bool) -> np.ndarray:

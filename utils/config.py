@@ -40,6 +40,8 @@ class DataConfig:
     num_segments: int = bounded(8, 1, 77)  # T, frames a clip
     batch_size: int = bounded(64, 1)  # clips a process
     workers: int = bounded(8, 0)
+    decoder: Literal["auto", "decord", "torchcodec", "pyav"] = "auto"  # of video files
+    decode_timeout_s: float = bounded(60.0, 0.0)  # a video that takes longer counts as unreadable; 0: no limit
     num_classes: int = bounded(0, 0)  # checked against the label file; 0: whatever it holds
     image_tmpl: str = "img_{:05d}.jpg"
     index_bias: int = 1  # number of the first extracted frame

@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets.readers import FrameFolderReader, UnreadableVideo, VideoFileReader
+from datasets.decoders import DecordReader
+from datasets.readers import FrameFolderReader, UnreadableVideo
 
 READ_TIMEOUT_S = 20
 
@@ -52,7 +53,7 @@ def video(tmp_path_factory) -> Path:
 @pytest.mark.parametrize(("width", "height"), [(128, 96), (96, 128), (176, 144), (130, 98), (320, 240), (64, 48)])
 def test_a_batch_equals_frame_by_frame_decoding_at_any_size(tmp_path, width, height):
     path = write_video(tmp_path / "a.mp4", width=width, height=height)
-    reader = VideoFileReader(path)
+    reader = DecordReader(path)
     frames = reader.read(np.arange(reader.num_frames))
     assert reader.num_frames == 40
     assert frames.dtype == torch.uint8
@@ -65,7 +66,7 @@ def test_a_batch_equals_frame_by_frame_decoding_at_any_size(tmp_path, width, hei
 def test_any_frames_can_be_picked_out_of_any_group_of_pictures(tmp_path, gop, b_frames):
     path = write_video(tmp_path / "a.mp4", g=gop, bf=b_frames)
     indices = np.array([39, 3, 3, 17, 0, 16, 39])
-    assert torch.equal(VideoFileReader(path).read(indices), decode_one_by_one(path)[indices])
+    assert torch.equal(DecordReader(path).read(indices), decode_one_by_one(path)[indices])
 
 
 # No B-frames in AVI, and no H.264: it stores no presentation times, so decord's seeks end at wrong frames there.
@@ -75,11 +76,11 @@ def test_any_frames_can_be_picked_out_of_any_group_of_pictures(tmp_path, gop, b_
 def test_containers_decode_alike(tmp_path, name, codec):
     path = write_video(tmp_path / name, codec=codec, g=12)
     indices = np.array([20, 1, 39])
-    assert torch.equal(VideoFileReader(str(path)).read(indices), decode_one_by_one(path)[indices])
+    assert torch.equal(DecordReader(str(path)).read(indices), decode_one_by_one(path)[indices])
 
 
 def test_a_reader_can_be_asked_again(video):
-    reader = VideoFileReader(video)
+    reader = DecordReader(video)
     expected = decode_one_by_one(video)
     for indices in ([50, 10], [0], [10, 50, 50]):
         assert torch.equal(reader.read(np.array(indices)), expected[indices])
@@ -87,7 +88,7 @@ def test_a_reader_can_be_asked_again(video):
 
 def test_one_frame_is_a_video(tmp_path):
     path = write_video(tmp_path / "a.mp4", num_frames=1)
-    assert VideoFileReader(path).read(np.zeros(8, dtype=np.int64)).shape == (8, 3, 96, 128)
+    assert DecordReader(path).read(np.zeros(8, dtype=np.int64)).shape == (8, 3, 96, 128)
 
 
 def audio_only(path: Path) -> None:
@@ -116,14 +117,14 @@ def test_what_is_no_video_is_unreadable_with_a_reason(tmp_path, video, write):
     path = tmp_path / "broken.mp4"
     write(path, video.read_bytes())
     with pytest.raises(UnreadableVideo) as error:
-        VideoFileReader(path)
+        DecordReader(path)
     assert str(error.value).strip()
     assert "\n" not in str(error.value)
 
 
 def test_a_missing_file_says_so(tmp_path):
     with pytest.raises(UnreadableVideo, match="no such file"):
-        VideoFileReader(tmp_path / "none.mp4")
+        DecordReader(tmp_path / "none.mp4")
 
 
 def read_within_limit(path: Path, indices: Callable[[int], np.ndarray]) -> torch.Tensor | str:
@@ -132,7 +133,7 @@ def read_within_limit(path: Path, indices: Callable[[int], np.ndarray]) -> torch
 
     def read() -> None:
         try:
-            reader = VideoFileReader(path)
+            reader = DecordReader(path)
             result.append(reader.read(indices(reader.num_frames)))
         except UnreadableVideo as error:
             result.append(str(error))
@@ -180,7 +181,7 @@ def test_an_mp4_cut_in_half_is_unreadable_not_padded(tmp_path, video):
 def test_a_narrow_video_is_read_with_a_warning_that_names_it(tmp_path, caplog):
     path = write_video(tmp_path / "narrow.mp4", width=72, height=96)
     with caplog.at_level(logging.WARNING):
-        frames = VideoFileReader(path).read(np.array([0, 5, 5, 39]))
+        frames = DecordReader(path).read(np.array([0, 5, 5, 39]))
     assert frames.shape == (4, 3, 96, 72)
     assert frames.dtype == torch.uint8
     assert torch.equal(frames[1], frames[2])
@@ -189,7 +190,7 @@ def test_a_narrow_video_is_read_with_a_warning_that_names_it(tmp_path, caplog):
 
 def test_a_video_of_usual_width_gives_no_warning(video, caplog):
     with caplog.at_level(logging.WARNING):
-        VideoFileReader(video).read(np.arange(10))
+        DecordReader(video).read(np.arange(10))
     assert not caplog.records
 
 
