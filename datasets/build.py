@@ -79,6 +79,26 @@ def read_lists(config: DataConfig, part: str, num_classes: int) -> VideoList:
     return read_video_list(path, root, config.modality, num_classes, key=part)
 
 
+def decoder_of(config: DataConfig) -> str | None:
+    """Name of the decoder that reads the videos; None where they are not video files.
+
+    Raises:
+        ValueError: see ``datasets.decoders.resolve_decoder``.
+    """
+    return resolve_decoder(config.decoder) if config.modality == "video" else None
+
+
+def build_source(config: DataConfig, videos: VideoList) -> VideoSource:
+    """The videos of a list, read as the configuration says."""
+    return VideoSource(
+        videos,
+        config.image_tmpl,
+        config.index_bias,
+        decoder_of(config) or "",
+        config.decode_timeout_s,
+    )
+
+
 def build_train_loader(
     config: DataConfig, videos: VideoList, class_names: list[str], seed: int, rank: int, world_size: int
 ) -> DataLoader:
@@ -93,7 +113,7 @@ def build_train_loader(
         (config.randaug.N, config.randaug.M) if config.randaug else None,
     )
     dataset = TrainVideos(
-        _source(config, videos),
+        build_source(config, videos),
         partial(indices_of, num_segments=config.num_segments),
         transform,
         seed,
@@ -108,7 +128,7 @@ def build_eval_loader(
     """Loader of all views of every video, for validation (1 x 1) and every test protocol."""
     indices_of = sampling.dense_eval_indices if config.dense else sampling.eval_indices
     dataset = EvalVideos(
-        _source(config, videos),
+        build_source(config, videos),
         partial(indices_of, num_segments=config.num_segments, num_clips=num_clips),
         partial(transforms.eval_views, input_size=config.input_size, num_crops=num_crops),
     )
@@ -116,25 +136,6 @@ def build_eval_loader(
     # About as many clips as a training batch: with 12 views, whole videos of a batch would fill the shared memory.
     num_videos = max(1, config.batch_size // (num_clips * num_crops))
     return DataLoader(dataset, sampler=share, batch_size=num_videos, **_loader_options(config))
-
-
-def _source(config: DataConfig, videos: VideoList) -> VideoSource:
-    return VideoSource(
-        videos,
-        config.image_tmpl,
-        config.index_bias,
-        decoder_of(config) or "",
-        config.decode_timeout_s,
-    )
-
-
-def decoder_of(config: DataConfig) -> str | None:
-    """Name of the decoder that reads the videos; None where they are not video files.
-
-    Raises:
-        ValueError: see ``datasets.decoders.resolve_decoder``.
-    """
-    return resolve_decoder(config.decoder) if config.modality == "video" else None
 
 
 def _first_eval_clip(num_frames: int, num_segments: int, rng: np.random.Generator, dense: bool) -> np.ndarray:

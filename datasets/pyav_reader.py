@@ -12,6 +12,8 @@ from torch import Tensor
 
 from datasets.readers import UnreadableVideo, check_is_file, reason_of
 
+NO_STREAMS = "no streams"
+
 
 class Index(NamedTuple):
     """What a pass over a stream's packets tells, without decoding."""
@@ -91,11 +93,12 @@ def open_video(path: str | Path) -> Iterator[tuple[av.container.InputContainer, 
         with av.open(str(path), metadata_errors="ignore") as container:
             stream = container.streams.best("video")
             if stream is None:
-                raise UnreadableVideo("no video stream")
+                kinds = sorted({stream.type for stream in container.streams})
+                raise UnreadableVideo(f"no video stream ({', '.join(kinds)} only)" if kinds else NO_STREAMS)
             stream.thread_type, stream.codec_context.thread_count = "NONE", 1
             yield container, stream
     except (av.FFmpegError, OSError) as error:
-        raise UnreadableVideo(reason_of(error)) from error
+        raise UnreadableVideo(error.strerror or reason_of(error)) from error
 
 
 def read_index(container: av.container.InputContainer, stream: av.VideoStream) -> Index:
