@@ -9,6 +9,7 @@ import numpy as np
 
 from benchmarks import baseline, harness, models
 from benchmarks.harness import Benchmark, Measurement
+from datasets.decoders import installed_decoders
 from datasets.records import VideoList
 from datasets.sampling import train_indices
 from datasets.shapes import encode_video
@@ -30,11 +31,13 @@ def write_video() -> None:
     encode_video(np.stack(frames), VIDEO)
 
 
-def ours() -> Callable[[], object]:
+def ours(decoder: str) -> Callable[[], object]:
     write_video()
     videos = VideoList("", np.array([str(VIDEO).encode()]), np.zeros(1, dtype=np.int64), None)
     indices_of = partial(_indices, num_segments=models.NUM_FRAMES)
-    dataset = TrainVideos(VideoSource(videos), indices_of, TrainTransform(224, [0]), seed=0)
+    dataset = TrainVideos(
+        VideoSource(videos, decoder=decoder, timeout_s=60), indices_of, TrainTransform(224, [0]), seed=0
+    )
     return lambda: [dataset[epoch, 0] for epoch in range(CLIPS)]
 
 
@@ -48,7 +51,8 @@ def published() -> Callable[[], object]:
 
 
 def main(argv: list[str] | None = None) -> list[Measurement]:
-    contenders = {harness.BASELINE: published, "ours": ours}
+    contenders = {harness.BASELINE: published}
+    contenders |= {f"ours, {decoder}": partial(ours, decoder) for decoder in installed_decoders()}
     return harness.run(Benchmark("loader, one process", "benchmarks.loader", "clips", CLIPS, contenders), argv)
 
 

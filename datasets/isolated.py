@@ -1,5 +1,6 @@
 """Jobs in processes of their own: one that crashes or never ends is lost alone."""
 
+import contextlib
 import multiprocessing
 import signal
 import time
@@ -27,14 +28,15 @@ class _Worker:
 
     def begin(self, number: int, job: Any, limit_s: float) -> None:
         self.number, self.deadline = number, time.monotonic() + (limit_s or float("inf"))
-        self.connection.send(job)
+        with contextlib.suppress(BrokenPipeError):  # it died meanwhile: the outcome will say so
+            self.connection.send(job)
 
     def outcome(self, limit_s: float) -> Any:
         if not self.connection.poll():
             return Lost(f"took longer than {limit_s:g} s")
         try:
             return self.connection.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):  # nothing, or the beginning of an answer
             self.process.join()
             code = self.process.exitcode
             return Lost(f"crashed the decoder ({signal.Signals(-code).name if code < 0 else f'exit status {code}'})")
