@@ -92,9 +92,8 @@ def _copies(found: Findings) -> Iterator[Problem]:
         (name, path, label), *others = (uses[where] for where in group)
         for other_name, other_path, other_label in others:
             kind = SAME if other_name == name else ACROSS
-            yield Problem(
-                kind, other_name, other_path, f"same bytes as {path} in {name}, labels {other_label}, {label}"
-            )
+            detail = f"same bytes as {path} in {name}, labels {other_label} and {label}"
+            yield Problem(kind, other_name, other_path, detail)
 
 
 def write_report(out: Path, found: Findings, class_names: list[str], num_segments: int, run: dict[str, object]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from datasets.pyav_reader import NO_STREAMS, Index, open_video, read_index
+from datasets.pyav_reader import Index, open_video, read_index
 from datasets.readers import UnreadableVideo, check_is_file
 
 UNEVEN_SHARE = 0.01  # of the gaps between frames may be off by 30 % before the frame rate counts as variable
@@ -103,7 +103,7 @@ def _start(path: Path) -> bytes:
 
 def _diagnosis(start: bytes, reason: str) -> str:
     """A decoder's reason, with what the file's first bytes tell."""
-    if start[4:8] == b"ftyp" and reason in (NO_STREAMS, "Invalid data found when processing input"):
+    if start[4:8] == b"ftyp" and not reason.startswith(("truncated", "no video stream")):
         return "truncated in the header: the index of this MP4 (moov) is missing or cut"
     is_text = not any(byte < 32 and byte not in b"\t\n\r" for byte in start)
     return f"text, not a video ({reason})" if is_text else reason

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from datasets.readers import UnreadableVideo, check_is_file, reason_of
 
-NO_STREAMS = "no streams"
-
 
 class Index(NamedTuple):
     """What a pass over a stream's packets tells, without decoding."""
@@ -94,7 +92,7 @@ def open_video(path: str | Path) -> Iterator[tuple[av.container.InputContainer, 
             stream = container.streams.best("video")
             if stream is None:
                 kinds = sorted({stream.type for stream in container.streams})
-                raise UnreadableVideo(f"no video stream ({', '.join(kinds)} only)" if kinds else NO_STREAMS)
+                raise UnreadableVideo(f"no video stream ({', '.join(kinds)} only)" if kinds else "no streams")
             stream.thread_type, stream.codec_context.thread_count = "NONE", 1
             yield container, stream
     except (av.FFmpegError, OSError) as error:

@@ -30,11 +30,14 @@ def test_a_test_names_the_broken_ones_and_counts_all(
     debug_config, debug_data, odd_videos, broken_names, repo_root, tmp_path, decoder
 ):
     close_set = runpy.run_path(str(repo_root / "test.py"))["main"]
-    names = [*READABLE, *broken_names]
+    broken = set(broken_names)
+    if decoder == "torchcodec":
+        broken.remove("half.mp4")  # it reads the frames that are there
+    names = [*READABLE, *broken]
     changes = overrides(tmp_path, odd_videos, [f"{name} {i % 4}" for i, name in enumerate(names)], decoder)
     arguments = ["--config", str(debug_config), "--weights", "clip", "--output", str(tmp_path)]
     results = close_set([*arguments, *changes, "data.workers=2"])
-    assert results["failed_videos"] == sorted(broken_names)
+    assert results["failed_videos"] == sorted(broken)
     assert results["num_videos"] == len(names)
     assert json.loads((tmp_path / "results.json").read_text())["decoder"] == decoder
 
@@ -44,10 +47,10 @@ def test_training_goes_on_beyond_a_broken_one_and_stops_at_many(
 ):
     good = [f"{name} {i % 4}" for i, name in enumerate(READABLE)] * 6
     arguments = ["--config", str(debug_config), "solver.epochs=1", "data.batch_size=6", "data.random_shift=True"]
-    few = overrides(tmp_path, odd_videos, [*good[:41], "half.mp4 0"], decoder)
+    few = overrides(tmp_path, odd_videos, [*good[:41], "zero.mp4 0"], decoder)
     train.main([*arguments, "--log_time", "few", *few])
     run = tmp_path / "debug" / "tiny_clip" / "few"
-    assert "half.mp4" in (run / "log.txt").read_text()
+    assert "zero.mp4" in (run / "log.txt").read_text()
     assert json.loads((run / "environment.json").read_text())["decoder"] == decoder
     many = overrides(tmp_path, odd_videos, [*good[:34], *(f"{name} 0" for name in broken_names)], decoder)
     with pytest.raises((RuntimeError, ValueError), match="could not be read, more than"):
