@@ -103,7 +103,7 @@ def _start(path: Path) -> bytes:
 
 def _diagnosis(start: bytes, reason: str) -> str:
     """A decoder's reason, with what the file's first bytes tell."""
-    if start[4:8] == b"ftyp" and not reason.startswith(("truncated", "no video stream")):
+    if start[4:8] == b"ftyp" and not reason.startswith(("truncated", "no video stream (audio")):
         return "truncated in the header: the index of this MP4 (moov) is missing or cut"
     is_text = not any(byte < 32 and byte not in b"\t\n\r" for byte in start)
     return f"text, not a video ({reason})" if is_text else reason
