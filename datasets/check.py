@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from datasets.build import build_source, decoder_of, read_lists
 from datasets.check_report import Examined, Findings, place, write_report
@@ -103,9 +104,11 @@ def _examine(sources: dict[str, VideoSource], plan: Plan, job: tuple[str, int]) 
             facts.notes.append(f"{plan.decoder} counts {reader.num_frames} frames, the file holds {facts.num_frames}")
             facts.num_frames = reader.num_frames
         sample = np.linspace(0, reader.num_frames - 1, plan.num_segments).astype(np.int64)
+        frames = reader.read(sample)
         if plan.decoder not in (None, "pyav"):
-            _compare(reader, sources[part], index, sample, plan.decoder, facts)
-        _decode(reader, np.arange(reader.num_frames) if plan.every_frame else sample, facts)
+            _compare(frames, sources[part], index, sample, plan.decoder, facts)
+        if plan.every_frame:
+            _decode_all(reader, facts)
     except (UnreadableVideo, OSError) as error:  # OSError: a file that may not be read
         return Examined(reason=str(error))
     return Examined(facts)
@@ -117,18 +120,19 @@ def _measure_folder(path: Path, reader: Reader, facts: Facts) -> None:
     facts.num_bytes = sum(entry.stat().st_size for entry in os.scandir(path) if entry.is_file())
 
 
-def _decode(reader: Reader, indices: np.ndarray, facts: Facts) -> None:
-    """Read frames in portions that fit the memory."""
+def _decode_all(reader: Reader, facts: Facts) -> None:
+    """Read every frame, in portions that fit the memory."""
+    indices = np.arange(reader.num_frames)
     for chunk in np.array_split(indices, 1 + len(indices) * facts.width * facts.height * 3 // CHUNK_BYTES):
         reader.read(chunk)
 
 
-def _compare(reader: Reader, source: VideoSource, index: int, sample: np.ndarray, decoder: str, facts: Facts) -> None:
-    """Note frames that the decoder finds elsewhere than PyAV does."""
+def _compare(found: Tensor, source: VideoSource, index: int, sample: np.ndarray, decoder: str, facts: Facts) -> None:
+    """Note frames that the decoder finds elsewhere than PyAV does; ``found``: its frames at ``sample``."""
     exact = VideoSource(source.videos, decoder="pyav").open(index)
-    if exact.num_frames != reader.num_frames:
+    if sample[-1] >= exact.num_frames:
         return
-    found, expected = reader.read(sample), exact.read(sample)
+    expected = exact.read(sample)
     if found.shape != expected.shape:
         facts.notes.append(f"{decoder} and pyav show pictures of different sizes")
         return
