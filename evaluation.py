@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.build import build_eval_loader, read_data
+from datasets.build import build_eval_loader, decoder_of, read_data
 from datasets.features import FeatureCache
 from datasets.records import VideoList
 from datasets.transforms import CROPS
@@ -116,6 +116,7 @@ def _result(
         "weights": args.weights,
         "list_fingerprint": videos.fingerprint(),
         "failed_videos": sorted(views.failures),
+        **({"decoder": decoder} if (decoder := decoder_of(config.data)) else {}),
         **protocol.extra_figures(scores, labels, config),
     }
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datasets.build import augmented_views_of, build_chunk_loader, eval_views_of, read_data, sampling_rule
+from datasets.build import augmented_views_of, build_chunk_loader, decoder_of, eval_views_of, read_data, sampling_rule
 from datasets.feature_writer import FeatureWriter
 from datasets.records import VideoList
 from datasets.samplers import EveryNth
@@ -125,6 +125,7 @@ def describe(config: Config, model: VideoCLIP, videos: VideoList, args: argparse
         "weights": args.weights,
         "weight_average": config.eval.weight_average if is_tuned else None,
         "modality": config.data.modality,
+        "decoder": decoder_of(config.data),
         **sampling_rule(config.data, is_augmented=num_augmented > 0),
         "augmented": num_augmented > 0,
         "num_clips": None if num_augmented else args.test_clips,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from datasets.build import build_eval_loader, build_train_loader, read_data
+from datasets.build import build_eval_loader, build_train_loader, decoder_of, read_data
 from datasets.features import FeatureCache
 from datasets.records import write_video_list
 from engine.evaluate import evaluate
@@ -75,7 +75,7 @@ def prepare(config: Config, precision: Precision, log_time: str) -> tuple[TrainS
 
     state, classes = build_state(config, class_names, precision, source, start)
 
-    create_run_folder(folder, to_yaml(config), may_continue)
+    create_run_folder(folder, to_yaml(config), may_continue, decoder=decoder_of(data))
     if split and is_main():
         split.write(folder)
     if data.shot and is_main():

@@ -10,6 +10,7 @@ import numpy as np
 from benchmarks import baseline, harness, models
 from benchmarks.harness import Benchmark, Measurement
 from datasets import pack
+from datasets.decoders import installed_decoders
 from datasets.feature_writer import FeatureWriter
 from datasets.features import FeatureCache, TrainFeatureVideos
 from datasets.records import VideoList
@@ -34,11 +35,13 @@ def write_video() -> None:
     encode_video(np.stack(frames), VIDEO)
 
 
-def ours() -> Callable[[], object]:
+def ours(decoder: str) -> Callable[[], object]:
     write_video()
     videos = VideoList("", np.array([str(VIDEO).encode()]), np.zeros(1, dtype=np.int64), None)
     indices_of = partial(_indices, num_segments=models.NUM_FRAMES)
-    dataset = TrainVideos(VideoSource(videos), indices_of, TrainTransform(224, [0]), seed=0)
+    dataset = TrainVideos(
+        VideoSource(videos, decoder=decoder, timeout_s=60), indices_of, TrainTransform(224, [0]), seed=0
+    )
     return lambda: [dataset[epoch, 0] for epoch in range(CLIPS)]
 
 
@@ -83,9 +86,9 @@ def features() -> Callable[[], object]:
 
 
 def main(argv: list[str] | None = None) -> list[Measurement]:
-    contenders = {harness.BASELINE: published, "ours": ours}
-    contenders["shards"] = shards
-    contenders["features"] = features
+    contenders = {harness.BASELINE: published}
+    contenders |= {f"ours, {decoder}": partial(ours, decoder) for decoder in installed_decoders()}
+    contenders |= {"ours, shards": shards, "ours, features": features}
     return harness.run(Benchmark("loader, one process", "benchmarks.loader", "clips", CLIPS, contenders), argv)
 
 

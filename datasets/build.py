@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datasets import sampling, transforms
 from datasets.class_folders import ClassFolders, read_class_folders
+from datasets.decoders import resolve_decoder
 from datasets.features import AUGMENTATION, FeatureCache, FeatureVideos, TrainFeatureVideos
 from datasets.few_shot import few_shot_indices
 from datasets.records import VideoList, read_class_names, read_video_list
@@ -93,10 +94,27 @@ def read_lists(config: DataConfig, part: str, num_classes: int) -> VideoList:
     return videos
 
 
+def decoder_of(config: DataConfig) -> str | None:
+    """Name of the decoder that reads the videos, or read them for a feature cache; None where they are not video files.
+
+    Raises:
+        ValueError: see ``datasets.decoders.resolve_decoder``.
+    """
+    if config.modality == "features":
+        return FeatureCache.open(config.val_root, "val_root").metadata["decoder"]
+    return resolve_decoder(config.decoder) if config.modality == "video" else None
+
+
 def build_source(config: DataConfig, videos: VideoList) -> VideoSource:
-    """What opens the videos of a list as ``data.modality`` says."""
-    pack = ShardPack.open(videos.root) if config.modality == "shards" else None
-    return VideoSource(videos, config.image_tmpl, config.index_bias, pack)
+    """What opens the videos of a list as the configuration says."""
+    return VideoSource(
+        videos,
+        config.image_tmpl,
+        config.index_bias,
+        decoder=decoder_of(config) or "",
+        timeout_s=config.decode_timeout_s,
+        pack=ShardPack.open(videos.root) if config.modality == "shards" else None,
+    )
 
 
 def build_train_loader(

@@ -33,7 +33,8 @@ from datasets.pack_frames import (
     whole_file,
     write_lists,
 )
-from datasets.readers import UnreadableVideo, VideoFileReader
+from datasets.pyav_reader import PyAVReader
+from datasets.readers import UnreadableVideo
 from datasets.shards import ARRAYS, BLOCK, INDEX, MANIFEST, VERSION, ShardReader, fingerprint
 
 logger = logging.getLogger(__name__)
@@ -123,7 +124,7 @@ def pack_video(video: ListedVideo, settings: Settings) -> PackedVideo:
         UnreadableVideo: any of its frames cannot be read.
     """
     path = Path(settings.root, video.path)
-    reader = VideoFileReader(path)
+    reader = PyAVReader(path)
     indices = kept_frames(reader.num_frames, settings.frames)
     about = {
         "path": video.path,

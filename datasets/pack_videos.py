@@ -27,7 +27,8 @@ from datasets.pack_frames import (
     whole_file,
     write_lists,
 )
-from datasets.readers import UnreadableVideo, VideoFileReader
+from datasets.pyav_reader import PyAVReader
+from datasets.readers import UnreadableVideo
 
 GROUP = 16  # videos a job
 # One thread, and no macroblock tree: its result varies from call to call on small pictures.
@@ -93,7 +94,7 @@ def encode_video(source: Path, target: Path, short_side: int, limit: int) -> Non
         UnreadableVideo: any frame of the source cannot be read.
         OSError: disk full, or what was written does not read back.
     """
-    reader = VideoFileReader(source)
+    reader = PyAVReader(source)
     indices = kept_frames(reader.num_frames, limit)
     rate = (frame_rate(source) * len(indices) / reader.num_frames).limit_denominator(100_000)
     with whole_file(target) as part:
@@ -120,7 +121,7 @@ def _picture(frame: Tensor) -> av.VideoFrame:
 def _read_back(path: Path, num_frames: int) -> None:
     """Check the number of frames, and that the first and the last can be decoded."""
     try:
-        reader = VideoFileReader(path)
+        reader = PyAVReader(path)
         reader.read(np.array([0, num_frames - 1]))
     except (UnreadableVideo, IndexError) as error:
         raise OSError(errno.EIO, f"what was written does not read back: {error}") from error

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,9 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datasets.readers import FrameFolderReader, Reader, UnreadableVideo, VideoFileReader
+from datasets.decoders import DECODERS
+from datasets.readers import FrameFolderReader, Reader, UnreadableVideo
 from datasets.records import VideoList
 from datasets.shards import ShardPack
+from datasets.time_limit import within
 
 MAX_TRIES = 20  # videos in a row that may fail before a training sample is given up
 
@@ -57,12 +60,24 @@ def collate(samples: list[Sample]) -> Batch:
 
 @dataclasses.dataclass(frozen=True)
 class VideoSource:
-    """Opens the videos of a list."""
+    """Opens and reads the videos of a list."""
 
     videos: VideoList
     image_tmpl: str = "img_{:05d}.jpg"
     index_bias: int = 1
+    decoder: str = "decord"  # a key of datasets.decoders.DECODERS
+    timeout_s: float = 0  # of opening and of reading a video; 0: none
     pack: ShardPack | None = None  # where the videos were packed
+
+    def read(self, index: int, indices_of: Callable[[int], np.ndarray]) -> tuple[Tensor, np.ndarray]:
+        """One video's frames [n, 3, H, W] at the indices (any shape, n in all) chosen for its number of frames.
+
+        Raises:
+            UnreadableVideo: see ``open``; or it took longer than the time limit.
+        """
+        reader = within(self.timeout_s, self.open, index)
+        indices = indices_of(reader.num_frames)
+        return within(self.timeout_s, reader.read, indices.ravel()), indices
 
     def open(self, index: int) -> Reader:
         """Reader of one video.
@@ -74,7 +89,7 @@ class VideoSource:
             return self.pack.open_video(self.videos.paths[index])
         path = Path(self.videos.root, self.videos.path(index))
         if self.videos.num_frames is None:
-            return VideoFileReader(path)
+            return DECODERS[self.decoder](path)
         return FrameFolderReader(path, int(self.videos.num_frames[index]), self.image_tmpl, self.index_bias)
 
 
@@ -100,13 +115,12 @@ class EvalVideos(Dataset):
     def __getitem__(self, index: int) -> Sample:
         label = int(self.source.videos.labels[index])
         try:
-            reader = self.source.open(index)
-            clips = self.indices_of(reader.num_frames)
-            frames = self.views_of(reader.read(clips.ravel()))  # [crops, C*T, 3, S, S]
+            frames, clips = self.source.read(index, self.indices_of)
         except UnreadableVideo as error:
             failure = Failure(self.source.videos.path(index), str(error))
             return Sample(index, label, None, (failure,))
-        views = frames.unflatten(1, clips.shape).flatten(0, 1)  # [crops*C, T, 3, S, S]
+        crops = self.views_of(frames)  # [crops, C*T, 3, S, S]
+        views = crops.unflatten(1, clips.shape).flatten(0, 1)  # [crops*C, T, 3, S, S]
         return Sample(index, label, views, ())
 
 
@@ -148,8 +162,7 @@ class TrainVideos(Dataset):
         return Sample(index, int(self.source.videos.labels[index]), None, tuple(failures))
 
     def _load(self, index: int, rng: np.random.Generator) -> tuple[Tensor, int]:
-        reader = self.source.open(index)
-        frames = reader.read(self.indices_of(reader.num_frames, rng=rng))
+        frames, _ = self.source.read(index, partial(self.indices_of, rng=rng))
         # torchvision's transforms draw from torch's global generator: seed it for this sample only.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(rng.integers(2**63)))

@@ -7,10 +7,16 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.pop("RANK", None)  # tests run in one process, also under a launcher
 
+import struct
+from collections.abc import Callable
+from fractions import Fraction
+
+import av
 import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from clip.model import CLIP, CLIPConfig
 from tools.make_debug_data import write_debug_data
@@ -88,3 +94,94 @@ def relative_error():
         return float(np.abs(found - expected).max() / np.abs(expected).max())
 
     return error
+
+
+def _write_video(
+    path: Path,
+    num_frames: int = 40,
+    width: int = 128,
+    height: int = 96,
+    codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+    gaps: tuple[int, ...] = (1,),
+    **options: object,
+) -> Path:
+    """A file with a different random mosaic in every frame; ``gaps`` between frames repeat, in 1/25 s."""
+    rng = np.random.default_rng(num_frames)
+    faststart = {"movflags": "faststart"} if path.suffix == ".mp4" else {}  # the index first, so that cuts keep it
+    with av.open(str(path), "w", options=faststart) as container:
+        options = ({"preset": "veryfast"} if codec == "libx264" else {}) | {"threads": 1} | options
+        stream = container.add_stream(codec, rate=25, options={key: str(value) for key, value in options.items()})
+        stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
+        stream.codec_context.max_b_frames = int(options.get("bf", 0 if codec == "mpeg4" else 3))
+        time = 0
+        for number in range(num_frames):
+            mosaic = rng.integers(0, 256, (-(-height // 8), -(-width // 8), 3), dtype=np.uint8)
+            pixels = mosaic.repeat(8, axis=0).repeat(8, axis=1)[:height, :width]
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 25)
+            time += gaps[number % len(gaps)]
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.fixture(scope="session")
+def write_video() -> Callable[..., Path]:
+    """Writes a video of random mosaics: path, num_frames, width, height, codec, pix_fmt, gaps, encoder options."""
+    return _write_video
+
+
+def _turn(content: bytes) -> bytes:
+    """An MP4 with the rotation of a phone held upright in its track header."""
+    header = content.index(b"tkhd")
+    matrix = header + (44 if content[header + 4] == 0 else 56)
+    turned = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 96 << 16, 0, 1 << 30)
+    return content[:matrix] + turned + content[matrix + 36 :]
+
+
+@pytest.fixture(scope="session")
+def odd_videos(tmp_path_factory) -> Path:
+    """Folder of videos that are broken (``BROKEN`` below names them) or unusual, beside ``good.mp4``. Read only."""
+    folder = tmp_path_factory.mktemp("odd videos")
+    good = _write_video(folder / "good.mp4", g=12, bf=2).read_bytes()
+    (folder / "zero.mp4").write_bytes(b"")
+    (folder / "header.mp4").write_bytes(good[:300])
+    (folder / "half.mp4").write_bytes(good[: len(good) // 2])
+    (folder / "text.mp4").write_text("not a video\n" * 100)
+    Image.new("RGB", (128, 96)).save(folder / "picture.mp4", format="PNG")
+    with av.open(str(folder / "sound.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=16000)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.float32), format="fltp", layout="mono")
+        sound.sample_rate = 16000
+        container.mux(stream.encode(sound))
+        container.mux(stream.encode(None))
+    os.mkfifo(folder / "pipe.mp4")
+    (folder / "folder.mp4").mkdir()
+    half = _write_video(folder / "half.mkv", g=12).read_bytes()
+    (folder / "half.mkv").write_bytes(half[: len(half) // 2])
+    (folder / "mp4 as.avi").write_bytes(_write_video(folder / "variable.mp4", gaps=(1, 2, 4), g=12).read_bytes())
+    _write_video(folder / "one.mp4", num_frames=1)
+    (folder / "turned.mp4").write_bytes(_turn(good))
+    _write_video(folder / "ten bits.mp4", pix_fmt="yuv420p10le", g=12)
+    _write_video(folder / "b frames.avi", g=12, bf=2)
+    return folder
+
+
+# Of ``odd_videos``: the files that no decoder reads, with a part of what the checker says.
+BROKEN = {
+    "zero.mp4": "empty file",
+    "header.mp4": "truncated in the header",
+    "half.mp4": "truncated",
+    "text.mp4": "text, not a video",
+    "sound.mp4": "no video stream (audio only)",
+    "pipe.mp4": "not a regular file",
+    "folder.mp4": "not a regular file",
+    "missing.mp4": "no such file",
+}
+
+
+@pytest.fixture(scope="session")
+def broken_names() -> dict[str, str]:
+    """``BROKEN``."""
+    return BROKEN

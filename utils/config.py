@@ -43,6 +43,8 @@ class DataConfig:
     workers: int = bounded(8, 0)
     prefetch: int = bounded(2, 1)  # batches that a worker prepares ahead
     loader_timeout_s: float = bounded(600.0, 0.0)  # longest wait for a batch of the workers; 0: no limit
+    decoder: Literal["auto", "decord", "torchcodec", "pyav"] = "auto"  # of video files
+    decode_timeout_s: float = bounded(60.0, 0.0)  # a video that takes longer counts as unreadable; 0: no limit
     num_classes: int = bounded(0, 0)  # checked against the label file; 0: whatever it holds
     image_tmpl: str = "img_{:05d}.jpg"
     index_bias: int = 1  # number of the first extracted frame

@@ -13,7 +13,7 @@ from utils.distributed import broadcast, is_main
 CHECKPOINT, BEST_CHECKPOINT, EMA_CHECKPOINT = "last_model.pt", "model_best.pt", "ema_model.pt"
 NON_FINITE_CHECKPOINT = "non_finite.pt"
 FEW_SHOT_LIST = "few_shot.txt"
-PACKAGES = ("torch", "torchvision", "open_clip_torch", "decord", "av", "numpy")
+PACKAGES = ("torch", "torchvision", "open_clip_torch", "decord", "torchcodec", "av", "numpy")
 
 
 def timestamp() -> str:
@@ -46,19 +46,29 @@ def check_run_folder(folder: Path, may_continue: bool) -> None:
         )
 
 
-def create_run_folder(folder: Path, config_yaml: str, may_continue: bool) -> None:
-    """Create ``folder`` with ``config.yaml`` and ``environment.json``, see ``check_run_folder``."""
+def create_run_folder(folder: Path, config_yaml: str, may_continue: bool, **facts: str | None) -> None:
+    """Create ``folder`` with ``config.yaml`` and ``environment.json`` (versions, and ``facts``).
+
+    See ``check_run_folder``.
+    """
     check_run_folder(folder, may_continue)
     if is_main():
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(config_yaml)
-        (folder / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n")
+        (folder / "environment.json").write_text(json.dumps(environment() | facts, indent=2) + "\n")
 
 
 def environment() -> dict[str, str | None]:
-    """Commit, Python and package versions."""
-    versions = {name: metadata.version(name) for name in PACKAGES}
+    """Commit, Python and package versions; None for a package that is not installed."""
+    versions = {name: _version(name) for name in PACKAGES}
     return {"git_sha": _git_sha(), "python": platform.python_version(), **versions}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _git_sha() -> str | None:

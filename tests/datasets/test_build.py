@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from datasets.build import build_eval_loader, build_train_loader, read_data, read_lists
-from datasets.readers import VideoFileReader
+from datasets.decoders import DecordReader
 from datasets.samplers import EveryNth, TrainBatches
 from datasets.sampling import dense_eval_indices, eval_indices
 from datasets.shapes import encode_video
@@ -182,7 +182,7 @@ def grey_levels(frames: torch.Tensor) -> np.ndarray:
 
 
 def frame_levels(config: DataConfig, indices: np.ndarray) -> np.ndarray:
-    return grey_levels(VideoFileReader(f"{config.val_root}/long.mp4").read(indices))
+    return grey_levels(DecordReader(f"{config.val_root}/long.mp4").read(indices))
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_dense_training_stays_within_a_window_of_128_frames(long_video):
 @pytest.mark.parametrize(("dense", "rule"), [(False, eval_indices), (True, dense_eval_indices)])
 def test_dense_chooses_the_frames_of_evaluation(long_video, dense, rule):
     (batch,) = eval_batches(replace(long_video, dense=dense), num_clips=3, num_crops=1)
-    reader = VideoFileReader(f"{long_video.val_root}/long.mp4")
+    reader = DecordReader(f"{long_video.val_root}/long.mp4")
     expected = torch.stack([eval_views(reader.read(clip), 32, 1)[0] for clip in rule(150, 8, 3)])
     assert torch.equal(batch.frames[0], expected)
 

@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_readers import decode_one_by_one, write_video
+from test_readers import decode_one_by_one
 
 from datasets import pack, pack_shards, pack_videos
+from datasets.decoders import DecordReader
 from datasets.pack_frames import kept_frames
-from datasets.readers import VideoFileReader
 from datasets.sampling import eval_indices
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -122,7 +122,7 @@ def test_small_files_have_many_key_frames_and_the_same_pictures(videos, tmp_path
         assert (found.float() - small).abs().mean() < 3
 
 
-def test_other_containers_become_mp4_and_the_list_says_so(tmp_path):
+def test_other_containers_become_mp4_and_the_list_says_so(tmp_path, write_video):
     write_video(
         tmp_path / "one.mkv", num_frames=5, width=131, height=97, codec="mpeg4"
     )  # odd sides, which H.264 does not take
@@ -278,7 +278,7 @@ def test_another_list_in_the_same_folder_is_an_error(videos, shards, tmp_path):
 
 
 @pytest.fixture
-def some_broken(videos, tmp_path) -> Path:
+def some_broken(videos, tmp_path, write_video) -> Path:
     """Two good videos, one cut in half, one missing, one text."""
     for name in ("a/clip.mp4", "b/clip.mp4"):
         (tmp_path / name).parent.mkdir()
@@ -377,5 +377,5 @@ def test_arguments_out_of_range_are_named(videos, tmp_path, options, capsys):
 
 def test_small_files_are_read_as_any_other(videos, tmp_path):
     out = run_pack(videos, tmp_path / "out", "--format", "videos")
-    reader = VideoFileReader(out / NAMES[5])
+    reader = DecordReader(out / NAMES[5])
     assert torch.equal(reader.read(np.array([20, 3])), decode_one_by_one(out / NAMES[5])[[20, 3]])

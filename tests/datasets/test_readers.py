@@ -11,27 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets.readers import FrameFolderReader, UnreadableVideo, VideoFileReader
+from datasets.decoders import DECODERS, DecordReader, installed_decoders
+from datasets.readers import FrameFolderReader, Reader, UnreadableVideo
 
 READ_TIMEOUT_S = 20
-
-
-def write_video(
-    path: Path, num_frames: int = 40, width: int = 128, height: int = 96, codec: str = "libx264", **options: object
-) -> Path:
-    """A file with a different random mosaic in every frame, H.264 unless told otherwise."""
-    rng = np.random.default_rng(num_frames)
-    faststart = {"movflags": "faststart"} if path.suffix == ".mp4" else {}  # the index first, so that cuts keep it
-    with av.open(str(path), "w", options=faststart) as container:
-        options = ({"preset": "veryfast"} if codec == "libx264" else {}) | {"threads": 1} | options
-        stream = container.add_stream(codec, rate=25, options={key: str(value) for key, value in options.items()})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for _ in range(num_frames):
-            mosaic = rng.integers(0, 256, (-(-height // 8), -(-width // 8), 3), dtype=np.uint8)
-            pixels = mosaic.repeat(8, axis=0).repeat(8, axis=1)[:height, :width]
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")))
-        container.mux(stream.encode())
-    return path
 
 
 def decode_one_by_one(path: Path) -> torch.Tensor:
@@ -42,17 +25,25 @@ def decode_one_by_one(path: Path) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def video(tmp_path_factory) -> Path:
+def video(tmp_path_factory, write_video) -> Path:
     return write_video(tmp_path_factory.mktemp("videos") / "with a space.mp4", num_frames=60, g=12, bf=2)
+
+
+@pytest.fixture(params=list(DECODERS))
+def reader_of(request) -> Callable[[Path], Reader]:
+    """The reader class of every decoder that is installed."""
+    if request.param not in installed_decoders():
+        pytest.skip(f"{request.param} does not work here")
+    return DECODERS[request.param]
 
 
 # --- video files
 
 
 @pytest.mark.parametrize(("width", "height"), [(128, 96), (96, 128), (176, 144), (130, 98), (320, 240), (64, 48)])
-def test_a_batch_equals_frame_by_frame_decoding_at_any_size(tmp_path, width, height):
+def test_a_batch_equals_frame_by_frame_decoding_at_any_size(tmp_path, width, height, write_video, reader_of):
     path = write_video(tmp_path / "a.mp4", width=width, height=height)
-    reader = VideoFileReader(path)
+    reader = reader_of(path)
     frames = reader.read(np.arange(reader.num_frames))
     assert reader.num_frames == 40
     assert frames.dtype == torch.uint8
@@ -62,32 +53,32 @@ def test_a_batch_equals_frame_by_frame_decoding_at_any_size(tmp_path, width, hei
 
 @pytest.mark.parametrize("b_frames", [0, 2, 4])
 @pytest.mark.parametrize("gop", [1, 5, 250])
-def test_any_frames_can_be_picked_out_of_any_group_of_pictures(tmp_path, gop, b_frames):
+def test_any_frames_can_be_picked_out_of_any_group_of_pictures(tmp_path, gop, b_frames, write_video, reader_of):
     path = write_video(tmp_path / "a.mp4", g=gop, bf=b_frames)
     indices = np.array([39, 3, 3, 17, 0, 16, 39])
-    assert torch.equal(VideoFileReader(path).read(indices), decode_one_by_one(path)[indices])
+    assert torch.equal(reader_of(path).read(indices), decode_one_by_one(path)[indices])
 
 
 # No B-frames in AVI, and no H.264: it stores no presentation times, so decord's seeks end at wrong frames there.
 @pytest.mark.parametrize(
     ("name", "codec"), [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.avi", "mpeg4"), ("a.webm", "libvpx-vp9")]
 )
-def test_containers_decode_alike(tmp_path, name, codec):
+def test_containers_decode_alike(tmp_path, name, codec, write_video, reader_of):
     path = write_video(tmp_path / name, codec=codec, g=12)
     indices = np.array([20, 1, 39])
-    assert torch.equal(VideoFileReader(str(path)).read(indices), decode_one_by_one(path)[indices])
+    assert torch.equal(reader_of(str(path)).read(indices), decode_one_by_one(path)[indices])
 
 
-def test_a_reader_can_be_asked_again(video):
-    reader = VideoFileReader(video)
+def test_a_reader_can_be_asked_again(video, reader_of):
+    reader = reader_of(video)
     expected = decode_one_by_one(video)
     for indices in ([50, 10], [0], [10, 50, 50]):
         assert torch.equal(reader.read(np.array(indices)), expected[indices])
 
 
-def test_one_frame_is_a_video(tmp_path):
+def test_one_frame_is_a_video(tmp_path, write_video, reader_of):
     path = write_video(tmp_path / "a.mp4", num_frames=1)
-    assert VideoFileReader(path).read(np.zeros(8, dtype=np.int64)).shape == (8, 3, 96, 128)
+    assert reader_of(path).read(np.zeros(8, dtype=np.int64)).shape == (8, 3, 96, 128)
 
 
 def audio_only(path: Path) -> None:
@@ -112,27 +103,29 @@ def audio_only(path: Path) -> None:
     ],
     ids=["missing", "a folder", "empty", "text", "cut in the header", "without its start", "audio only"],
 )
-def test_what_is_no_video_is_unreadable_with_a_reason(tmp_path, video, write):
+def test_what_is_no_video_is_unreadable_with_a_reason(tmp_path, video, write, reader_of):
     path = tmp_path / "broken.mp4"
     write(path, video.read_bytes())
     with pytest.raises(UnreadableVideo) as error:
-        VideoFileReader(path)
+        reader_of(path)
     assert str(error.value).strip()
     assert "\n" not in str(error.value)
 
 
-def test_a_missing_file_says_so(tmp_path):
+def test_a_missing_file_says_so(tmp_path, reader_of):
     with pytest.raises(UnreadableVideo, match="no such file"):
-        VideoFileReader(tmp_path / "none.mp4")
+        reader_of(tmp_path / "none.mp4")
 
 
-def read_within_limit(path: Path, indices: Callable[[int], np.ndarray]) -> torch.Tensor | str:
+def read_within_limit(
+    reader_of: Callable[[Path], Reader], path: Path, indices: Callable[[int], np.ndarray]
+) -> torch.Tensor | str:
     """Frames or the reason; a reader that hangs ends the test."""
     result = []
 
     def read() -> None:
         try:
-            reader = VideoFileReader(path)
+            reader = reader_of(path)
             result.append(reader.read(indices(reader.num_frames)))
         except UnreadableVideo as error:
             result.append(str(error))
@@ -160,27 +153,27 @@ def zeros_in_the_middle(content: bytes) -> bytes:
     ],
     ids=["9/10", "half", "1/10", "zeros in the middle"],
 )
-def test_a_damaged_stream_yields_frames_or_a_reason(tmp_path, suffix, damage):
+def test_a_damaged_stream_yields_frames_or_a_reason(tmp_path, suffix, damage, write_video, reader_of):
     path = write_video(tmp_path / f"a{suffix}", num_frames=60, g=12)
     path.write_bytes(damage(path.read_bytes()))
     for indices in (np.arange, lambda num_frames: np.array([0, num_frames // 2, num_frames - 1])):
-        result = read_within_limit(path, indices)
+        result = read_within_limit(reader_of, path, indices)
         if isinstance(result, str):
             assert result.strip()
         else:
             assert result.shape[1:] == (3, 96, 128)
 
 
-def test_an_mp4_cut_in_half_is_unreadable_not_padded(tmp_path, video):
+def test_an_mp4_cut_in_half_is_unreadable_not_padded(tmp_path, video, reader_of):
     path = tmp_path / "half.mp4"
     path.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
-    assert isinstance(read_within_limit(path, np.arange), str)
+    assert isinstance(read_within_limit(reader_of, path, np.arange), str)
 
 
-def test_a_narrow_video_is_read_with_a_warning_that_names_it(tmp_path, caplog):
+def test_a_narrow_video_is_read_with_a_warning_that_names_it(tmp_path, caplog, write_video):
     path = write_video(tmp_path / "narrow.mp4", width=72, height=96)
     with caplog.at_level(logging.WARNING):
-        frames = VideoFileReader(path).read(np.array([0, 5, 5, 39]))
+        frames = DecordReader(path).read(np.array([0, 5, 5, 39]))
     assert frames.shape == (4, 3, 96, 72)
     assert frames.dtype == torch.uint8
     assert torch.equal(frames[1], frames[2])
@@ -189,7 +182,7 @@ def test_a_narrow_video_is_read_with_a_warning_that_names_it(tmp_path, caplog):
 
 def test_a_video_of_usual_width_gives_no_warning(video, caplog):
     with caplog.at_level(logging.WARNING):
-        VideoFileReader(video).read(np.arange(10))
+        DecordReader(video).read(np.arange(10))
     assert not caplog.records
 
 

@@ -13,7 +13,8 @@ import torch
 import train
 from datasets import pack, pack_shards
 from datasets.build import build_source, build_train_loader, read_lists
-from datasets.readers import UnreadableVideo, VideoFileReader
+from datasets.decoders import DecordReader
+from datasets.readers import UnreadableVideo
 from datasets.records import read_class_names
 from datasets.samplers import TrainBatches
 from datasets.shards import ShardPack
@@ -57,7 +58,7 @@ def test_frames_are_those_of_the_videos(data, debug_data):
     videos = read_lists(data, "train", 4)
     source = build_source(data, videos)
     for index in range(len(videos)):
-        reader, original = source.open(index), VideoFileReader(debug_data / "videos" / videos.path(index))
+        reader, original = source.open(index), DecordReader(debug_data / "videos" / videos.path(index))
         assert reader.num_frames == original.num_frames
         for indices in (np.arange(reader.num_frames), np.array([5, 0, 0, 3, 2, 4])):
             found, expected = reader.read(indices), original.read(indices)
