@@ -75,7 +75,7 @@ def prepare(config: Config, precision: Precision, log_time: str) -> tuple[TrainS
 
     state, classes = build_state(config, class_names, precision, source, start)
 
-    create_run_folder(folder, to_yaml(config), may_continue, decoder=decoder_of(data))
+    create_run_folder(folder, to_yaml(config), may_continue, decoder=decoder_of(data, "training"))
     if split and is_main():
         split.write(folder)
     if data.shot and is_main():

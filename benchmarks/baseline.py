@@ -163,3 +163,15 @@ def train_sample(path: str, num_segments: int, input_size: int) -> Tensor:
         images = [image.convert("L").convert("RGB") for image in images]
     frames = torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).float() / 255
     return (frames - torch.tensor(PIXEL_MEAN).view(3, 1, 1)) / torch.tensor(PIXEL_STD).view(3, 1, 1)
+
+
+def eval_sample(path: str, num_segments: int, input_size: int) -> Tensor:
+    """One test clip of one view: frames one by one, PIL, fp32 [T, 3, S, S]."""
+    video = decord.VideoReader(path, num_threads=1)
+    images = [Image.fromarray(video[int(len(video) / num_segments * i)].asnumpy()) for i in range(num_segments)]
+    scale = input_size / min(images[0].size)
+    images = [image.resize([round(side * scale) for side in image.size], Image.BICUBIC) for image in images]
+    left, top = (images[0].width - input_size) // 2, (images[0].height - input_size) // 2
+    images = [image.crop((left, top, left + input_size, top + input_size)) for image in images]
+    frames = torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).float() / 255
+    return (frames - torch.tensor(PIXEL_MEAN).view(3, 1, 1)) / torch.tensor(PIXEL_STD).view(3, 1, 1)

@@ -46,7 +46,7 @@ def benchmark(name: str, config, batch_size: int) -> Benchmark:
 def main(argv: list[str] | None = None) -> list[Measurement]:
     if torch.cuda.is_available():
         return harness.run(benchmark("ViT-L/14", models.VIT_L14, 64), argv)
-    return harness.run(benchmark("ViT-B/16", models.VIT_B16, 2), argv)
+    return harness.run(benchmark("ViT-B/16", models.VIT_B16, 4), argv)
 
 
 if __name__ == "__main__":

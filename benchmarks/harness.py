@@ -1,7 +1,11 @@
-"""Alternating timed runs of several ways to do the same thing, and peak memory of each in a process of its own."""
+"""Alternating timed runs of several ways to do the same thing, each in a process of its own.
+
+So each has the memory allocator and the settings that it has in use, and its peak memory is its own.
+"""
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -13,7 +17,10 @@ from pathlib import Path
 
 import torch
 
+from utils.allocator import keep_freed_memory
+
 BASELINE = "baseline"  # name of the contender that ratios refer to
+ANSWER = "answer: "
 
 
 @dataclass(frozen=True)
@@ -35,8 +42,8 @@ class Measurement:
 class Benchmark:
     """What a benchmark module offers to the harness.
 
-    ``contenders`` maps names to functions that build the thing to time, so that a process measuring memory builds only
-    its own. A timed function does ``count`` units of work a call.
+    ``contenders`` maps names to functions that build the thing to time. A timed function does ``count`` units of work
+    a call.
     """
 
     name: str
@@ -52,35 +59,84 @@ def device() -> torch.device:
 
 
 def run(benchmark: Benchmark, argv: list[str] | None = None) -> list[Measurement]:
-    """Measure a benchmark; as a command also print its table."""
+    """Measure a benchmark, every contender in a process of its own, in turns; as a command also print its table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds, contenders alternating")
-    parser.add_argument("--peak_memory_of", nargs=2, metavar=("BENCHMARK", "CONTENDER"), help=argparse.SUPPRESS)
+    parser.add_argument("--serve", nargs=2, metavar=("BENCHMARK", "CONTENDER"), help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    if args.peak_memory_of:  # a process that harness.run started
-        name, contender = args.peak_memory_of
+    if args.serve:  # a process that harness.run started
+        name, contender = args.serve
         if name == benchmark.name:
-            sys.stdout.write(json.dumps(_peak_mib(benchmark.contenders[contender]())))
+            _serve(benchmark.contenders[contender], contender)
         return []
-    functions = {name: build() for name, build in benchmark.contenders.items()}
-    times = alternate(functions, args.rounds)
-    measurements = [_measurement(benchmark, name, times, _peak_mib_of_process(benchmark, name)) for name in functions]
+    workers = {contender: _start(benchmark, contender) for contender in benchmark.contenders}
+    times = {contender: [] for contender in workers}
+    for _ in range(args.rounds):
+        for contender, worker in workers.items():
+            times[contender].append(_ask(worker))
+    peaks = {contender: _peak_mib_at_end(worker) for contender, worker in workers.items()}
+    measurements = [_measurement(benchmark, name, times, peaks[name]) for name in workers]
     sys.stdout.write(table(measurements))
     return measurements
 
 
-def alternate(functions: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each function in each round; one warm-up round is not counted."""
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    for round_number in range(rounds + 1):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            if round_number:
-                times[name].append(time.perf_counter() - start)
-    return times
+def is_baseline(contender: str) -> bool:
+    """Whether a contender runs as the published code does, without what our commands set up."""
+    return contender.startswith(BASELINE)
+
+
+def _start(benchmark: Benchmark, contender: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", benchmark.module, "--serve", benchmark.name, contender]
+    environment = dict(os.environ)
+    environment.pop("OMP_WAIT_POLICY", None)
+    if not is_baseline(contender):
+        environment["OMP_WAIT_POLICY"] = "PASSIVE"  # as scripts/launch.sh does
+    worker = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    _answer(worker)  # built, and run once
+    return worker
+
+
+def _ask(worker: subprocess.Popen) -> float:
+    """Seconds of one run."""
+    worker.stdin.write("go\n")
+    worker.stdin.flush()
+    return _answer(worker)
+
+
+def _peak_mib_at_end(worker: subprocess.Popen) -> float:
+    worker.stdin.close()
+    peak = _answer(worker)
+    worker.wait()
+    return peak
+
+
+def _answer(worker: subprocess.Popen) -> float:
+    """The next figure that a worker prints; other output of libraries is passed over."""
+    for line in worker.stdout:
+        if line.startswith(ANSWER):
+            return float(line.removeprefix(ANSWER))
+    raise ChildProcessError(f"a contender ended with status {worker.wait()}; its error stands above")
+
+
+def _serve(build: Callable[[], Callable[[], object]], contender: str) -> None:
+    """Run once for every line of the standard input and answer with the seconds; at its end with the peak memory."""
+    if not is_baseline(contender):
+        keep_freed_memory()  # as utils.cli.run_main does
+    function = build()
+    function()
+    _say(0.0)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        function()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        _say(time.perf_counter() - start)
+    _say(_peak_mib())
+
+
+def _say(figure: float) -> None:
+    sys.stdout.write(f"{ANSWER}{figure}\n")
+    sys.stdout.flush()
 
 
 def table(measurements: list[Measurement]) -> str:
@@ -131,19 +187,12 @@ def _measurement(benchmark: Benchmark, name: str, times: dict[str, list[float]],
     )
 
 
-def _peak_mib(function: Callable[[], object]) -> float:
-    function()
-    function()
+def _peak_mib() -> float:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     # Not getrusage: its peak is inherited from the process that started this one.
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 2**10
-
-
-def _peak_mib_of_process(benchmark: Benchmark, contender: str) -> float:
-    command = [sys.executable, "-m", benchmark.module, "--peak_memory_of", benchmark.name, contender]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def _cpu_name() -> str:

@@ -85,9 +85,10 @@ class MLP(nn.Module):
         self.c_proj = nn.Linear(hidden or 4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not isinstance(self.act, QuickGELU):
+        tokens, width = x.shape[:-1].numel(), x.shape[-1]
+        if not isinstance(self.act, QuickGELU) or tokens < width:
             return self.c_proj(self.act(self.c_fc(x)))
-        # The factors of QuickGELU scale the weights, not the hidden layer: two passes less over the largest tensor.
+        # The factors of QuickGELU scale the weights, which are smaller than the hidden layer: two passes less over it.
         up, down = self.c_fc, self.c_proj
         hidden = F.silu(F.linear(x, QUICK_GELU * up.weight, QUICK_GELU * up.bias))
         return F.linear(hidden, down.weight / QUICK_GELU, down.bias)

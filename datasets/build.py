@@ -94,24 +94,27 @@ def read_lists(config: DataConfig, part: str, num_classes: int) -> VideoList:
     return videos
 
 
-def decoder_of(config: DataConfig) -> str | None:
+def decoder_of(config: DataConfig, purpose: str = "tests") -> str | None:
     """Name of the decoder that reads the videos, or read them for a feature cache; None where they are not video files.
+
+    Args:
+        purpose: ``training`` or ``tests``, which differ under ``auto``.
 
     Raises:
         ValueError: see ``datasets.decoders.resolve_decoder``.
     """
     if config.modality == "features":
         return FeatureCache.open(config.val_root, "val_root").metadata["decoder"]
-    return resolve_decoder(config.decoder) if config.modality == "video" else None
+    return resolve_decoder(config.decoder, purpose) if config.modality == "video" else None
 
 
-def build_source(config: DataConfig, videos: VideoList) -> VideoSource:
-    """What opens the videos of a list as the configuration says."""
+def build_source(config: DataConfig, videos: VideoList, purpose: str = "tests") -> VideoSource:
+    """What opens the videos of a list as the configuration says; ``purpose``: see ``decoder_of``."""
     return VideoSource(
         videos,
         config.image_tmpl,
         config.index_bias,
-        decoder=decoder_of(config) or "",
+        decoder=decoder_of(config, purpose) or "",
         timeout_s=config.decode_timeout_s,
         pack=ShardPack.open(videos.root) if config.modality == "shards" else None,
     )
@@ -140,7 +143,7 @@ def _train_clips(config: DataConfig, videos: VideoList, class_names: list[str]) 
         config.crop_area,
         (config.randaug.N, config.randaug.M) if config.randaug else None,
     )
-    source = build_source(config, videos)
+    source = build_source(config, videos, "training")
     return source, partial(indices_of, num_segments=config.num_segments), transform
 
 

@@ -54,13 +54,14 @@ class PyAVReader:
         None if a frame is not at its time: then only counting helps.
         """
         frames, position = [], None
+        targets = self._index.times[indices]
         with open_video(self._path) as (container, stream):
-            for target in self._index.times[indices]:
+            for target in targets:
                 place = np.searchsorted(self._index.keyframes, target, side="right") - 1
                 keyframe = self._index.keyframes[max(place, 0)]
                 if position is None or keyframe > position:
                     container.seek(int(keyframe), stream=stream)
-                    decoded = container.decode(stream)
+                    decoded = _decode(container, stream, set(targets.tolist()))
                 frame = next((frame for frame in decoded if frame.pts is not None and frame.pts >= target), None)
                 if frame is None or frame.pts != target:
                     return None
@@ -117,6 +118,19 @@ def read_index(container: av.container.InputContainer, stream: av.VideoStream) -
     is_made_up = stream.codec_context.has_b_frames and times == sorted(times)
     keyframes = [packet.pts for packet in packets if packet.is_keyframe and packet.pts is not None]
     return Index(np.array(sorted(times)), np.array(sorted(keyframes)), bool(keyframes) and not is_made_up)
+
+
+def _decode(
+    container: av.container.InputContainer, stream: av.VideoStream, wanted: set[int]
+) -> Iterator[av.VideoFrame]:
+    """Frames from here on, in the order of presentation; those that are neither wanted nor needed may be missing.
+
+    A frame that no other one refers to (most B-frames, half of a usual H.264 file) is not decoded unless its time is
+    ``wanted``.
+    """
+    for packet in container.demux(stream):
+        stream.codec_context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+        yield from packet.decode()
 
 
 def _pixels(frame: av.VideoFrame) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets import decoders
+from datasets import decoders, pyav_reader
 from datasets.decoders import AUTO, DECODERS, installed_decoders, resolve_decoder
 from datasets.pyav_reader import PyAVReader
 from datasets.readers import UnreadableVideo
@@ -42,14 +42,15 @@ def broken_decoder(path):
 
 def test_auto_takes_the_first_that_works_and_says_so_once(fresh, monkeypatch, caplog):
     monkeypatch.setitem(DECODERS, "decord", broken_decoder)
-    monkeypatch.setitem(DECODERS, "torchcodec", broken_decoder)
     with caplog.at_level("INFO"):
-        assert [resolve_decoder(AUTO), resolve_decoder(AUTO)] == ["pyav", "pyav"]
-    assert caplog.text.count("decoded by pyav") == 1
+        assert [resolve_decoder(AUTO, "tests"), resolve_decoder(AUTO, "tests")] == ["pyav", "pyav"]
+    assert caplog.text.count("are decoded by pyav") == 1
 
 
-def test_auto_prefers_decord():
-    assert resolve_decoder(AUTO) == "decord" == installed_decoders()[0]
+def test_auto_tests_with_the_frames_of_published_figures_and_trains_with_the_fastest():
+    if "decord" in installed_decoders():
+        assert resolve_decoder(AUTO, "tests") == "decord"
+    assert resolve_decoder(AUTO, "training") == "pyav"
 
 
 def test_a_decoder_that_gives_garbage_is_passed_over(fresh, monkeypatch):
@@ -67,14 +68,14 @@ def test_a_decoder_that_gives_garbage_is_passed_over(fresh, monkeypatch):
 def test_a_decoder_asked_for_by_name_must_work(fresh, monkeypatch):
     monkeypatch.setitem(DECODERS, "torchcodec", broken_decoder)
     with pytest.raises(ValueError, match=r"data\.decoder is torchcodec.*no such library.*decoders\.md"):
-        resolve_decoder("torchcodec")
+        resolve_decoder("torchcodec", "tests")
 
 
 def test_no_decoder_at_all_names_every_reason(fresh, monkeypatch):
     for name in DECODERS:
         monkeypatch.setitem(DECODERS, name, broken_decoder)
-    with pytest.raises(ValueError, match=r"decord: no such library; torchcodec: .*; pyav: "):
-        resolve_decoder(AUTO)
+    with pytest.raises(ValueError, match=r"decord: no such library; pyav: "):
+        resolve_decoder(AUTO, "tests")
 
 
 # --- the same frames
@@ -193,3 +194,20 @@ def test_thousands_of_videos_leave_memory_flat(tmp_path, write_video, decoder):
             before = resident_mib()
     assert resident_mib() - before < SOAK_MIB
     assert len(os.listdir("/proc/self/fd")) <= files + 1
+
+
+def test_pyav_does_not_decode_what_nobody_asked_for(tmp_path, write_video, monkeypatch):
+    path = write_video(tmp_path / "a.mp4", num_frames=60, g=60, bf=3)
+    expected = in_order(path)
+    decoded = []
+    decode = pyav_reader._decode
+    monkeypatch.setattr(
+        pyav_reader, "_decode", lambda *args: (decoded.append(frame.pts) or frame for frame in decode(*args))
+    )
+    found = PyAVReader(path).read(np.arange(60))
+    assert torch.equal(found, expected)
+    assert len(decoded) == 60
+    decoded.clear()
+    wanted = np.array([13, 30, 59])
+    assert torch.equal(PyAVReader(path).read(wanted), expected[wanted])
+    assert len(decoded) < 45

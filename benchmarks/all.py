@@ -1,0 +1,53 @@
+"""Every benchmark, and docs/benchmarks.md: python -m benchmarks.all"""
+
+import argparse
+import sys
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+
+from benchmarks import encode, evaluate, harness, head, loader, train_step
+from benchmarks.harness import Measurement
+
+BENCHMARKS = {"encode": encode, "train_step": train_step, "head": head, "loader": loader, "evaluate": evaluate}
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+PACKAGES = ("torch", "torchvision", "decord", "av")
+INTRODUCTION = """# Benchmarks
+
+What `python -m benchmarks.all` measured; the page is written by it. `baseline` is our own plain rendering of how the
+published code works: nn.MultiheadAttention, activation checkpointing always on, the expert pass and the merged pass
+one after the other, experts merged at every call, frames decoded one by one, PIL transforms, fp32 (fp16 autocast on
+CUDA). Weights are random.
+
+Every contender runs in a process of its own, in turns. `speed-up` is the median over rounds of the baseline's time
+divided by the contender's in the same round; peak memory is that of the whole process on a CPU, of the allocator on
+CUDA. Machines differ and are noisy: read the ratios.
+"""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the benchmarks, print their tables, and write the page and the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", default="5", help="timed rounds (default: 5)")
+    parser.add_argument("--page", type=Path, default=PAGE, help=f"Markdown file to write (default: {PAGE.name})")
+    args = parser.parse_args(argv)
+    measurements = {name: module.main(["--rounds", args.rounds]) for name, module in BENCHMARKS.items()}
+    args.page.write_text(page(measurements, int(args.rounds)))
+    harness.save([m for part in measurements.values() for m in part], args.page.with_suffix(".json"))
+    sys.stdout.write(f"wrote {args.page} and {args.page.with_suffix('.json').name}\n")
+
+
+def page(measurements: dict[str, list[Measurement]], rounds: int) -> str:
+    """The Markdown page."""
+    versions = {package: metadata.version(package) for package in PACKAGES}
+    facts = harness.hardware() | versions | {"date": f"{datetime.now(timezone.utc):%Y-%m-%d}", "rounds": str(rounds)}
+    lines = [INTRODUCTION, "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items()), ""]
+    for name, part in measurements.items():
+        lines.append(f"## {name}\n")
+        by_benchmark = {m.benchmark: [n for n in part if n.benchmark == m.benchmark] for m in part}
+        lines += [harness.table(rows) for rows in by_benchmark.values()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

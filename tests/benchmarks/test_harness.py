@@ -1,0 +1,70 @@
+"""The harness on contenders whose times and memory are known."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import all as page_writer
+from benchmarks.harness import Measurement, table
+
+TINY = """
+import sys, time
+from benchmarks import harness
+
+def sleeper(seconds, mib):
+    def build():
+        ballast = bytearray(mib * 2**20)
+        print("a library's remark")
+        return lambda: time.sleep(seconds) or ballast
+    return build
+
+contenders = {harness.BASELINE: sleeper(0.2, 1), "ours": sleeper(0.05, 200)}
+if "broken" in sys.argv:
+    sys.argv.remove("broken")
+    contenders = {harness.BASELINE: None}
+harness.run(harness.Benchmark("sleep", "tiny", "naps", 2, contenders), sys.argv[1:])
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path, repo_root):
+    """Run a small benchmark module as a command."""
+    (tmp_path / "tiny.py").write_text(TINY)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{repo_root}"}
+        command = [sys.executable, "-m", "tiny", *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+    return run
+
+
+def test_ratios_and_memory_are_those_of_each_contender(tiny):
+    done = tiny("--rounds", "3")
+    assert done.returncode == 0, done.stderr
+    head, _, *rows = done.stdout.strip().splitlines()
+    assert head == "| sleep | naps/s | median s | min s | max s | speed-up | peak MiB |"
+    figures = {row.split("|")[1].strip(): [float(cell) for cell in row.split("|")[2:-1]] for row in rows}
+    assert figures["baseline"][4] == 1.0
+    assert figures["ours"][4] > 1.5  # 4 on a machine with nothing else to do
+    assert figures["ours"][0] == pytest.approx(2 / figures["ours"][1], rel=0.1)
+    assert figures["ours"][5] - figures["baseline"][5] > 150
+
+
+def test_a_contender_that_fails_is_an_error(tiny):
+    done = tiny("broken")
+    assert done.returncode != 0
+    assert "a contender ended with status 1" in done.stderr
+
+
+def test_a_page_holds_every_table_and_what_it_was_measured_on():
+    def measurement(benchmark: str, contender: str) -> Measurement:
+        return Measurement(benchmark, contender, "clips", 4.0, 0.5, 0.4, 0.6, 2.0, 100.0)
+
+    rows = [measurement(name, who) for name in ("head, test", "head, train") for who in ("baseline", "ours")]
+    text = page_writer.page({"head": rows}, rounds=7)
+    assert text.count(table(rows[:2])) == text.count(table(rows[2:])) == 1
+    for fact in ("| rounds | 7 |", "| torch | ", "| device | ", "## head"):
+        assert fact in text
