@@ -7,7 +7,6 @@ match ours, so the same state dicts load into both.
 
 import random
 
-import decord
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from clip.model import CLIPConfig
+from datasets.decoders import import_decord
 from modules.video_clip import PIXEL_MEAN, PIXEL_STD
 
 
@@ -146,7 +146,7 @@ class BaselineHead(nn.Module):
 
 def train_sample(path: str, num_segments: int, input_size: int) -> Tensor:
     """One training clip: frames one by one, PIL, fp32 [T, 3, S, S]."""
-    video = decord.VideoReader(path, num_threads=1)
+    video = import_decord().VideoReader(path, num_threads=1)
     step = (len(video) - 1) / num_segments
     picks = [random.randint(round(step * i), round(step * (i + 1))) for i in range(num_segments)]
     images = [Image.fromarray(video[i].asnumpy()).convert("RGB") for i in picks]
@@ -167,7 +167,7 @@ def train_sample(path: str, num_segments: int, input_size: int) -> Tensor:
 
 def eval_sample(path: str, num_segments: int, input_size: int) -> Tensor:
     """One test clip of one view: frames one by one, PIL, fp32 [T, 3, S, S]."""
-    video = decord.VideoReader(path, num_threads=1)
+    video = import_decord().VideoReader(path, num_threads=1)
     images = [Image.fromarray(video[int(len(video) / num_segments * i)].asnumpy()) for i in range(num_segments)]
     scale = input_size / min(images[0].size)
     images = [image.resize([round(side * scale) for side in image.size], Image.BICUBIC) for image in images]

@@ -1,10 +1,13 @@
 """Readers of video files, one a decoder, and the choice among them (``data.decoder``)."""
 
+import contextlib
+import ctypes
 import logging
 import tempfile
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 
 import av
 import numpy as np
@@ -20,6 +23,19 @@ AUTO = "auto"
 PADDED_ROWS = "from_size == to_size"  # in decord's error message
 
 
+def import_decord() -> ModuleType:
+    """The module decord, without its side effect on everybody else.
+
+    It brings a zlib of 2005 and offers it to the whole process, where torchvision's and Pillow's PNG functions take it
+    for theirs, fail, or crash. The system's zlib, offered first, wins.
+    """
+    with contextlib.suppress(OSError):  # no such file: not Linux
+        ctypes.CDLL("libz.so.1", mode=ctypes.RTLD_GLOBAL)
+    import decord
+
+    return decord
+
+
 class DecordReader:
     """A video file through decord, single-threaded: parallelism comes from the loader's workers.
 
@@ -28,8 +44,7 @@ class DecordReader:
     """
 
     def __init__(self, path: str | Path):
-        import decord
-
+        decord = import_decord()
         check_is_file(path)
         self._path = path
         self._errors = (decord.DECORDError, RuntimeError)

@@ -27,7 +27,7 @@ from utils.distributed import gather, is_main, process_group
 from utils.precision import Precision
 
 config_path, out, *overrides = sys.argv[1:]
-with process_group():
+with process_group(60):
     _, run = prepare(load_config(config_path, overrides), Precision("fp32", torch.device("cpu")), "probe")
     videos, batches = run.loader.dataset.source.videos, run.loader.batch_sampler
     paths = [videos.path(index) for index in range(len(videos))]

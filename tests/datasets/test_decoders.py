@@ -1,12 +1,16 @@
 """Decoders: the choice among them, the same frames from all, exact frame numbers from PyAV, flat memory."""
 
+import io
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from datasets import decoders, pyav_reader
 from datasets.decoders import AUTO, DECODERS, installed_decoders, resolve_decoder
@@ -211,3 +215,25 @@ def test_pyav_does_not_decode_what_nobody_asked_for(tmp_path, write_video, monke
     wanted = np.array([13, 30, 59])
     assert torch.equal(PyAVReader(path).read(wanted), expected[wanted])
     assert len(decoded) < 45
+
+
+PNG_AFTER_DECORD = """
+import io
+from datasets.decoders import import_decord
+import_decord()
+import numpy as np, torch
+from torchvision.io import decode_image
+png = bytes.fromhex(sys.argv[1])
+assert decode_image(torch.frombuffer(bytearray(png), dtype=torch.uint8)).shape == (3, 4, 4)
+from PIL import Image
+Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(io.BytesIO(), "PNG")
+"""
+
+
+def test_decord_leaves_other_libraries_their_zlib(repo_root):
+    pytest.importorskip("decord")
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(buffer, "PNG")
+    command = [sys.executable, "-c", "import sys\n" + PNG_AFTER_DECORD, buffer.getvalue().hex()]
+    done = subprocess.run(command, cwd=repo_root, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr

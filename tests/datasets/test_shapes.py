@@ -4,10 +4,10 @@ import csv
 import json
 from pathlib import Path
 
-import decord
 import numpy as np
 import pytest
 
+from datasets.decoders import import_decord
 from datasets.shapes import ShapesSpec, main, render_video, videos_of, write_shapes
 from datasets.shapes_pictures import ATTRIBUTES, draw_pictures
 from datasets.shapes_render import render
@@ -129,7 +129,7 @@ def test_lists_name_readable_videos_with_labels_of_their_class(shapes_root, part
 @pytest.mark.parametrize("part", PARTS)
 def test_files_decode_to_the_rendered_frames(shapes_root, part):
     video = videos_of(part, SPEC)[-1]
-    decoded = decord.VideoReader(str(shapes_root / "videos" / video.path), num_threads=1)
+    decoded = import_decord().VideoReader(str(shapes_root / "videos" / video.path), num_threads=1)
     rendered = render_video(video, SPEC.seed)
     frames = decoded.get_batch(range(len(decoded))).asnumpy()
     assert frames.shape == rendered.shape
