@@ -16,8 +16,7 @@ from tqdm import tqdm
 
 from datasets.embeddings import Embeddings, check_embeddings_path, write_embeddings
 from datasets.transforms import CROPS
-from engine.plots import plot_prediction
-from prediction import Prediction, VideoClassifier, add_model_arguments
+from prediction import Prediction, VideoClassifier, add_model_arguments, printable
 from utils.cli import add_common_arguments, run_main, split_overrides
 from utils.logger import setup_logging
 
@@ -60,9 +59,10 @@ def main(argv: list[str] | None = None) -> list[Prediction]:
         check_embeddings_path(args.embed)
     start = time.perf_counter()
     classifier = VideoClassifier.load(args.weights, args.config, args.arch, args.precision, overrides=args.overrides)
-    if args.labels is None and not classifier.class_names and not args.embed:
-        raise ValueError("--labels: the weights carry no class names; say which classes to look for")
-    results = classifier.stream(args.videos, args.labels, args.test_clips, args.test_crops)
+    if args.embed and args.labels is None and not classifier.class_names:
+        results = classifier.embed(args.videos, args.test_clips, args.test_crops)
+    else:
+        results = classifier.stream(args.videos, args.labels, args.test_clips, args.test_crops)
     load_s = time.perf_counter() - start
     plots = PlotFolder(args.plot, args.top) if args.plot else None
     predictions = []
@@ -87,11 +87,6 @@ def line(prediction: Prediction, top: int) -> str:
     return f"{printable(prediction.path)}: {classes or 'embedded'}"
 
 
-def printable(path: str) -> str:
-    """A path whose bytes may not be UTF-8."""
-    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
-
-
 def summary(classifier: VideoClassifier, load_s: float) -> str:
     """Where the time went."""
     timing = classifier.timing
@@ -113,6 +108,8 @@ class PlotFolder:
 
     def draw(self, prediction: Prediction) -> Path:
         """Write the picture of one video."""
+        from engine.plots import plot_prediction  # matplotlib takes a while to import
+
         stem, number = Path(prediction.path).stem, 1
         name = stem
         while name in self._taken:

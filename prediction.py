@@ -1,7 +1,6 @@
 """Classify one's own videos with one's own class names: what predict.py and tools/search.py share."""
 
 import argparse
-import json
 import logging
 import os
 import time
@@ -23,11 +22,11 @@ from datasets.video_files import find_videos
 from engine.predict import score_views
 from evaluation import PLAIN_CLIP
 from modules.build import build_clip, build_model, check_network
-from modules.infer import infer_settings
+from modules.infer import resolve_config
 from modules.text_prompt import encode_classes
 from modules.video_clip import VideoCLIP
 from utils.checkpoint import load_weights, read_checkpoint, weights_sha256
-from utils.config import Config, load_config, parse_config
+from utils.config import Config
 from utils.logger import progress
 from utils.precision import Precision, resolve_precision
 
@@ -45,7 +44,12 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--arch", help=f"CLIP: a name or a file (default: the configuration's, else {DEFAULT_ARCH})")
 
 
-@dataclass(frozen=True)
+def printable(path: str) -> str:
+    """A path whose bytes may not be UTF-8."""
+    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """What one video shows.
 
@@ -127,7 +131,15 @@ class VideoClassifier:
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         number_format = resolve_precision(precision, device)
         checkpoint = None if weights in (None, PLAIN_CLIP) else read_checkpoint(weights)
-        settings = _resolve_settings(checkpoint, str(weights), config, arch, device, overrides)
+        chosen = _machine_settings(device)
+        if checkpoint is None:
+            chosen["network.sim_header"] = "None"
+            arch = arch or (None if config else DEFAULT_ARCH)
+        if arch:
+            chosen["network.arch"] = arch
+        settings = resolve_config(checkpoint, str(weights), config, chosen, overrides)
+        if settings.data.decoder != DECODER:
+            raise ValueError(f"data.decoder: own videos are decoded by {DECODER}, found {settings.data.decoder!r}")
         check_network(settings)
         is_size_given = checkpoint or config or any(override.startswith("data.input_size") for override in overrides)
         with torch.random.fork_rng():
@@ -173,12 +185,16 @@ class VideoClassifier:
         Raises:
             ValueError, FileNotFoundError: before the first video: class names or views that make no sense, no video.
         """
-        if num_clips < 1 or num_crops not in CROPS:
-            expected = f"at least 1 clip, and {', '.join(map(str, CROPS))} crops"
-            raise ValueError(f"views of a video: expected {expected}, found {num_clips} and {num_crops}")
-        videos = find_videos([paths] if isinstance(paths, str | Path) else list(paths))
+        if labels is None and not self.class_names:
+            raise ValueError("labels: the model carries no class names; say which classes to look for")
         names = tuple(self.class_names if labels is None else read_labels(labels))
-        return self._stream(videos, names, self.class_features(names), num_clips, num_crops)
+        return self._begin(paths, names, num_clips, num_crops)
+
+    def embed(
+        self, paths: str | Path | Sequence[str | Path], num_clips: int = 3, num_crops: int = 1
+    ) -> Iterator[Prediction]:
+        """As ``stream``, without classes: predictions have embeddings and no scores."""
+        return self._begin(paths, (), num_clips, num_crops)
 
     def class_features(self, names: Sequence[str]) -> Tensor:
         """Unit features [K, D] of class names, encoded once for each set.
@@ -199,7 +215,17 @@ class VideoClassifier:
         towers = {"text." + name: value for name, value in self.text.state_dict().items()}
         return weights_sha256(towers | self.model.state_dict())[:16]
 
-    def _stream(
+    def _begin(
+        self, paths: str | Path | Sequence[str | Path], names: tuple[str, ...], num_clips: int, num_crops: int
+    ) -> Iterator[Prediction]:
+        """Find what is wrong before the iteration begins."""
+        if num_clips < 1 or num_crops not in CROPS:
+            expected = f"at least 1 clip, and {', '.join(map(str, CROPS))} crops"
+            raise ValueError(f"views of a video: expected {expected}, found {num_clips} and {num_crops}")
+        videos = find_videos([paths] if isinstance(paths, str | Path) else list(paths))
+        return self._run(videos, names, self.class_features(names), num_clips, num_crops)
+
+    def _run(
         self, videos: list[str], names: tuple[str, ...], class_features: Tensor, num_clips: int, num_crops: int
     ) -> Iterator[Prediction]:
         self.timing = Timing()
@@ -242,44 +268,11 @@ def _prediction(
         path=video.path,
         scores={names[place]: float(probabilities[place]) for place in ranking},
         labels=names,
-        frame_scores=frame_probabilities.reshape(len(order), -1)[order],
+        frame_scores=frame_probabilities.reshape(len(order), len(names))[order],
         seconds=video.seconds.ravel()[order],
         frames=centre.reshape(-1, *centre.shape[2:])[order].transpose(0, 2, 3, 1),
         embedding=embedding,
     )
-
-
-def _resolve_settings(
-    checkpoint: dict[str, Any] | None,
-    weights: str,
-    config: str | Path | None,
-    arch: str | None,
-    device: torch.device,
-    overrides: Sequence[str],
-) -> Config:
-    """The configuration given, else the checkpoint's own, else one inferred; then ``arch``, then ``overrides``."""
-    chosen = _machine_settings(device)
-    source = "the default configuration"
-    text = (checkpoint or {}).get("config")
-    if not config and checkpoint and not isinstance(text, str):
-        chosen |= infer_settings(checkpoint, weights)
-        source = f"what checkpoint {weights} implies"
-        logger.info("%s carries no configuration; its tensors say %s", weights, chosen["network.arch"])
-    if not checkpoint:
-        chosen["network.sim_header"] = "None"
-        arch = arch or (None if config else DEFAULT_ARCH)
-    if arch:
-        chosen["network.arch"] = arch
-    overrides = [f"{key}={json.dumps(value)}" for key, value in chosen.items()] + list(overrides)
-    if config:
-        settings = load_config(config, overrides)
-    elif isinstance(text, str):
-        settings = parse_config(text, f"the configuration in {weights}", overrides)
-    else:
-        settings = parse_config("", source, overrides)
-    if settings.data.decoder != DECODER:
-        raise ValueError(f"data.decoder: own videos are decoded by {DECODER}, found {settings.data.decoder!r}")
-    return settings
 
 
 def _machine_settings(device: torch.device) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+EMBEDDING_SUFFIXES = (".npz", ".parquet")
 PARQUET_METADATA = b"embeddings"
 
 
@@ -27,8 +28,8 @@ def check_embeddings_path(path: Path) -> None:
     Raises:
         ValueError: another suffix; or pyarrow, which .parquet needs, is not installed.
     """
-    if path.suffix not in (".npz", ".parquet"):
-        raise ValueError(f"embeddings {path}: expected a name that ends in .npz or .parquet")
+    if path.suffix not in EMBEDDING_SUFFIXES:
+        raise ValueError(f"embeddings {path}: expected a name that ends in {' or '.join(EMBEDDING_SUFFIXES)}")
     if path.suffix == ".parquet":
         _pyarrow(path)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from datasets.probe import diagnose
 from datasets.pyav_reader import PyAVReader
 from datasets.readers import UnreadableVideo
 from datasets.time_limit import within
@@ -64,7 +65,7 @@ class OwnVideos(Dataset):
             clips = self.indices_of(reader.num_frames)
             frames = within(self.timeout_s, reader.read, clips.ravel())
         except UnreadableVideo as error:
-            return VideoViews(path, None, None, str(error))
+            return VideoViews(path, None, None, diagnose(path, str(error)))
         crops = self.views_of(frames)  # [crops, C*T, 3, S, S]
         return VideoViews(path, crops.unflatten(1, clips.shape).flatten(0, 1), reader.seconds(clips), None)
 
