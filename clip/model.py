@@ -231,3 +231,13 @@ class CLIP(nn.Module):
             "transformer", "token_embedding", "positional_embedding", "ln_final", "text_projection",
         ):  # fmt: skip
             delattr(self, name)
+
+
+def text_tower(clip: CLIP) -> CLIP:
+    """A CLIP without an image tower that shares ``clip``'s text tower, and keeps it when ``clip`` drops it."""
+    with torch.device("meta"):
+        tower = CLIP(clip.config)
+    del tower.visual
+    state = clip.state_dict(keep_vars=True)
+    tower.load_state_dict({name: state[name] for name in tower.state_dict()}, assign=True)
+    return tower.eval()

@@ -14,6 +14,7 @@ from datasets.class_folders import ClassFolders, read_class_folders
 from datasets.decoders import resolve_decoder
 from datasets.features import AUGMENTATION, FeatureCache, FeatureVideos, TrainFeatureVideos
 from datasets.few_shot import few_shot_indices
+from datasets.own_videos import OwnVideos, collate_views
 from datasets.records import VideoList, read_class_names, read_video_list
 from datasets.samplers import EveryNth, TrainBatches
 from datasets.shards import ShardPack
@@ -199,9 +200,25 @@ def sampling_rule(config: DataConfig, is_augmented: bool) -> dict:
 
 def eval_views_of(config: DataConfig, videos: VideoList, num_clips: int, num_crops: int) -> EvalVideos:
     """All views of every video of a list."""
+    return EvalVideos(build_source(config, videos), *_eval_rules(config, num_clips, num_crops))
+
+
+def build_own_loader(config: DataConfig, paths: list[str], num_clips: int, num_crops: int) -> DataLoader:
+    """Loader of all views of video files, in their order; its batches are ``ViewBatch``es.
+
+    Videos are spread over the workers even if all would fit into one batch; a single video needs no worker.
+    """
+    videos = OwnVideos(paths, *_eval_rules(config, num_clips, num_crops), config.decode_timeout_s)
+    most = max(1, config.batch_size // (num_clips * num_crops))
+    num_videos = min(most, -(-len(paths) // max(config.workers, 1)))
+    options = _loader_options(dataclasses.replace(config, workers=min(config.workers, len(paths) - 1)))
+    return DataLoader(videos, batch_size=num_videos, **options | {"collate_fn": collate_views})
+
+
+def _eval_rules(config: DataConfig, num_clips: int, num_crops: int) -> tuple[partial, partial]:
+    """Frame rule and crop rule of evaluation."""
     indices_of = sampling.dense_eval_indices if config.dense else sampling.eval_indices
-    return EvalVideos(
-        build_source(config, videos),
+    return (
         partial(indices_of, num_segments=config.num_segments, num_clips=num_clips),
         partial(transforms.eval_views, input_size=config.input_size, num_crops=num_crops),
     )

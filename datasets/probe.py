@@ -1,5 +1,6 @@
 """What a video file is, by its header and packets: sizes, times, and what is unusual about it."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,6 +50,14 @@ def probe(path: Path) -> Facts:
     facts.num_bytes = path.stat().st_size
     _look_at_first_frame(path, facts)
     return facts
+
+
+def diagnose(path: str | Path, reason: str) -> str:
+    """A decoder's reason, with what the file's first bytes tell of it."""
+    path = Path(path)
+    if not path.is_file() or not os.access(path, os.R_OK):
+        return reason
+    return _diagnosis(_start(path), reason) if path.stat().st_size else "empty file (0 bytes)"
 
 
 def _timing(index: Index, time_base: float) -> Facts:

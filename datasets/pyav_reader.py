@@ -19,6 +19,7 @@ class Index(NamedTuple):
     times: np.ndarray  # int64 [F], presentation times in order, in the stream's time base
     keyframes: np.ndarray  # int64, the times at which decoding can begin
     is_seekable: bool  # whether frames carry these times, so that they can be found by them
+    unit_s: float  # the time base, seconds
 
 
 class PyAVReader:
@@ -38,6 +39,13 @@ class PyAVReader:
         self.num_frames = len(self._index.times)
         if self.num_frames == 0:
             raise UnreadableVideo("no frames")
+
+    def seconds(self, indices: np.ndarray) -> np.ndarray:
+        """When the frames at int64 indices (any shape) are shown: seconds since the first, float64.
+
+        Frames of containers without times count at their nominal rate.
+        """
+        return (self._index.times[indices] - self._index.times[0]) * self._index.unit_s
 
     def read(self, indices: np.ndarray) -> Tensor:
         unique, inverse = np.unique(indices, return_inverse=True)
@@ -113,11 +121,13 @@ def read_index(container: av.container.InputContainer, stream: av.VideoStream) -
     shown = [packet for packet in packets if not packet.is_discard]  # an edit list may hide frames
     times = [packet.pts for packet in shown]
     if None in times or len(set(times)) < len(times):
-        return Index(np.arange(len(times)), np.zeros(1, dtype=np.int64), is_seekable=False)
+        rate = stream.average_rate or stream.guessed_rate or 25
+        return Index(np.arange(len(times)), np.zeros(1, dtype=np.int64), is_seekable=False, unit_s=float(1 / rate))
     # AVI stores no presentation times: with B-frames, FFmpeg numbers its packets in the order of decoding.
     is_made_up = stream.codec_context.has_b_frames and times == sorted(times)
     keyframes = [packet.pts for packet in packets if packet.is_keyframe and packet.pts is not None]
-    return Index(np.array(sorted(times)), np.array(sorted(keyframes)), bool(keyframes) and not is_made_up)
+    is_seekable = bool(keyframes) and not is_made_up
+    return Index(np.array(sorted(times)), np.array(sorted(keyframes)), is_seekable, float(stream.time_base))
 
 
 def _decode(

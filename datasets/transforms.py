@@ -105,3 +105,6 @@ CROPS: dict[int, Callable[[int, int], list[tuple[int, int]]]] = {
     5: _corners_and_centre,
     10: _corners_and_centre,
 }
+
+# Where the centre crop, unmirrored, stands among those that ``eval_views`` cuts.
+CENTRE_CROP = {1: 0, 3: 2, 5: 4, 10: 8}

@@ -1,5 +1,6 @@
 """The video files below a folder, found by name."""
 
+import glob
 import os
 from collections import defaultdict
 from collections.abc import Iterator
@@ -46,6 +47,32 @@ class VideoFiles:
             if (not folder or path.startswith(f"{folder}/"))
             and (not class_folder or class_key(parent_name(path)) == class_key(class_folder))
         ]
+
+
+def find_videos(places: list[str | Path]) -> list[str]:
+    """Files, the video files below folders, and what glob patterns match: paths, each once, in the order asked for.
+
+    A file that is named need not have a video suffix, nor exist while others do: reading it tells what it is.
+
+    Raises:
+        FileNotFoundError: nothing at all is found.
+    """
+    found: dict[str, None] = {}
+    num_missing = 0
+    for place in map(str, places):
+        if os.path.isdir(place):
+            found |= dict.fromkeys(os.path.join(place, path) for path in VideoFiles(place).paths)
+        elif os.path.lexists(place):
+            found[place] = None
+        elif matches := sorted(glob.glob(place, recursive=True)):
+            found |= dict.fromkeys(find_videos(matches))
+        else:
+            num_missing += place not in found
+            found[place] = None
+    if len(found) == num_missing:
+        listed = ", ".join(map(repr, map(str, places)))
+        raise FileNotFoundError(f"no video found in {listed}: expected video files, folders of them, or patterns")
+    return list(found)
 
 
 def bare_name(path: str) -> str:

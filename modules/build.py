@@ -68,14 +68,14 @@ def image_tower(config: Config, model: VideoCLIP) -> dict[str, str]:
     }
 
 
-def build_clip(config: NetworkConfig, num_frames: int, input_size: int, seed: int) -> CLIP:
+def build_clip(config: NetworkConfig, num_frames: int, input_size: int | None, seed: int) -> CLIP:
     """CLIP with the options of the configuration, fp32 on the CPU.
 
     What the weights do not hold (a time embedding; with ``init: False`` the text tower) is drawn from ``seed``: alike
     on every process, in training and in tests.
 
     Raises:
-        ValueError: ``input_size`` is not what the weights were made for.
+        ValueError: ``input_size`` (None: any) is not what the weights were made for.
     """
     options = {
         "drop_path": config.drop_out,
@@ -87,7 +87,7 @@ def build_clip(config: NetworkConfig, num_frames: int, input_size: int, seed: in
     torch.manual_seed(seed)
     with first_process_first():
         clip = load_clip(config.arch, visual_only=not config.init, **options)
-    if clip.config.image_size != input_size:
+    if input_size not in (None, clip.config.image_size):
         raise ValueError(f"data.input_size is {input_size}, but {config.arch} takes {clip.config.image_size} pixels")
     return clip
 

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable
 
@@ -11,6 +12,8 @@ from utils.precision import CHOICES
 # What a user can cause; anything else is our mistake and keeps its traceback.
 USER_ERRORS = (ValueError, OSError, FloatingPointError)
 
+OVERRIDE = re.compile(r"(\w+\.)*\w+=")
+
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of every command that computes."""
@@ -18,6 +21,12 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="section.key=value", help="change the configuration"
     )
+
+
+def split_overrides(values: list[str]) -> tuple[list[str], list[str]]:
+    """Positional arguments as (paths, overrides): ``section.key=value`` is an override unless a file has this name."""
+    overrides = [value for value in values if OVERRIDE.match(value) and not os.path.lexists(value)]
+    return [value for value in values if value not in overrides], overrides
 
 
 def run_main(main: Callable[[], object]) -> None:

@@ -1,0 +1,87 @@
+"""One unit vector a video in a file (.npz or .parquet), with what it depends on."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+EMBEDDING_SUFFIXES = (".npz", ".parquet")
+PARQUET_METADATA = b"embeddings"
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """N videos.
+
+    ``metadata`` says what the vectors depend on: ``model`` (fingerprint of all weights), views, frames.
+    """
+
+    paths: list[str]
+    vectors: np.ndarray  # float32 [N, D], unit length
+    metadata: dict
+
+
+def check_embeddings_path(path: Path) -> None:
+    """See that a file of embeddings can be written under this name.
+
+    Raises:
+        ValueError: another suffix; or pyarrow, which .parquet needs, is not installed.
+    """
+    if path.suffix not in EMBEDDING_SUFFIXES:
+        raise ValueError(f"embeddings {path}: expected a name that ends in {' or '.join(EMBEDDING_SUFFIXES)}")
+    if path.suffix == ".parquet":
+        _pyarrow(path)
+
+
+def write_embeddings(path: Path, embeddings: Embeddings) -> None:
+    """Write a file that ``read_embeddings`` reads back; parquet has the columns ``path`` and ``embedding``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    metadata = json.dumps(embeddings.metadata)
+    if path.suffix == ".npz":
+        paths = np.array(embeddings.paths, dtype=str)
+        np.savez(path, paths=paths, embeddings=embeddings.vectors, metadata=np.array(metadata))
+        return
+    pa, parquet = _pyarrow(path)
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.vectors.ravel()), embeddings.vectors.shape[1])
+    table = pa.table({"path": pa.array(embeddings.paths, pa.string()), "embedding": vectors})
+    parquet.write_table(table.replace_schema_metadata({PARQUET_METADATA: metadata.encode()}), path)
+
+
+def read_embeddings(path: Path) -> Embeddings:
+    """Read what ``write_embeddings`` wrote.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file; not a file of embeddings.
+    """
+    check_embeddings_path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"embeddings {path}: no such file")
+    try:
+        return _read_npz(path) if path.suffix == ".npz" else _read_parquet(path)
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(f"embeddings {path}: not a file that predict.py --embed wrote ({reason})") from error
+
+
+def _read_npz(path: Path) -> Embeddings:
+    with np.load(path, allow_pickle=False) as file:
+        return Embeddings(file["paths"].tolist(), file["embeddings"], json.loads(file["metadata"].item()))
+
+
+def _read_parquet(path: Path) -> Embeddings:
+    _, parquet = _pyarrow(path)
+    table = parquet.read_table(path)
+    metadata = json.loads((table.schema.metadata or {})[PARQUET_METADATA])
+    column = table["embedding"].combine_chunks()
+    vectors = column.values.to_numpy().reshape(len(column), -1)
+    return Embeddings(table["path"].to_pylist(), vectors, metadata)
+
+
+def _pyarrow(path: Path) -> tuple:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise ValueError(f"embeddings {path}: .parquet needs pyarrow: pip install -r requirements-export.txt") from None
+    return pyarrow, parquet

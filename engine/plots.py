@@ -1,0 +1,91 @@
+"""Pictures of predictions."""
+
+import textwrap
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+
+SHOWN_FRAMES = 8
+LABEL_WIDTH, LABEL_LINES = 26, 2  # characters and lines of a class name beside its bar
+TITLE_WIDTH = 90
+
+
+def plot_prediction(
+    path: Path,
+    title: str,
+    frames: np.ndarray,
+    seconds: np.ndarray,
+    scores: dict[str, float],
+    frame_scores: np.ndarray,
+) -> None:
+    """Draw frames, the most probable classes and their course over the video into a PNG.
+
+    Args:
+        frames: uint8 [T, S, S, 3], in the order of time; at most 8 are shown, evenly spread.
+        seconds: [T], when they are shown.
+        scores: k classes and their probabilities, the most probable first; none: only frames are drawn.
+        frame_scores: [T, k], probabilities of these classes in each frame.
+    """
+    # One line of a class name takes 0.2 inches, and a name up to two.
+    lower = 1.1 + 0.42 * max(len(scores), 3) if scores else 0.0
+    figure = Figure(figsize=(11, 2.0 + lower), layout="constrained")
+    parts = np.atleast_1d(figure.subfigures(2, 1, height_ratios=[1.8, lower])) if scores else [figure]
+    _draw_frames(parts[0], shorten(title, TITLE_WIDTH), frames, seconds)
+    if scores:
+        bars, course = parts[1].subplots(1, 2, width_ratios=[1.0, 1.25])
+        colours = [f"C{place % 10}" for place in range(len(scores))]
+        _draw_bars(bars, scores, colours)
+        _draw_course(course, seconds, frame_scores, colours)
+    figure.savefig(path, dpi=110)  # a Figure without pyplot needs no display, and is gone with its last reference
+
+
+def _draw_frames(figure: Figure | SubFigure, title: str, frames: np.ndarray, seconds: np.ndarray) -> None:
+    shown = np.linspace(0, len(frames) - 1, min(SHOWN_FRAMES, len(frames))).round().astype(int)
+    figure.suptitle(title.replace("$", r"\$"), fontsize=11, weight="bold")
+    for axes, place in zip(figure.subplots(1, SHOWN_FRAMES), [*shown, *[-1] * SHOWN_FRAMES], strict=False):
+        axes.axis("off")
+        if place >= 0:
+            axes.imshow(frames[place])
+            axes.set_title(clock(seconds[place]), fontsize=9)
+
+
+def _draw_bars(axes: Axes, scores: dict[str, float], colours: list[str]) -> None:
+    percent = 100 * np.array(list(scores.values()))
+    names = [wrap(label) for label in scores]
+    bars = axes.barh(range(len(names)), percent, color=colours)
+    axes.bar_label(bars, [f"{value:.1f}" for value in percent], padding=3, fontsize=9)
+    axes.set_yticks(range(len(names)), names, fontsize=9)
+    axes.invert_yaxis()
+    axes.set(xlim=(0, 112), xticks=range(0, 101, 20), xlabel="probability, %")
+    axes.set_title("whole video", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_course(axes: Axes, seconds: np.ndarray, frame_scores: np.ndarray, colours: list[str]) -> None:
+    # The least probable first, so that the winner lies on top.
+    for scores, colour in reversed(list(zip(100 * frame_scores.T, colours, strict=True))):
+        axes.plot(seconds, scores, color=colour, marker="o", markersize=3, linewidth=1.5)
+    axes.set(ylim=(-3, 103), xlabel="time, s", ylabel="probability, %")
+    axes.set_title("each frame (same colours)", fontsize=10)
+    axes.grid(color="0.9")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def clock(seconds: float) -> str:
+    """``7.25 s``, from a minute on ``2:05.3``."""
+    minutes, rest = divmod(round(float(seconds), 1), 60)
+    return f"{int(minutes)}:{rest:04.1f}" if minutes else f"{seconds:.2f} s"
+
+
+def wrap(label: str) -> str:
+    """A class name on at most two lines, the rest cut with an ellipsis; no mathematics in dollar signs."""
+    lines = textwrap.wrap(label, LABEL_WIDTH, max_lines=LABEL_LINES, placeholder="…")
+    return "\n".join(lines).replace("$", r"\$")
+
+
+def shorten(text: str, width: int) -> str:
+    """Text cut in the middle, where file names differ least."""
+    half = width // 2
+    return text if len(text) <= width else f"{text[:half]}…{text[-half:]}"

@@ -1,0 +1,176 @@
+"""Classify videos: python predict.py my_videos --labels "juggling, riding a bike" --weights MoTE_B16.pt
+
+In Python: ``from predict import VideoClassifier; VideoClassifier.load(W).predict(paths, labels)``.
+"""
+
+import argparse
+import csv
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from datasets.embeddings import Embeddings, check_embeddings_path, write_embeddings
+from datasets.transforms import CROPS
+from prediction import Prediction, VideoClassifier, add_model_arguments, printable
+from utils.cli import add_common_arguments, run_main, split_overrides
+from utils.logger import setup_logging
+
+__all__ = ["Prediction", "VideoClassifier", "main"]
+
+logger = logging.getLogger(__name__)
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("videos", nargs="+", help="video files, folders of them, patterns")
+    parser.add_argument("--labels", help="class names with commas between, or a file (default: the checkpoint's)")
+    add_model_arguments(parser)
+    parser.add_argument("--top", type=int, default=5, help="classes to show (default: 5)")
+    parser.add_argument("--test_clips", type=int, default=3, help="clips a video (default: 3)")
+    parser.add_argument("--test_crops", type=int, default=1, choices=sorted(CROPS), help="crops a clip (default: 1)")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write all probabilities")
+    parser.add_argument("--csv", type=Path, metavar="OUT", help="write the top classes, a line a video")
+    parser.add_argument("--plot", type=Path, metavar="DIR", help="draw frames, top classes and their course")
+    parser.add_argument("--embed", type=Path, metavar="OUT", help="write a vector a video: OUT.npz or OUT.parquet")
+    add_common_arguments(parser)
+    args = parser.parse_intermixed_args(argv)
+    args.videos, args.overrides = split_overrides(args.videos + args.overrides)
+    if args.top < 1 or args.test_clips < 1:
+        parser.error("--top and --test_clips: expected a positive number")
+    if not args.videos:
+        parser.error("expected video files, folders or patterns")
+    return args
+
+
+def main(argv: list[str] | None = None) -> list[Prediction]:
+    """Classify videos, print a line each, write what was asked for; returns the predictions, without frames.
+
+    Raises:
+        SystemExit: with status 1, when all is written, if videos could not be read.
+    """
+    args = parse_args(argv)
+    setup_logging()
+    if args.embed:
+        check_embeddings_path(args.embed)
+    start = time.perf_counter()
+    classifier = VideoClassifier.load(args.weights, args.config, args.arch, args.precision, overrides=args.overrides)
+    if args.embed and args.labels is None and not classifier.class_names:
+        results = classifier.embed(args.videos, args.test_clips, args.test_crops)
+    else:
+        results = classifier.stream(args.videos, args.labels, args.test_clips, args.test_crops)
+    load_s = time.perf_counter() - start
+    plots = PlotFolder(args.plot, args.top) if args.plot else None
+    predictions = []
+    for prediction in results:
+        tqdm.write(line(prediction, args.top), file=sys.stdout)
+        if plots and prediction.error is None:
+            plots.draw(prediction)
+        predictions.append(prediction.without_frames())
+    write_files(args, classifier, predictions)
+    sys.stdout.write(summary(classifier, load_s))
+    if failed := [prediction for prediction in predictions if prediction.error]:
+        listed = "".join(f"\n  {printable(p.path)}: {p.error}" for p in failed)
+        sys.exit(f"error: {len(failed)} of {len(predictions)} videos could not be read:{listed}")
+    return predictions
+
+
+def line(prediction: Prediction, top: int) -> str:
+    """``video.mp4: juggling 93.1 %, riding a bike 6.9 %``"""
+    if prediction.error:
+        return f"{printable(prediction.path)}: unreadable ({prediction.error})"
+    classes = ", ".join(f"{label} {100 * score:.1f} %" for label, score in prediction.top(top))
+    return f"{printable(prediction.path)}: {classes or 'embedded'}"
+
+
+def summary(classifier: VideoClassifier, load_s: float) -> str:
+    """Where the time went."""
+    timing = classifier.timing
+    rate = timing.num_videos / max(timing.total_s, 1e-9)
+    return (
+        f"{timing.num_videos} videos in {timing.total_s:.1f} s ({rate:.2f} videos/s): "
+        f"computing {timing.compute_s:.1f} s, waiting for decoded videos {timing.wait_s:.1f} s; "
+        f"before that, loading the model and encoding the classes {load_s:.1f} s\n"
+    )
+
+
+class PlotFolder:
+    """A picture a video, named like it; videos of one name in different folders are numbered."""
+
+    def __init__(self, folder: Path, top: int):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.top = folder, top
+        self._taken: set[str] = set()
+
+    def draw(self, prediction: Prediction) -> Path:
+        """Write the picture of one video."""
+        from engine.plots import plot_prediction  # matplotlib takes a while to import
+
+        stem, number = Path(prediction.path).stem, 1
+        name = stem
+        while name in self._taken:
+            number += 1
+            name = f"{stem}_{number}"
+        self._taken.add(name)
+        path = self.folder / f"{name}.png"
+        places = [prediction.labels.index(label) for label, _ in prediction.top(self.top)]
+        plot_prediction(
+            path,
+            Path(prediction.path).name,
+            prediction.frames,
+            prediction.seconds,
+            dict(prediction.top(self.top)),
+            prediction.frame_scores[:, places],
+        )
+        return path
+
+
+def write_files(args: argparse.Namespace, classifier: VideoClassifier, predictions: list[Prediction]) -> None:
+    """``--json``, ``--csv`` and ``--embed``."""
+    if args.json:
+        videos = [{"path": p.path, "scores": p.scores, "error": p.error} for p in predictions]
+        content = facts(args, classifier) | {"videos": videos}
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    if args.csv:
+        args.csv.parent.mkdir(parents=True, exist_ok=True)
+        with args.csv.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            csv.writer(file, lineterminator="\n").writerows(csv_rows(predictions, args.top))
+    if args.embed:
+        good = [prediction for prediction in predictions if prediction.error is None]
+        if not good:
+            raise ValueError(f"--embed {args.embed}: not written, no video could be read")
+        metadata = facts(args, classifier) | {"model": classifier.fingerprint()}
+        vectors = np.stack([prediction.embedding for prediction in good])
+        write_embeddings(args.embed, Embeddings([prediction.path for prediction in good], vectors, metadata))
+
+
+def csv_rows(predictions: list[Prediction], top: int) -> list[list]:
+    """``path,error,label_1,score_1,...``, a row a video."""
+    num_classes = min(top, max(len(prediction.labels) for prediction in predictions))
+    names = [f"{column}_{rank}" for rank in range(1, num_classes + 1) for column in ("label", "score")]
+    rows = [["path", "error", *names]]
+    for prediction in predictions:
+        cells = [cell for label, score in prediction.top(num_classes) for cell in (label, f"{score:.6f}")]
+        rows.append([prediction.path, prediction.error or "", *cells])
+    return rows
+
+
+def facts(args: argparse.Namespace, classifier: VideoClassifier) -> dict:
+    """What the figures depend on beside the videos."""
+    return {
+        "weights": args.weights,
+        "arch": classifier.config.network.arch,
+        "num_frames": classifier.num_frames,
+        "num_clips": args.test_clips,
+        "num_crops": args.test_crops,
+        "precision": classifier.precision.name,
+    }
+
+
+if __name__ == "__main__":
+    run_main(main)
