@@ -12,6 +12,7 @@ import csv
 import html
 import io
 import logging
+import os
 import signal
 from pathlib import Path
 from types import ModuleType
@@ -102,17 +103,17 @@ def build_page(classifier: VideoClassifier, class_names: list[str], title: str) 
         with gr.Row():
             with gr.Column():
                 video = gr.File(label="Video", height=120, elem_id="video")
-                player = gr.HTML(elem_id="player")
+                player = gr.HTML(elem_id="player", padding=False)
                 names = gr.Textbox(
                     "\n".join(class_names), label="Class names", info="one per line, or one line with commas",
                     lines=4, max_lines=10, elem_id="names",
                 )  # fmt: skip
                 button = gr.Button("Classify", variant="primary", elem_id="classify")
+                message = gr.HTML(elem_id="message", padding=False)
             with gr.Column():
-                message = gr.HTML(elem_id="message")
                 scores = gr.Label(label="Probability", num_top_classes=NUM_SHOWN, elem_id="scores")
                 curves = gr.Plot(show_label=False, elem_id="curves")
-        frames = gr.HTML(elem_id="frames")
+        frames = gr.HTML(elem_id="frames", padding=False)
         shown = [message, scores, curves, frames]
         video.change(lambda path: (player_html(path), *View()), video, [player, *shown], show_progress="hidden")
         gr.on([button.click, names.submit], lambda *asked: classify(classifier, *asked), [video, names], shown)
@@ -121,6 +122,9 @@ def build_page(classifier: VideoClassifier, class_names: list[str], title: str) 
 
 def serve(page: "gradio.Blocks", host: str, port: int) -> None:
     """Listen until an interrupt."""
+    # At its start gradio asks itself for the page, which no proxy can find.
+    for name in ("no_proxy", "NO_PROXY"):
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost", host]))
     page.launch(
         server_name=host, server_port=port, share=False, ssr_mode=False, run_history=False, footer_links=[],
         css=CSS, quiet=True, prevent_thread_lock=True,

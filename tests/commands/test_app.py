@@ -74,10 +74,10 @@ def server(weights, repo_root, tmp_path_factory):
         port = free.getsockname()[1]
     uploads, log = tmp_path_factory.mktemp("uploads"), tmp_path_factory.mktemp("log") / "log.txt"
     command = [sys.executable, "app.py", "--weights", str(weights), "--port", str(port), "--precision", "fp32"]
+    proxy = "http://127.0.0.1:9"  # there is none
+    environment = os.environ | {"GRADIO_TEMP_DIR": str(uploads), "HTTP_PROXY": proxy, "http_proxy": proxy}
     with log.open("w") as output:
-        process = subprocess.Popen(
-            command, cwd=repo_root, stdout=output, stderr=output, env=os.environ | {"GRADIO_TEMP_DIR": str(uploads)}
-        )
+        process = subprocess.Popen(command, cwd=repo_root, stdout=output, stderr=output, env=environment)
         try:
             _wait_for(f"http://127.0.0.1:{port}/", process, log)
             yield f"http://127.0.0.1:{port}/"
