@@ -37,7 +37,7 @@ def plot_prediction(
         bars, course = parts[1].subplots(1, 2, width_ratios=[1.0, 1.25])
         colours = [f"C{place % 10}" for place in range(len(scores))]
         _draw_bars(bars, scores, colours)
-        _draw_course(course, seconds, frame_scores, colours)
+        draw_course(course, seconds, frame_scores, colours)
     figure.savefig(path, dpi=110)  # a Figure without pyplot needs no display, and is gone with its last reference
 
 
@@ -63,7 +63,8 @@ def _draw_bars(axes: Axes, scores: dict[str, float], colours: list[str]) -> None
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_course(axes: Axes, seconds: np.ndarray, frame_scores: np.ndarray, colours: list[str]) -> None:
+def draw_course(axes: Axes, seconds: np.ndarray, frame_scores: np.ndarray, colours: list[str]) -> None:
+    """Draw the course of k classes over a video, the most probable first: seconds [T], frame_scores [T, k]."""
     # The least probable first, so that the winner lies on top.
     for scores, colour in reversed(list(zip(100 * frame_scores.T, colours, strict=True))):
         axes.plot(seconds, scores, color=colour, marker="o", markersize=3, linewidth=1.5)

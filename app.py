@@ -1,0 +1,203 @@
+"""Classify videos on a web page of this machine.
+
+python app.py --weights MoTE_B16.pt --labels "a cat jumping, a cat sleeping"
+
+The page shows the most probable classes, the frames that the model saw, and what each frame says. It loads nothing from
+elsewhere and works without a network.
+"""
+
+import argparse
+import base64
+import csv
+import html
+import io
+import logging
+import os
+import signal
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from datasets.labels import read_labels
+from engine.plots import clock, draw_course, shorten
+from prediction import Prediction, VideoClassifier, add_model_arguments
+from utils.cli import add_common_arguments, run_main
+from utils.logger import setup_logging
+
+if TYPE_CHECKING:
+    import gradio
+
+logger = logging.getLogger(__name__)
+
+NUM_SHOWN = 5  # classes with a bar and a curve
+NAME_WIDTH = 70  # characters of a class name in the legend
+UPLOADS_CHECK_S, UPLOADS_AGE_S = 600, 3600  # uploads older than an hour are deleted, and all when the server ends
+CSS = """
+#player video {max-height: 300px; width: 100%}
+#message [role=alert] {padding: 12px; border-left: 4px solid #c2410c}
+#frames .strip {display: grid; grid-template-columns: repeat(auto-fill, minmax(88px, 1fr)); gap: 8px}
+#frames figure {margin: 0; text-align: center}
+#frames img {width: 100%}
+"""
+
+
+class View(NamedTuple):
+    """What the page shows of one video; by default nothing."""
+
+    message: str = ""  # HTML
+    scores: dict[str, float] | None = None  # class name -> probability
+    curves: Figure | None = None
+    frames: str = ""  # HTML
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Serve the page until Ctrl-C or SIGTERM.
+
+    Raises:
+        ValueError, OSError: gradio is not installed, the model cannot be loaded, the port is taken.
+    """
+    args = parse_args(argv)
+    setup_logging()
+    import_gradio()
+    class_names = read_labels(args.labels) if args.labels else []
+    classifier = VideoClassifier.load(args.weights, args.config, args.arch, args.precision, overrides=args.overrides)
+    page = build_page(classifier, class_names or classifier.class_names, args.weights or "CLIP")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it ends like Ctrl-C: uploads are deleted
+    serve(page, args.host, args.port)
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_model_arguments(parser)
+    parser.add_argument("--labels", help="class names to begin with: 'a, b' or a file (default: those of training)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
+    parser.add_argument("--port", type=int, default=7860, help="(default: 7860)")
+    add_common_arguments(parser)
+    return parser.parse_intermixed_args(argv)
+
+
+def import_gradio() -> ModuleType:
+    """The gradio package, which only this page needs.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    try:
+        import gradio
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{error}; the page needs gradio: pip install -r requirements-app.txt") from None
+    return gradio
+
+
+def build_page(classifier: VideoClassifier, class_names: list[str], title: str) -> "gradio.Blocks":
+    """The page, with ``class_names`` typed in; ``title`` says which model it is."""
+    gr = import_gradio()
+    delete_cache = (UPLOADS_CHECK_S, UPLOADS_AGE_S)
+    with gr.Blocks(title=f"MoTE: {title}", analytics_enabled=False, delete_cache=delete_cache) as page:
+        gr.Markdown(f"# What does the video show?\nDrop a video, type class names, any that you like. Model: `{title}`")
+        with gr.Row():
+            with gr.Column():
+                video = gr.File(label="Video", height=120, elem_id="video")
+                player = gr.HTML(elem_id="player", padding=False)
+                names = gr.Textbox(
+                    "\n".join(class_names), label="Class names", info="one per line, or one line with commas",
+                    lines=4, max_lines=10, elem_id="names",
+                )  # fmt: skip
+                button = gr.Button("Classify", variant="primary", elem_id="classify")
+                message = gr.HTML(elem_id="message", padding=False)
+            with gr.Column():
+                scores = gr.Label(label="Probability", num_top_classes=NUM_SHOWN, elem_id="scores")
+                curves = gr.Plot(show_label=False, elem_id="curves")
+        frames = gr.HTML(elem_id="frames", padding=False)
+        shown = [message, scores, curves, frames]
+        video.change(lambda path: (player_html(path), *View()), video, [player, *shown], show_progress="hidden")
+        gr.on([button.click, names.submit], lambda *asked: classify(classifier, *asked), [video, names], shown)
+    return page
+
+
+def serve(page: "gradio.Blocks", host: str, port: int) -> None:
+    """Listen until an interrupt."""
+    # At its start gradio asks itself for the page, which no proxy can find.
+    for name in ("no_proxy", "NO_PROXY"):
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost", host]))
+    page.launch(
+        server_name=host, server_port=port, share=False, ssr_mode=False, run_history=False, footer_links=[],
+        css=CSS, quiet=True, prevent_thread_lock=True,
+    )  # fmt: skip
+    logger.info("open %s in a browser; Ctrl-C ends it", page.local_url)
+    page.block_thread()
+
+
+def classify(classifier: VideoClassifier, path: str | None, text: str) -> View:
+    """One video, with the class names typed; what is wrong with either becomes the message."""
+    if path is None:
+        return View(message_html("Drop a video first."))
+    try:
+        (prediction,) = classifier.predict([path], split_names(text))
+    except (ValueError, OSError) as error:
+        return View(message_html(str(error)))
+    if prediction.error:
+        # The folder of uploads is nothing that the user knows.
+        reason = prediction.error.replace(path, Path(path).name)
+        return View(message_html(f"{Path(path).name} cannot be read: {reason}"))
+    return View("", prediction.scores, plot_curves(prediction), frames_html(prediction))
+
+
+def split_names(text: str) -> list[str]:
+    """Class names typed: one per line, or in a single line with commas (a name in quotes may contain some)."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines if len(lines) > 1 else next(csv.reader(lines, skipinitialspace=True), [])
+
+
+def plot_curves(prediction: Prediction) -> Figure:
+    """The probability that each frame gives to the most probable classes, with a legend."""
+    shown = [name for name, _ in prediction.top(NUM_SHOWN)]
+    columns = [prediction.labels.index(name) for name in shown]
+    colours = [f"C{place}" for place in range(len(shown))]
+    figure = Figure(figsize=(7, 2.8 + 0.22 * len(shown)), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    draw_course(axes, prediction.seconds, prediction.frame_scores[:, columns], colours)
+    axes.set_title("Probability by frame")
+    # The space: matplotlib leaves out names that begin with an underscore.
+    labels = [f" {shorten(name, NAME_WIDTH)}" for name in shown]
+    legend = figure.legend(axes.lines[::-1], labels, loc="outside lower left", frameon=False)
+    for entry in legend.get_texts():
+        entry.set_parse_math(False)  # a $ is a dollar
+    return figure
+
+
+def frames_html(prediction: Prediction) -> str:
+    """The frames that the model saw, with their times."""
+    figures = [
+        f'<figure><img src="{_jpeg(frame)}" alt=""><figcaption>{clock(seconds)}</figcaption></figure>'
+        for frame, seconds in zip(prediction.frames, prediction.seconds, strict=True)
+    ]
+    return f'<p>The {len(figures)} frames that the model saw:</p><div class="strip">{"".join(figures)}</div>'
+
+
+def _jpeg(frame: np.ndarray) -> str:
+    """A frame, uint8 [S, S, 3], as a data URL."""
+    content = io.BytesIO()
+    Image.fromarray(frame).save(content, "JPEG", quality=90)
+    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
+
+
+def player_html(path: str | None) -> str:
+    """A player that goes away if the browser does not know the format, such as AVI; the model may still read it."""
+    if path is None:
+        return ""
+    return f'<video src="/gradio_api/file={quote(path)}" controls muted onerror="this.remove()"></video>'
+
+
+def message_html(text: str) -> str:
+    """A message, whatever characters are in it."""
+    return f'<div role="alert">{html.escape(text)}</div>'
+
+
+if __name__ == "__main__":
+    run_main(main)
