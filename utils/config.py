@@ -175,10 +175,19 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         FileNotFoundError: the file or its base does not exist.
         ValueError: unknown key (with the nearest name), wrong type, wrong choice, or not YAML.
     """
-    tree = _read_tree(Path(path), seen=())
+    return _resolve(_read_tree(Path(path), seen=()), str(path), overrides)
+
+
+def parse_config(text: str, source: str, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+    """As ``load_config``, from YAML text such as a checkpoint carries; ``source`` names it in errors."""
+    return _resolve(_tree_of(text, source), source, overrides)
+
+
+def _resolve(tree: dict, path: str, overrides: list[str] | tuple[str, ...]) -> Config:
+    """Overrides laid over a tree of keys, every key checked."""
     for override in overrides:
         _merge(tree, _parse_override(override))
-    source = f"{path} and the command line" if overrides else str(path)
+    source = f"{path} and the command line" if overrides else path
     config = _build(Config, _drop_dead_keys(tree), where="", source=source)
     if config.solver.start_epoch >= config.solver.epochs:
         raise ValueError(f"{source}: solver.start_epoch {config.solver.start_epoch} is not below solver.epochs")
@@ -203,12 +212,7 @@ def _read_tree(path: Path, seen: tuple[Path, ...]) -> dict:
         raise FileNotFoundError(f"config {path}: no such file")
     if path.resolve() in seen:
         raise ValueError(f"config {path}: base files form a circle")
-    try:
-        tree = yaml.safe_load(path.read_text()) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"config {path}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(tree, dict):
-        raise ValueError(f"config {path}: expected sections with keys, found {type(tree).__name__}")
+    tree = _tree_of(path.read_bytes(), f"config {path}")
     bases = tree.pop("base", None) or []
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
@@ -218,6 +222,16 @@ def _read_tree(path: Path, seen: tuple[Path, ...]) -> dict:
         _merge(inherited, _read_tree(path.parent / base, (*seen, path.resolve())))
     _merge(inherited, tree)
     return inherited
+
+
+def _tree_of(text: str | bytes, source: str) -> dict:
+    try:
+        tree = yaml.safe_load(text.decode() if isinstance(text, bytes) else text) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{source}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise ValueError(f"{source}: expected sections with keys, found {type(tree).__name__}")
+    return tree
 
 
 def _merge(tree: dict, changes: dict) -> None:
