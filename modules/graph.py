@@ -95,6 +95,9 @@ def write_onnx(graph: VideoGraph, path: Path) -> None:
     """Write the graph as ONNX; weights beyond 2 GB go into a file beside it."""
     names = {"input_names": INPUTS[: 1 + graph.is_open], "output_names": OUTPUTS}
     program = torch.onnx.export(trace(graph), dynamo=True, verbose=False, **names)
+    frames, *others = program.model.graph.inputs
+    axes = {frames.shape[0]: "batch", frames.shape[1]: "frames"} | {each.shape[0]: "classes" for each in others}
+    program.rename_axes({axis: name for axis, name in axes.items() if not isinstance(axis, int)})
     program.save(path)
 
 

@@ -18,27 +18,14 @@ ROOMS = {
     "datasets": {"datasets", "utils"},
     "engine": {"engine", "utils"},
 }
-OURS = {
-    *ROOMS,
-    "tools",
-    "tests",
-    "benchmarks",
-    "train",
-    "test",
-    "test_zeroshot",
-    "evaluation",
-    "extract_features",
-    "export",
-}
+ENTRIES = ("train", "test", "test_zeroshot", "evaluation", "extract_features", "export")
+OURS = {*ROOMS, *ENTRIES, "tools", "tests", "benchmarks"}
 LONGEST_FUNCTION = 60  # lines
 
 
 def product_files() -> list[Path]:
     """Every Python file outside tests."""
-    files = [
-        ROOT / name
-        for name in ("train.py", "test.py", "test_zeroshot.py", "evaluation.py", "extract_features.py", "export.py")
-    ]
+    files = [ROOT / f"{name}.py" for name in ENTRIES]
     for room in (*ROOMS, "tools", "benchmarks"):
         files += sorted((ROOT / room).rglob("*.py"))
     return files
