@@ -68,7 +68,8 @@ def main(argv: list[str] | None = None) -> Path:
     setup_logging()
     if args.format == "onnx":
         check_packages()
-        logging.getLogger("onnx_ir").setLevel(logging.WARNING)  # it reports every constant that it shares
+        for name in ("onnx_ir", "onnxscript"):  # they report every constant that they share or keep
+            logging.getLogger(name).setLevel(logging.WARNING)
     results = [read_results(path) for path in args.results]
     checkpoint = read_checkpoint(args.weights)
     config = config_of(checkpoint, args)

@@ -22,7 +22,7 @@ def read_results(path: Path) -> dict:
         result = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"--results {path}: not JSON ({error})") from None
-    if not isinstance(result, dict) or (missing := sorted(NEEDED - result.keys())):
+    if missing := sorted(NEEDED - (result.keys() if isinstance(result, dict) else set())):
         raise ValueError(f"--results {path}: not a results.json, missing {', '.join(missing)}")
     return result
 

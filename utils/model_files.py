@@ -55,7 +55,7 @@ def locate(name: str | Path) -> Path:
 
 def _download(model: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     if model.count("/") != 1:
         raise ValueError(f"{HUB}{model}: expected {HUB}owner/name")
@@ -67,7 +67,7 @@ def _download(model: str) -> Path:
         raise FileNotFoundError(f"{HUB}{model}: no such model on the Hub, or not for your token") from error
     except LocalEntryNotFoundError as error:
         raise ConnectionError(f"{HUB}{model}: not in the cache, and the Hub cannot be reached") from error
-    except OSError as error:
+    except (OSError, HTTPError) as error:
         raise ConnectionError(f"{HUB}{model}: could not be downloaded ({_one_line(error)})") from error
 
 
@@ -79,13 +79,14 @@ def upload(folder: Path, model: str) -> None:
         ValueError: not an ``owner/name``.
     """
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError
 
     if model.count("/") != 1:
         raise ValueError(f"model {model!r} for the Hub: expected owner/name")
     try:
         HfApi().create_repo(model, exist_ok=True)
         HfApi().upload_folder(repo_id=model, folder_path=folder, allow_patterns=[WEIGHTS_FILE, CONFIG_FILE, CARD_FILE])
-    except OSError as error:
+    except (OSError, HTTPError) as error:
         raise ConnectionError(
             f"could not upload {folder} to {model} ({_one_line(error)}); log in with `hf auth login` or set HF_TOKEN"
         ) from error
