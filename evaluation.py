@@ -19,13 +19,14 @@ from datasets.transforms import CROPS
 from engine.evaluate import ViewLogits, evaluate
 from engine.protocols import accuracy, over_splits
 from engine.report import table
-from modules.build import build_classes, build_clip, build_model, check_network, image_tower
+from modules.build import build_classes, build_clip, build_model, check_network, image_tower, load_model
 from modules.video_clip import VideoCLIP
-from utils.checkpoint import load_weights, read_checkpoint
+from utils.checkpoint import read_checkpoint
 from utils.cli import add_common_arguments
 from utils.config import Config, load_config
 from utils.distributed import is_main, process_group, rank, world_size
 from utils.logger import setup_logging
+from utils.model_files import is_hub_id
 from utils.precision import Precision, resolve_precision
 from utils.run_folder import folder_name
 
@@ -51,7 +52,9 @@ def parse_args(description: str, argv: list[str] | None, many_configs: bool) -> 
         "--config", required=True, nargs="+" if many_configs else 1, help="YAML file" + "s" * many_configs
     )
     parser.add_argument(
-        "--weights", required=True, help=f"checkpoint, or '{PLAIN_CLIP}': the pretrained model, frames averaged"
+        "--weights",
+        required=True,
+        help=f"checkpoint: file, folder or hf://owner/name; or '{PLAIN_CLIP}': the pretrained model, frames averaged",
     )
     parser.add_argument("--test_clips", type=int, default=1, help="clips a video (default: 1)")
     parser.add_argument("--test_crops", type=int, default=1, choices=sorted(CROPS), help="crops a clip (default: 1)")
@@ -127,7 +130,11 @@ def _create_output_folder(args: argparse.Namespace, protocol: Protocol, configs:
     Made before the first video, like that of ``--save_logits``: what cannot be written is known early.
     """
     first, views = next(iter(configs.values())), f"{args.test_clips}x{args.test_crops}" + "_dense" * args.dense
-    weights = Path("exps", folder_name(first.network.arch)) if args.weights == PLAIN_CLIP else Path(args.weights)
+    weights = Path(args.weights)
+    if args.weights == PLAIN_CLIP:
+        weights = Path("exps", folder_name(first.network.arch))
+    elif is_hub_id(args.weights):  # nothing local to be beside
+        weights = Path("exps", weights.name)
     datasets = "+".join(dict.fromkeys(config.data.dataset for config in configs.values()))
     folder = args.output or weights.parent / f"{protocol.name}_{weights.stem}_{datasets}_{views}"
     for needed in (folder, args.save_logits.parent if args.save_logits else folder):
@@ -185,10 +192,10 @@ def build_tested_model(
     clip = build_clip(config.network, config.data.num_segments, config.data.input_size, config.seed)
     clip = clip.to(precision.device)
     classes = {name: build_classes(config.network, clip, class_names) for name, (_, class_names) in parts.items()}
-    model = build_model(config, clip, next(iter(classes.values())))
-    if checkpoint:
-        load_weights(model, checkpoint, weights, config.eval.weight_average)
-    return model, classes
+    reference = next(iter(classes.values()))
+    if checkpoint is None:
+        return build_model(config, clip, reference), classes
+    return load_model(config, clip, reference, checkpoint, weights), classes
 
 
 def _check_features(configs: dict[str, Config], model: VideoCLIP) -> None:

@@ -140,5 +140,5 @@ def modulation_gate(
 
 def _most_similar(query: Tensor, features: Tensor, count: int) -> Tensor:
     """The ``count`` rows of features [K, D] most similar to each query [B, D] -> [B, count, D]."""
-    top = (query @ features.T).topk(min(count, len(features)), dim=-1).indices
+    top = (query @ features.T).topk(min(count, features.shape[0]), dim=-1).indices
     return features[top]

@@ -18,28 +18,14 @@ ROOMS = {
     "datasets": {"datasets", "utils"},
     "engine": {"engine", "utils"},
 }
-OURS = {
-    *ROOMS,
-    "tools",
-    "tests",
-    "benchmarks",
-    "train",
-    "test",
-    "test_zeroshot",
-    "evaluation",
-    "extract_features",
-    "predict",
-    "prediction",
-}
+ENTRIES = ("train", "test", "test_zeroshot", "evaluation", "extract_features", "predict", "prediction", "app", "export")
+OURS = {*ROOMS, *ENTRIES, "tools", "tests", "benchmarks"}
 LONGEST_FUNCTION = 60  # lines
 
 
 def product_files() -> list[Path]:
     """Every Python file outside tests."""
-    files = [
-        ROOT / f"{name}.py"
-        for name in ("train", "test", "test_zeroshot", "evaluation", "extract_features", "predict", "prediction")
-    ]
+    files = [ROOT / f"{name}.py" for name in ENTRIES]
     for room in (*ROOMS, "tools", "benchmarks"):
         files += sorted((ROOT / room).rglob("*.py"))
     return files

@@ -2,14 +2,13 @@
 
 ``model_state_dict`` holds CLIP (``visual.*``, ``logit_scale``), ``fusion_model_state_dict`` the temporal head,
 beside ``epoch`` and ``optimizer_state_dict``. In a VideoCLIP these are ``clip.*`` and ``head.*``.
+``utils/model_files.py`` keeps the same content as safetensors.
 """
 
 import hashlib
 import logging
 import os
-import pickle
 import shutil
-import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,22 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from utils.model_files import CLIP_PREFIX, HEAD_PREFIX, UNREADABLE, locate, read_model_file
+
 logger = logging.getLogger(__name__)
 
-CLIP_PREFIX, HEAD_PREFIX = "clip.", "head."
 TRAIN_CLASS_FEATURES = "spe_cls_feature"  # [K_train, D], belongs to the data set that the head was trained on
-# What torch.load raises on garbage: its unpickler trips over whatever bytes come.
-UNREADABLE = (
-    pickle.UnpicklingError,
-    struct.error,
-    RuntimeError,
-    EOFError,
-    LookupError,
-    ValueError,
-    TypeError,
-    AttributeError,
-)
 CLIP_HINT = "a CLIP is given as network.arch (or --arch of predict.py), a checkpoint of this project is expected here"
+# Entry of a checkpoint whose experts are merged and whose CLIP weights are averaged with the pretrained ones.
+MERGED = "merged"
 # Additions to CLIP have no pretrained value to be averaged with.
 NOT_IN_CLIP = ("visual.time_embedding",)
 
@@ -111,34 +102,45 @@ def publish(checkpoint: Path, path: Path) -> None:
     partial.replace(path)
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
+def read_checkpoint(name: str | Path) -> dict[str, Any]:
     """Read a checkpoint, ours or a published one, on the CPU; ``module.`` prefixes are taken off.
+
+    Args:
+        name: a file of torch.save or safetensors, a folder in the Hub's format, or ``hf://owner/name``.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: not readable, or not in the four-key format.
+        ConnectionError: the Hub cannot be reached, and the model is not in its cache.
     """
-    path = Path(path)
+    content = read_content(name)
+    expected = {"model_state_dict", "fusion_model_state_dict"}
+    if not isinstance(content, dict) or not expected <= content.keys():
+        if isinstance(content, dict) and "visual.conv1.weight" in content:
+            raise ValueError(f"checkpoint {name}: found the weights of CLIP alone; {CLIP_HINT}")
+        found = sorted(map(str, content))[:4] if isinstance(content, dict) else type(content).__name__
+        raise ValueError(f"checkpoint {name}: expected keys {', '.join(sorted(expected))}, found {found}")
+    for part in expected:
+        if not isinstance(content[part], dict):
+            raise ValueError(f"checkpoint {name}: expected tensors under {part}, found {type(content[part]).__name__}")
+        content[part] = {k.removeprefix("module."): v for k, v in content[part].items()}
+    return content
+
+
+def read_content(name: str | Path) -> Any:
+    """What the file, folder or Hub model ``name`` holds, whatever that is; errors of ``read_checkpoint``."""
+    path = locate(name)
+    if path.is_dir() or path.suffix == ".safetensors":
+        return read_model_file(path)
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint {path}: no such file")
     if _is_torchscript(path):
         raise ValueError(f"checkpoint {path}: found a TorchScript archive, such as CLIP's own; {CLIP_HINT}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         reason = str(error).split("\n")[0] or type(error).__name__
         raise ValueError(f"checkpoint {path}: not readable ({reason})") from error
-    expected = {"model_state_dict", "fusion_model_state_dict"}
-    if not isinstance(content, dict) or not expected <= content.keys():
-        if isinstance(content, dict) and "visual.conv1.weight" in content:
-            raise ValueError(f"checkpoint {path}: found the weights of CLIP alone; {CLIP_HINT}")
-        found = sorted(map(str, content))[:4] if isinstance(content, dict) else type(content).__name__
-        raise ValueError(f"checkpoint {path}: expected keys {', '.join(sorted(expected))}, found {found}")
-    for part in expected:
-        if not isinstance(content[part], dict):
-            raise ValueError(f"checkpoint {path}: expected tensors under {part}, found {type(content[part]).__name__}")
-        content[part] = {k.removeprefix("module."): v for k, v in content[part].items()}
-    return content
 
 
 def _is_torchscript(path: Path) -> bool:

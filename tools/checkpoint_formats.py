@@ -1,0 +1,117 @@
+"""The published checkpoint formats: how each is told from the others, and its key names in ours and back.
+
+All of them keep CLIP's tensors under ``visual.*`` and ``logit_scale`` and a temporal head with the same block names:
+
+- MoTE (and ours): two state dicts, the head's with ``spe_cls_feature`` and experts (``mlp.fc_up.e``, ``mlp.fc_dn.e``);
+- BIKE: two state dicts, CLIP's with its text tower, the head's with plain FFNs;
+- Text4Vis: one state dict, the head's names behind ``fusion_model.``; no text tower.
+
+Ours adds entries beside the four that MoTE and BIKE have; ``merged`` is one of them.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from utils.checkpoint import MERGED, TRAIN_CLASS_FEATURES
+
+MODEL, HEAD = "model_state_dict", "fusion_model_state_dict"
+PUBLISHED_KEYS = ("epoch", MODEL, HEAD, "optimizer_state_dict")
+TEXT4VIS_HEAD = "fusion_model."
+PUBLISHED_LAYERS = 6  # of a Text4Vis or BIKE head; their code has no other
+TEXT_TOWER = ("transformer.", "token_embedding.", "positional_embedding", "ln_final.", "text_projection")
+# Parts of published models that have no counterpart here: part of a name, what it is.
+FOREIGN = {
+    "query_fc.": "BIKE's attribute branch",
+    "sentence_fc.": "BIKE's attribute branch",
+    "prompt_learner.": "a learned prompt",
+    ".net.": "a temporal shift within CLIP (network.tm)",
+    ".control_point.": "a temporal shift within CLIP (network.tm)",
+    "visual.layer1.": "a ResNet",
+}
+
+
+def format_of(content: Any, source: str) -> str:
+    """``ours``, ``mote``, ``merged``, ``bike`` or ``text4vis``.
+
+    Raises:
+        ValueError: none of them, or with parts that have no counterpart here.
+    """
+    if not isinstance(content, dict) or not isinstance(content.get(MODEL), dict):
+        raise ValueError(f"{source}: expected a checkpoint with {MODEL}, found {_outline(content)}")
+    names = [*content[MODEL], *content.get(HEAD, ())]
+    for part, what in FOREIGN.items():
+        if found := next((name for name in names if part in name), None):
+            raise ValueError(f"{source}: {found} belongs to {what}, which has no counterpart here")
+    if "visual.proj" not in names:
+        found = _outline(content[MODEL])
+        raise ValueError(f"{source}: {MODEL} holds no image tower of CLIP (visual.proj), found {found}")
+    if HEAD not in content:
+        return "text4vis"
+    if MERGED in content:
+        return "merged"
+    if "config" in content:
+        return "ours"
+    return "mote" if TRAIN_CLASS_FEATURES in content[HEAD] or not has_text(content) else "bike"
+
+
+def without_module(content: Any) -> Any:
+    """``content`` with the prefix ``module.`` of data-parallel runs taken off every tensor's name."""
+    if not isinstance(content, dict):
+        return content
+    parts = {part: content[part] for part in (MODEL, HEAD) if isinstance(content.get(part), dict)}
+    return {**content, **{part: {k.removeprefix("module."): v for k, v in s.items()} for part, s in parts.items()}}
+
+
+def _outline(content: Any) -> str:
+    return ", ".join(sorted(map(str, content))[:4]) if isinstance(content, dict) else type(content).__name__
+
+
+def has_text(content: Mapping[str, Any]) -> bool:
+    """Whether the text tower is in the checkpoint."""
+    return "text_projection" in content[MODEL]
+
+
+def text_tower(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The text tower's tensors of a CLIP's state dict."""
+    return {name: value for name, value in state.items() if name.startswith(TEXT_TOWER)}
+
+
+def split_text4vis(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A Text4Vis checkpoint with its head in a state dict of its own."""
+    state = content[MODEL]
+    head = {k.removeprefix(TEXT4VIS_HEAD): v for k, v in state.items() if k.startswith(TEXT4VIS_HEAD)}
+    return {**content, MODEL: {k: v for k, v in state.items() if not k.startswith(TEXT4VIS_HEAD)}, HEAD: head}
+
+
+def join_text4vis(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint with the head behind ``fusion_model.``, as Text4Vis has it."""
+    head = {TEXT4VIS_HEAD + name: value for name, value in plain_head(content, "Text4Vis").items()}
+    return {"epoch": content.get("epoch", 0), MODEL: {**content[MODEL], **head}, "optimizer_state_dict": {}}
+
+
+def join_bike(content: Mapping[str, Any], text: Mapping[str, Tensor]) -> dict[str, Any]:
+    """A checkpoint with the text tower beside the image tower, as BIKE has it."""
+    head = plain_head(content, "BIKE")
+    return {
+        "epoch": content.get("epoch", 0),
+        MODEL: {**content[MODEL], **text},
+        HEAD: head,
+        "optimizer_state_dict": {},
+    }
+
+
+def plain_head(content: Mapping[str, Any], target: str) -> dict[str, Tensor]:
+    """The head as Text4Vis and BIKE know it: no class features, plain FFNs, six layers, or nothing at all.
+
+    Raises:
+        ValueError: it is not like that.
+    """
+    head = {name: value for name, value in content[HEAD].items() if name != TRAIN_CLASS_FEATURES}
+    if expert := next((name for name in head if ".fc_up." in name), None):
+        raise ValueError(f"{target} has no experts ({expert}): convert --to merged first")
+    layers = {name.split(".")[2] for name in head if name.startswith("transformer.resblocks.")}
+    if head and len(layers) != PUBLISHED_LAYERS:
+        raise ValueError(f"{target}'s head has {PUBLISHED_LAYERS} layers, this one {len(layers)}")
+    return head
