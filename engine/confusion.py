@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 FAILED = -1  # the prediction for a video that could not be read
+MIN_LINK = 0.03  # share of videos, both ways together, that two groups exchange on average over their classes
 
 
 class ConfusedPair(NamedTuple):
@@ -66,7 +67,7 @@ def class_groups(counts: np.ndarray, max_size: int) -> list[list[int]]:
     np.fill_diagonal(alike, 0.0)
     groups = [[label] for label in range(len(counts))]
     sizes = np.ones(len(counts), dtype=np.int64)
-    while alike.any():
+    while alike.max() >= MIN_LINK:
         kept, gone = sorted(np.unravel_index(alike.argmax(), alike.shape))
         alike[kept] = (sizes[kept] * alike[kept] + sizes[gone] * alike[gone]) / (sizes[kept] + sizes[gone])
         groups[kept], groups[gone] = groups[kept] + groups[gone], []

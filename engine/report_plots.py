@@ -35,6 +35,8 @@ def draw_confusion(counts: np.ndarray, class_names: list[str]) -> bytes:
             size = 4.0 + 0.22 * len(order)
             figure, axis = pyplot.subplots(figsize=(size + 1.0, size), layout="constrained")
             _named_matrix(axis, ordered, [class_names[label] for label in order])
+            axis.set(xlabel="predicted (numbers of the rows)", ylabel="true")
+            axis.xaxis.set_label_position("top")
             figure.colorbar(axis.images[0], ax=axis, shrink=0.6, label="% of the true class's videos")
         else:
             blocks = [group for group in groups if mistakes_within(counts, group)][:NUM_BLOCKS]
@@ -93,12 +95,13 @@ def _matrix(axis, rates: np.ndarray) -> None:
 
 
 def _named_matrix(axis, rates: np.ndarray, names: list[str]) -> None:
-    """Matrix with names, and figures in all cells that hold something."""
+    """Matrix whose rows have names and numbers, columns the same numbers; figures in all cells that hold something."""
     _matrix(axis, rates)
-    axis.set_xticks(range(len(names)), map(_short, names), rotation=90, fontsize=8)
-    axis.set_yticks(range(len(names)), map(_short, names), fontsize=8)
-    axis.set_xlabel("predicted")
-    axis.set_ylabel("true")
+    numbers = range(1, len(names) + 1)
+    axis.set_xticks(range(len(names)), numbers, fontsize=8)
+    axis.set_yticks(range(len(names)), [f"{_short(name)}  {n}" for n, name in zip(numbers, names, strict=True)])
+    axis.tick_params(axis="y", labelsize=8)
+    axis.xaxis.tick_top()
     for row, column in zip(*np.nonzero(rates), strict=True):
         value = rates[row, column]
         colour = "white" if value > 40 else "black"
@@ -108,10 +111,11 @@ def _named_matrix(axis, rates: np.ndarray, names: list[str]) -> None:
 def _large_matrix(pyplot, ordered: np.ndarray, blocks: list[tuple[list[int], np.ndarray]], class_names: list[str]):
     """The whole matrix above its details, which letters mark in both."""
     num_rows = math.ceil(len(blocks) / 2)
-    figure = pyplot.figure(figsize=(13, 12 + 5.0 * num_rows), layout="constrained")
-    whole, *details = figure.subfigures(1 + num_rows, 1, height_ratios=[12] + [5.0] * num_rows)
+    figure = pyplot.figure(figsize=(13, 12 + 4.4 * num_rows), layout="constrained")
+    whole, *details = figure.subfigures(1 + num_rows, 1, height_ratios=[12] + [4.4] * num_rows, squeeze=False)[:, 0]
     axis = whole.subplots()
     _matrix(axis, ordered)
+    axis.set(xticks=[], yticks=[])
     axis.set_title(f"{len(ordered)} classes, those that are confused side by side")
     axis.set_xlabel("predicted")
     axis.set_ylabel("true")
