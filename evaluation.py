@@ -78,11 +78,11 @@ def run_test(args: argparse.Namespace, protocol: Protocol) -> dict:
             also unreadable videos, after the results are written.
     """
     setup_logging()
-    configs = _read_configs(args)
+    configs = read_configs(args)
     timeout_s = max(config.solver.collective_timeout_s for config in configs.values())
     with process_group(timeout_s) as device:
         precision = resolve_precision(args.precision, device)
-        parts = {name: _read_part(config) for name, config in configs.items()}
+        parts = {name: read_part(config) for name, config in configs.items()}
         model, classes = build_tested_model(args.weights, configs, parts, precision)
         _check_features(configs, model)
         folder = _create_output_folder(args, protocol, configs)
@@ -146,8 +146,15 @@ def _create_output_folder(args: argparse.Namespace, protocol: Protocol, configs:
     return folder
 
 
-def _read_configs(args: argparse.Namespace) -> dict[str, Config]:
-    """Configurations by file name, with the folder where two files have one name."""
+def read_configs(args: argparse.Namespace) -> dict[str, Config]:
+    """Configurations by file name, with the folder where two files have one name.
+
+    Args:
+        args: with ``config`` (paths), ``weights``, ``overrides`` and ``dense``.
+
+    Raises:
+        ValueError, FileNotFoundError: see ``utils.config.load_config``; or they cannot share one model.
+    """
     paths = [Path(path) for path in args.config]
     stems = [path.stem for path in paths]
     names = [p.stem if stems.count(p.stem) == 1 else f"{p.parent.name}/{p.stem}" for p in paths]
@@ -181,7 +188,8 @@ def _check_same_network(configs: dict[str, Config]) -> None:
             raise ValueError(f"configurations {first} and {name} differ in data.num_segments or data.input_size")
 
 
-def _read_part(config: Config) -> tuple[VideoList, list[str]]:
+def read_part(config: Config) -> tuple[VideoList, list[str]]:
+    """The list that a configuration is tested on, and its class names."""
     class_names, videos, _ = read_data(config.data, ("val",))
     return videos["val"], class_names
 

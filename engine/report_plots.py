@@ -77,7 +77,7 @@ def _pyplot() -> Iterator:
 
 def _png(pyplot, figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
     pyplot.close(figure)
     return buffer.getvalue()
 
