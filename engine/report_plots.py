@@ -83,6 +83,7 @@ def _png(pyplot, figure) -> bytes:
 
 
 def _short(name: str) -> str:
+    name = name.encode(errors="replace").decode()  # of a folder whose name is not UTF-8
     return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…"
 
 

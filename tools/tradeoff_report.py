@@ -64,35 +64,47 @@ def _cells(figures: dict) -> list[str]:
 
 
 def draw(results: dict, picture: Path) -> None:
-    """Close-set against zero-shot accuracy, a curve for modulation on and off, plain CLIP, the best point."""
+    """Close-set against zero-shot accuracy, a curve for modulation on and off, the best point: near, and beside plain
+    CLIP."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axis = pyplot.subplots(figsize=(8, 6.2), layout="constrained")
+    figure, (near, far) = pyplot.subplots(1, 2, figsize=(13, 6), layout="constrained", width_ratios=[1.25, 1])
+    for axis in (near, far):
+        _draw_curves(axis, results, with_labels=axis is near)
+        axis.set_xlabel("close-set top-1, %")
+    plain = results["plain_clip"]
+    far.plot(*_place(plain), "D", color="0.4", markersize=8, label=f"plain CLIP, H {plain['harmonic_mean']:.1f}")
+    far.set_title("beside plain CLIP", fontsize=11)
+    near.set_title("share of the tuned weights, from 0 (CLIP's) to 1; grey: equal harmonic mean H", fontsize=11)
+    num_lists = len(plain["zero_shot"])
+    near.set_ylabel("zero-shot top-1, %" + f" (mean of {num_lists} lists)" * (num_lists > 1))
+    for axis in (near, far):
+        _harmonic_lines(axis)
+        axis.legend(fontsize=9, loc="best" if axis is near else "upper left")
+    figure.savefig(picture, dpi=110)
+    pyplot.close(figure)
+
+
+def _draw_curves(axis, results: dict, with_labels: bool) -> None:
+    """A curve over the averages for each modulation, and a star at the best point."""
+    best = results["best"]
+    label = f"best: {best['weight_average']:g}, modulation {best['modulation']}, H {best['harmonic_mean']:.1f}"
+    star = {"markersize": 20, "markerfacecolor": "gold", "markeredgecolor": "none", "zorder": 1}
+    axis.plot(*_place(best), "*", label=label, **star)
     for modulation, colour in COLOURS.items():
         points = [point for point in results["points"] if point["modulation"] == modulation]
-        if points:
-            places = [_place(point) for point in points]
-            axis.plot(*zip(*places, strict=True), "o-", color=colour, markersize=5, label=f"modulation {modulation}")
-            for point, place in zip(points, places, strict=True):
-                label = f"{point['weight_average']:g}"
-                axis.annotate(label, place, (5, 4), textcoords="offset points", fontsize=8, color=colour)
-    best = results["best"]
-    label = f"best: average {best['weight_average']:g}, modulation {best['modulation']}, H {best['harmonic_mean']:.1f}"
-    axis.plot(*_place(best), "*", markersize=20, markerfacecolor="gold", markeredgecolor="0.2", zorder=5, label=label)
-    plain = results["plain_clip"]
-    axis.plot(*_place(plain), "D", color="0.4", markersize=8, label=f"plain CLIP, H {plain['harmonic_mean']:.1f}")
-    _harmonic_lines(axis)
-    axis.set_xlabel("close-set top-1, %")
-    axis.set_ylabel(
-        "zero-shot top-1, %" + f" (mean of {len(plain['zero_shot'])} lists)" * (len(plain["zero_shot"]) > 1)
-    )
-    axis.set_title("Average of CLIP's weights (0) and the tuned ones (1); grey: equal harmonic mean H", fontsize=11)
-    axis.legend(fontsize=9)
-    figure.savefig(picture, dpi=130)
-    pyplot.close(figure)
+        if not points:
+            continue
+        places = [_place(point) for point in points]
+        axis.plot(*zip(*places, strict=True), "o-", color=colour, markersize=4, label=f"modulation {modulation}")
+        for number, (point, place) in enumerate(zip(points, places, strict=True)):
+            if with_labels:
+                above = (0, 7) if number % 2 else (0, -14)  # neighbours may be close
+                text = f"{point['weight_average']:g}"
+                axis.annotate(text, place, above, textcoords="offset points", fontsize=8, color=colour, ha="center")
 
 
 def _place(figures: dict) -> tuple[float, float]:
