@@ -6,19 +6,22 @@ import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.build import build_eval_loader, decoder_of, read_data
+from datasets.build import build_eval_loader, build_source, decoder_of, read_data
 from datasets.features import FeatureCache
 from datasets.records import VideoList
+from datasets.thumbnails import film_strip
 from datasets.transforms import CROPS
 from engine.evaluate import ViewLogits, evaluate
 from engine.protocols import accuracy, over_splits
 from engine.report import table
+from engine.report_page import TestedSplit, write_report
 from modules.build import build_classes, build_clip, build_model, check_network, image_tower, load_model
 from modules.video_clip import VideoCLIP
 from utils.checkpoint import read_checkpoint
@@ -61,6 +64,7 @@ def parse_args(description: str, argv: list[str] | None, many_configs: bool) -> 
     parser.add_argument("--dense", action="store_true", help="clips are windows of 128 frames")
     parser.add_argument("--save_logits", type=Path, metavar="F.npz", help="write view logits, scores and labels")
     parser.add_argument("--output", type=Path, help="folder of results.json (default: beside the weights)")
+    parser.add_argument("--report", type=Path, metavar="DIR", help="write a page on every class and the worst mistakes")
     parser.add_argument("--strict", action="store_true", help="an unreadable video is an error")
     add_common_arguments(parser)
     args = parser.parse_intermixed_args(argv)
@@ -77,26 +81,31 @@ def run_test(args: argparse.Namespace, protocol: Protocol) -> dict:
             also unreadable videos, after the results are written.
     """
     setup_logging()
-    configs = _read_configs(args)
+    configs = read_configs(args)
     timeout_s = max(config.solver.collective_timeout_s for config in configs.values())
     with process_group(timeout_s) as device:
         precision = resolve_precision(args.precision, device)
-        parts = {name: _read_part(config) for name, config in configs.items()}
+        parts = {name: read_part(config) for name, config in configs.items()}
         model, classes = build_tested_model(args.weights, configs, parts, precision)
         _check_features(configs, model)
         folder = _create_output_folder(args, protocol, configs)
-        splits = {}
+        splits, tested = {}, []
         for name, (videos, _) in parts.items():
             views = _test_part(model, classes[name], videos, configs[name], args, precision)
             scores = protocol.fuse(views.logits, configs[name])
             splits[name] = _result(args, protocol, configs[name], videos, views, scores) | {"precision": precision.name}
             if args.save_logits and is_main():
                 _save_logits(_logits_path(args, name, len(configs)), views, scores, videos)
+            if args.report:
+                scale = model.clip.logit_scale.exp().item()
+                tested.append(_tested_split(name, splits[name], parts[name], views, scores, scale, configs[name]))
         results = next(iter(splits.values())) if len(splits) == 1 else over_splits(splits)
         if is_main():
             (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
             logger.info("wrote %s", folder / "results.json")
             sys.stdout.write(table(splits, mean=results if len(splits) > 1 else None))
+            if args.report:
+                logger.info("wrote %s", write_report(args.report, results, tested))
     if args.strict and results["failed_videos"]:
         failed = results["failed_videos"]
         raise ValueError(f"--strict: {len(failed)} videos could not be read: {', '.join(failed[:5])}")
@@ -127,7 +136,8 @@ def _result(
 def _create_output_folder(args: argparse.Namespace, protocol: Protocol, configs: dict[str, Config]) -> Path:
     """``--output``, or a folder beside the weights that names protocol, weights, data and views.
 
-    Made before the first video, like that of ``--save_logits``: what cannot be written is known early.
+    Made before the first video, like those of ``--save_logits`` and ``--report``: what cannot be written is known
+    early.
     """
     first, views = next(iter(configs.values())), f"{args.test_clips}x{args.test_crops}" + "_dense" * args.dense
     weights = Path(args.weights)
@@ -137,14 +147,21 @@ def _create_output_folder(args: argparse.Namespace, protocol: Protocol, configs:
         weights = Path("exps", weights.name)
     datasets = "+".join(dict.fromkeys(config.data.dataset for config in configs.values()))
     folder = args.output or weights.parent / f"{protocol.name}_{weights.stem}_{datasets}_{views}"
-    for needed in (folder, args.save_logits.parent if args.save_logits else folder):
-        if is_main():
+    for needed in (folder, args.report, args.save_logits and args.save_logits.parent):
+        if needed and is_main():
             needed.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def _read_configs(args: argparse.Namespace) -> dict[str, Config]:
-    """Configurations by file name, with the folder where two files have one name."""
+def read_configs(args: argparse.Namespace) -> dict[str, Config]:
+    """Configurations by file name, with the folder where two files have one name.
+
+    Args:
+        args: with ``config`` (paths), ``weights``, ``overrides`` and ``dense``.
+
+    Raises:
+        ValueError, FileNotFoundError: see ``utils.config.load_config``; or they cannot share one model.
+    """
     paths = [Path(path) for path in args.config]
     stems = [path.stem for path in paths]
     names = [p.stem if stems.count(p.stem) == 1 else f"{p.parent.name}/{p.stem}" for p in paths]
@@ -178,7 +195,8 @@ def _check_same_network(configs: dict[str, Config]) -> None:
             raise ValueError(f"configurations {first} and {name} differ in data.num_segments or data.input_size")
 
 
-def _read_part(config: Config) -> tuple[VideoList, list[str]]:
+def read_part(config: Config) -> tuple[VideoList, list[str]]:
+    """The list that a configuration is tested on, and its class names."""
     class_names, videos, _ = read_data(config.data, ("val",))
     return videos["val"], class_names
 
@@ -218,6 +236,36 @@ def _test_part(
     loader = build_eval_loader(config.data, videos, rank(), world_size(), args.test_clips, args.test_crops)
     num_views = args.test_clips * args.test_crops
     return evaluate(model, loader, classes, num_views, precision, config.data.batch_size, config.data.dataset)
+
+
+def _tested_split(
+    name: str,
+    result: dict,
+    part: tuple[VideoList, list[str]],
+    views: ViewLogits,
+    scores: Tensor,
+    logit_scale: float,
+    config: Config,
+) -> TestedSplit:
+    """One list's part of the report; pictures come from the videos through the configured decoder."""
+    videos, class_names = part
+    return TestedSplit(
+        name,
+        result,
+        class_names,
+        videos.labels,
+        [videos.path(index) for index in range(len(videos))],
+        scores,
+        (logit_scale * views.logits.mean(dim=1)).log_softmax(dim=1),
+        views.failures,
+        film_strip=_no_picture
+        if config.data.modality == "features"
+        else partial(film_strip, build_source(config.data, videos)),
+    )
+
+
+def _no_picture(index: int) -> None:
+    """A feature cache holds no frames."""
 
 
 def _logits_path(args: argparse.Namespace, name: str, num_configs: int) -> Path:

@@ -1,6 +1,7 @@
 """One pass over a list that yields the logits of every view, in list order; every protocol starts here."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -32,10 +33,7 @@ def evaluate(
     clips_per_pass: int,
     desc: str = "test",
 ) -> ViewLogits:
-    """Classify every view of every video of the loader's list.
-
-    The processes share the videos without padding; each scatters its rows by video index and the sum over
-    processes is the whole table, so it does not depend on world size, batch size or workers.
+    """Classify every view of every video of the loader's list, see ``collect``.
 
     Args:
         model: a VideoCLIP; experts are merged once, for the whole pass.
@@ -43,24 +41,53 @@ def evaluate(
         num_views: V, views a video.
         clips_per_pass: clips in one forward pass, which bounds memory.
     """
-    device = precision.device
     was_training = model.training
     model.eval()
     with precision.autocast():
         class_features = model.class_features(classes)
-    table = torch.zeros(len(loader.dataset), num_views, len(class_features), device=device)
-    failures: dict[str, str] = {}
     with model.merged_experts():
-        for batch in progress(loader, desc, len(loader), every=max(len(loader) // 10, 10)):
-            failures |= {failure.path: failure.reason for failure in batch.failures}
-            table[batch.failed_indices.to(device)] = torch.nan
-            if batch.frames is None:
-                continue
-            clips = batch.frames.to(device, non_blocking=True).flatten(0, 1)  # [B*V, T, 3, S, S]
-            with precision.autocast():
-                logits = [model(part, class_features).logits[0] for part in clips.split(clips_per_pass)]
-            table[batch.indices.to(device)] = torch.cat(logits).unflatten(0, (-1, num_views))
+        views = collect(
+            lambda clips: model(clips, class_features).logits[0],
+            loader,
+            (num_views, len(class_features)),
+            precision,
+            clips_per_pass,
+            desc,
+        )
     model.train(was_training)
+    return views
+
+
+@torch.inference_mode()
+def collect(
+    classify: Callable[[Tensor], Tensor],
+    loader: DataLoader,
+    shape: tuple[int, int],
+    precision: Precision,
+    clips_per_pass: int,
+    desc: str,
+) -> ViewLogits:
+    """Logits of every view of every video of the loader's list.
+
+    The processes share the videos without padding; each scatters its rows by video index and the sum over
+    processes is the whole table, so it does not depend on world size, batch size or workers.
+
+    Args:
+        classify: clips uint8 [B, T, 3, S, S] -> [B, K].
+        shape: V, views a video, and K.
+    """
+    device, (num_views, num_columns) = precision.device, shape
+    table = torch.zeros(len(loader.dataset), num_views, num_columns, device=device)
+    failures: dict[str, str] = {}
+    for batch in progress(loader, desc, len(loader), every=max(len(loader) // 10, 10)):
+        failures |= {failure.path: failure.reason for failure in batch.failures}
+        table[batch.failed_indices.to(device)] = torch.nan
+        if batch.frames is None:
+            continue
+        clips = batch.frames.to(device, non_blocking=True).flatten(0, 1)  # [B*V, T, 3, S, S]
+        with precision.autocast():
+            logits = [classify(part) for part in clips.split(clips_per_pass)]
+        table[batch.indices.to(device)] = torch.cat(logits).unflatten(0, (-1, num_views))
     for other in gather(failures):
         failures |= other
     for path, reason in sorted(failures.items()):
