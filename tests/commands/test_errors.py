@@ -118,7 +118,7 @@ CHECKPOINT_ERRORS = {
     "other content": ("{bad}/a list.pt", [], ValueError, r"a list\.pt: expected keys .*found list"),
     "other keys": ("{bad}/other keys.pt", [], ValueError, r"other keys\.pt: expected keys .*state_dict"),
     "CLIP alone": ("{clip}", [], ValueError, r"tiny_clip\.pt: found the weights of CLIP alone"),
-    "other values": ("{bad}/values.pt", [], ValueError, r"values\.pt: expected keys"),
+    "other values": ("{bad}/values.pt", [], ValueError, r"values\.pt: found the weights of CLIP alone"),
     "other shape": ("{bad}/shape.pt", [], ValueError,
                     r"head\.frame_position_embeddings\.weight is \[10, 32\], .*\[77, 32\]"),
     "keys": ("{bad}/keys.pt", [], ValueError,
