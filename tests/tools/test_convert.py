@@ -154,7 +154,7 @@ def test_experts_and_other_depths_do_not_fit_text4vis_and_bike(target, ours, tmp
 
 def test_a_merged_file_does_not_become_a_published_one(ours, tmp_path):
     merged = convert(ours, tmp_path / "merged.pt", "merged")
-    with pytest.raises(ValueError, match="merged.pt is merged .* average it once more"):
+    with pytest.raises(ValueError, match=r"merged.pt is merged .* average it once more"):
         convert(merged, tmp_path / "out.pt", "mote")
 
 
