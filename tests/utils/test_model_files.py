@@ -77,7 +77,7 @@ def test_other_safetensors_are_told_apart(tmp_path):
     with pytest.raises(ValueError, match=r"x.safetensors: expected tensors clip.\* and head.\*, found visual.proj"):
         read_checkpoint(path)
     save_file({"clip.visual.proj": torch.ones(2)}, path)
-    with pytest.raises(ValueError, match=r"x.safetensors: expected metadata 'mote'"):
+    with pytest.raises(ValueError, match=r"x.safetensors: expected metadata under 'mote'"):
         read_checkpoint(path)
     whole = path.read_bytes()
     for length in (0, 5, len(whole) - 1):
