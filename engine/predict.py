@@ -62,7 +62,7 @@ def _score_clips(
         features = model.head(frame_features)[0].float()  # without a gate
         video_features = F.normalize(features.mean(dim=1), dim=-1)
         if not len(class_features):
-            return clips.new_zeros(len(clips), 0), clips.new_zeros(*features.shape[:2], 0), video_features
+            return features.new_zeros(len(clips), 0), features.new_zeros(*features.shape[:2], 0), video_features
         output = model(frame_features, class_features)
     frame_cosines = F.normalize(output.features[0].float(), dim=-1) @ class_features.float().T
     return output.logits[0], frame_cosines, video_features

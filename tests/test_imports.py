@@ -18,14 +18,28 @@ ROOMS = {
     "datasets": {"datasets", "utils"},
     "engine": {"engine", "utils"},
 }
-OURS = {*ROOMS, "tools", "tests", "benchmarks", "train", "test", "test_zeroshot", "evaluation", "extract_features"}
+OURS = {
+    *ROOMS,
+    "tools",
+    "tests",
+    "benchmarks",
+    "train",
+    "test",
+    "test_zeroshot",
+    "evaluation",
+    "extract_features",
+    "predict",
+    "prediction",
+    "app",
+}
 LONGEST_FUNCTION = 60  # lines
 
 
 def product_files() -> list[Path]:
     """Every Python file outside tests."""
     files = [
-        ROOT / name for name in ("train.py", "test.py", "test_zeroshot.py", "evaluation.py", "extract_features.py")
+        ROOT / f"{name}.py"
+        for name in ("train", "test", "test_zeroshot", "evaluation", "extract_features", "predict", "prediction", "app")
     ]
     for room in (*ROOMS, "tools", "benchmarks"):
         files += sorted((ROOT / room).rglob("*.py"))

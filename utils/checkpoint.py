@@ -10,6 +10,7 @@ import os
 import pickle
 import shutil
 import struct
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ UNREADABLE = (
     TypeError,
     AttributeError,
 )
+CLIP_HINT = "a CLIP is given as network.arch (or --arch of predict.py), a checkpoint of this project is expected here"
 # Additions to CLIP have no pretrained value to be averaged with.
 NOT_IN_CLIP = ("visual.time_embedding",)
 
@@ -119,6 +121,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint {path}: no such file")
+    if _is_torchscript(path):
+        raise ValueError(f"checkpoint {path}: found a TorchScript archive, such as CLIP's own; {CLIP_HINT}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
@@ -126,6 +130,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"checkpoint {path}: not readable ({reason})") from error
     expected = {"model_state_dict", "fusion_model_state_dict"}
     if not isinstance(content, dict) or not expected <= content.keys():
+        if isinstance(content, dict) and "visual.conv1.weight" in content:
+            raise ValueError(f"checkpoint {path}: found the weights of CLIP alone; {CLIP_HINT}")
         found = sorted(map(str, content))[:4] if isinstance(content, dict) else type(content).__name__
         raise ValueError(f"checkpoint {path}: expected keys {', '.join(sorted(expected))}, found {found}")
     for part in expected:
@@ -133,6 +139,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             raise ValueError(f"checkpoint {path}: expected tensors under {part}, found {type(content[part]).__name__}")
         content[part] = {k.removeprefix("module."): v for k, v in content[part].items()}
     return content
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def load_weights(
