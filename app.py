@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NUM_SHOWN = 5  # classes with a bar and a curve
-NAME_WIDTH = 70  # characters of a class name in the legend
+NAME_WIDTH, MESSAGE_WIDTH = 70, 300  # characters of a class name in the legend, and of a message
 UPLOADS_CHECK_S, UPLOADS_AGE_S = 600, 3600  # uploads older than an hour are deleted, and all when the server ends
 CSS = """
 #player video {max-height: 300px; width: 100%}
@@ -140,7 +140,7 @@ def classify(classifier: VideoClassifier, path: str | None, text: str) -> View:
     try:
         (prediction,) = classifier.predict([path], split_names(text))
     except (ValueError, OSError) as error:
-        return View(message_html(str(error)))
+        return View(message_html(shorten(str(error), MESSAGE_WIDTH)))
     if prediction.error:
         # The folder of uploads is nothing that the user knows.
         reason = prediction.error.replace(path, Path(path).name)

@@ -131,7 +131,7 @@ def page(browser, server):
 def ask(page, video: Path, text: str) -> None:
     """Drop a video, type class names, click."""
     page.locator("#video input[type=file]").set_input_files(video)
-    page.locator("#video").get_by_text(video.stem).wait_for()
+    page.locator("#video a").wait_for()  # the link to the uploaded file
     page.locator("#names textarea").fill(text)
     page.locator("#classify").click()
 
