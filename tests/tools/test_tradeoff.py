@@ -1,13 +1,19 @@
 """The weight-average sweep gives what the test commands give, encodes once, and goes on where it stopped."""
 
+import itertools
 import json
 import runpy
 
+import numpy as np
 import pytest
 
 import train
+from datasets.build import build_eval_loader
+from datasets.kept import KeptBatches
+from evaluation import read_configs, read_part
 from modules.video_clip import VideoCLIP
 from tools import tradeoff
+from tools.tradeoff import SweptModel
 from tools.tradeoff_report import summarise, table
 
 
@@ -45,6 +51,27 @@ def test_points_are_what_the_test_commands_report(repo_root, arguments, debug_co
     fixed[1] = "clip"
     plain = commands["test.py"](["--config", str(debug_config), *fixed])
     assert results["plain_clip"]["close_set"] == plain["top1"]
+
+
+def test_cosines_are_those_of_the_test_command_in_any_order_of_averages(repo_root, arguments, weights, fp32, tmp_path):
+    args = tradeoff.parse_args(arguments)
+    configs = read_configs(args)
+    swept = SweptModel(args.weights, configs, {name: read_part(config) for name, config in configs.items()}, fp32)
+    config, videos = configs["odd"], swept.parts["odd"][0]
+    loader = KeptBatches(build_eval_loader(config.data, videos, rank=0, world_size=1), max_bytes=1e9)
+    found = {}
+    for alpha in (1.0, 0.0, 0.5):
+        swept.set_average(alpha)
+        found[alpha] = swept.view_logits("odd", loader, num_views=1, desc="")
+    test = runpy.run_path(str(repo_root / "test_zeroshot.py"))["main"]
+    for alpha, modulation in ((a, m) for a in found for m in ("on", "off")):
+        test(["--config", args.zeroshot[0], "--weights", str(weights), "--precision", "fp32",
+              "--output", str(tmp_path), "--save_logits", str(tmp_path / "logits.npz"),
+              f"eval.weight_average={alpha}", f"eval.modulation={modulation == 'on'}"])  # fmt: skip
+        expected = np.load(tmp_path / "logits.npz")["view_logits"]
+        np.testing.assert_allclose(found[alpha][modulation].numpy(), expected, atol=1e-6)
+    different = [found[0.0]["on"], found[0.0]["off"], found[0.5]["off"], found[1.0]["off"]]
+    assert all((a - b).abs().max() > 1e-4 for a, b in itertools.combinations(different, 2))
 
 
 @pytest.fixture
