@@ -21,7 +21,7 @@ from datasets.transforms import CENTRE_CROP, CROPS
 from datasets.video_files import find_videos
 from engine.predict import score_views
 from evaluation import PLAIN_CLIP
-from modules.build import build_clip, build_model, check_network
+from modules.build import build_clip, build_model, check_network, config_of_tested
 from modules.infer import resolve_config
 from modules.text_prompt import encode_classes
 from modules.video_clip import VideoCLIP
@@ -138,6 +138,7 @@ class VideoClassifier:
         if arch:
             chosen["network.arch"] = arch
         settings = resolve_config(checkpoint, str(weights), config, chosen, overrides)
+        settings = config_of_tested(settings, checkpoint or {})
         if settings.data.decoder != DECODER:
             raise ValueError(f"data.decoder: own videos are decoded by {DECODER}, found {settings.data.decoder!r}")
         check_network(settings)

@@ -21,6 +21,7 @@ from utils.allocator import keep_freed_memory
 
 BASELINE = "baseline"  # name of the contender that ratios refer to
 ANSWER = "answer: "
+WARM_UP = 3  # untimed runs: memory that is kept for reuse takes a few to settle
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def _start(benchmark: Benchmark, contender: str) -> subprocess.Popen:
     if not is_baseline(contender):
         environment["OMP_WAIT_POLICY"] = "PASSIVE"  # as scripts/launch.sh does
     worker = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    _answer(worker)  # built, and run once
+    _answer(worker)  # built and warm
     return worker
 
 
@@ -123,7 +124,8 @@ def _serve(build: Callable[[], Callable[[], object]], contender: str) -> None:
     if not is_baseline(contender):
         keep_freed_memory()  # as utils.cli.run_main does
     function = build()
-    function()
+    for _ in range(WARM_UP):
+        function()
     _say(0.0)
     for _ in sys.stdin:
         start = time.perf_counter()

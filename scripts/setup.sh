@@ -8,10 +8,10 @@ setup() {
     python3 -m venv .venv
   fi
   # The stamp is a copy of what was installed: any change to a requirements file installs again.
-  if ! cat requirements.txt "$requirements" | cmp -s - "$stamp"; then
+  if ! cat requirements*.txt | cmp -s - "$stamp"; then
     echo "installing $requirements into .venv (PyTorch is a few GB; once)"
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$requirements"
-    cat requirements.txt "$requirements" >"$stamp"
+    cat requirements*.txt >"$stamp"
   fi
   export VIRTUAL_ENV="$PWD/.venv" PATH="$PWD/.venv/bin:$PATH"
 }

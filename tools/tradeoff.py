@@ -27,7 +27,7 @@ from evaluation import PLAIN_CLIP, build_tested_model, read_configs, read_part
 from modules.temporal import TemporalTransformer
 from modules.video_clip import VideoCLIP
 from tools.tradeoff_report import PLAIN, draw, summarise, table
-from utils.checkpoint import load_weights, read_checkpoint, weights_sha256
+from utils.checkpoint import MERGED, load_weights, read_checkpoint, weights_sha256
 from utils.cli import add_common_arguments, run_main
 from utils.config import Config
 from utils.distributed import broadcast, is_main, process_group, rank, world_size
@@ -119,6 +119,8 @@ class SweptModel:
     def __init__(self, weights: str, configs: dict[str, Config], parts: dict[str, Part], precision: Precision):
         self.configs, self.parts, self.precision = configs, parts, precision
         self.weights, self.checkpoint = weights, read_checkpoint(weights)
+        if self.checkpoint.get(MERGED):
+            raise ValueError(f"{weights} is merged: its weights are averaged with CLIP's already; sweep the original")
         self.model, self.classes = build_tested_model(PLAIN_CLIP, configs, parts, precision)
         self._pretrained = {name: value.clone() for name, value in self.model.clip.state_dict().items()}
         self.set_average(1.0)  # a checkpoint that does not fit is known now

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+import export
 import predict
 import train
 from datasets.embeddings import read_embeddings
@@ -55,6 +56,13 @@ def test_probabilities_are_those_of_the_cosines_that_a_test_saves(
     expected = torch.from_numpy(saved["view_logits"]).mean(dim=1).mul(scale).softmax(dim=-1)
     found = torch.tensor([[p.scores[name] for name in CLASS_NAMES] for p in predictions])
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_an_exported_model_answers_like_the_one_it_was_made_from(classifier, weights, videos, tmp_path):
+    export.main(["--weights", str(weights), "--out", str(tmp_path)])
+    merged = VideoClassifier.load(tmp_path / "model.safetensors", precision="fp32", overrides=["data.workers=0"])
+    for found, expected in zip(merged.predict(videos[:2]), classifier.predict(videos[:2]), strict=True):
+        assert found.scores == pytest.approx(expected.scores, abs=1e-5)
 
 
 def test_scores_are_sorted_probabilities_and_frames_are_in_the_order_of_time(classifier, videos):
