@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Set up and run the checks and tests; arguments go to pytest (bash scripts/run_tests.sh -k config).
+# TEST_PROCESSES=0 in front runs them in one process.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/setup.sh
@@ -7,4 +8,5 @@ setup requirements-dev.txt
 source scripts/launch.sh
 "$python" -m ruff check .
 "$python" -m ruff format --check .
-"$python" -m pytest "$@"
+# A file's tests stay together, since they share what they set up; two files at a time.
+"$python" -m pytest -n "${TEST_PROCESSES:-2}" --dist loadfile "$@"
