@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clip.model import CLIP, CLIPConfig, DropPath
+from clip.model import CLIP, SHORT_SEQUENCE, Attention, CLIPConfig, DropPath
 from clip.tokenizer import tokenize
 
 TEXTS = ["a", "a photo of a dog.", "tying a knot (not on a tie), slowly and with both hands"]
@@ -175,6 +175,32 @@ def test_attention_batches_all_leading_dimensions(tiny_clip):
     query, key, value = F.linear(x[0, 0], attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
     by_hand = attention.out_proj((query @ key.T / 8).softmax(dim=-1) @ value)  # one head of 64
     torch.testing.assert_close(attention(x)[0, 0], by_hand, rtol=1e-4, atol=1e-6)
+
+
+def test_reading_only_the_first_token_changes_neither_it_nor_its_gradients(tiny_clip):
+    transformer = tiny_clip.visual.transformer
+    x = torch.randn(3, 7, 64, requires_grad=True)
+    results = []
+    for first in (transformer(x)[:, :1], transformer(x, only_first=True)):
+        assert first.shape == (3, 1, 64)
+        results.append((first, *torch.autograd.grad(first.square().sum(), [x, *transformer.parameters()])))
+    for whole, cut in zip(*results, strict=True):
+        torch.testing.assert_close(cut, whole, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [1, 7, SHORT_SEQUENCE, SHORT_SEQUENCE + 1])
+def test_attention_trained_in_bf16_has_the_values_and_gradients_of_fp32(length):
+    torch.manual_seed(0)
+    attention = Attention(64, 2)
+    x = torch.randn(2, length, 64, requires_grad=True)
+    results = []
+    for is_bf16 in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_bf16):
+            y = attention(x)
+        assert y.dtype == (torch.bfloat16 if is_bf16 else torch.float32)
+        results.append((y, *torch.autograd.grad(y.square().sum(), [x, *attention.parameters()])))
+    for exact, rounded in zip(*results, strict=True):
+        assert (rounded - exact).norm() <= 0.02 * exact.norm()
 
 
 def test_dropping_the_text_tower_leaves_images_working(tiny_clip):
