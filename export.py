@@ -6,7 +6,6 @@ Experts are merged into ordinary FFNs and CLIP's share (eval.weight_average) is 
 import argparse
 import json
 import logging
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from datasets.records import read_class_names
+from datasets.labels import read_labels
 from engine.model_card import model_card, read_results
 from modules.build import build_classes, build_clip, check_network, load_model, merged_checkpoint
 from modules.graph import (
@@ -28,11 +27,12 @@ from modules.graph import (
     trace,
     write_onnx,
 )
+from modules.infer import resolve_config
 from modules.temporal import MAX_FRAMES
 from modules.video_clip import VideoCLIP
 from utils.checkpoint import read_checkpoint
 from utils.cli import run_main
-from utils.config import Config, DataConfig, load_config, parse_config, to_yaml
+from utils.config import Config, DataConfig, parse_config, to_yaml
 from utils.logger import setup_logging
 from utils.model_files import CARD_FILE, WEIGHTS_FILE, upload, write_model_file, write_model_folder
 
@@ -46,8 +46,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--weights", required=True, help="checkpoint: file, folder or hf://owner/name")
     parser.add_argument("--out", required=True, type=Path, help="folder to write to")
     parser.add_argument("--format", choices=("safetensors", "hub", *GRAPHS), default="safetensors")
-    parser.add_argument("--config", help="YAML file (default: the configuration in the checkpoint)")
-    parser.add_argument("--labels", nargs="+", help="of graphs: class names, or one CSV file (default: an input)")
+    parser.add_argument("--config", help="YAML file (default: what the checkpoint carries or implies)")
+    parser.add_argument("--labels", help="of graphs: class names with commas between, or a file (default: an input)")
     parser.add_argument("--precision", choices=("fp32",), default="fp32", help="number format of the weights")
     parser.add_argument("--results", nargs="+", default=[], type=Path, help="of hub: results.json files for the card")
     parser.add_argument("--push_to", metavar="OWNER/NAME", help="of hub: upload the folder; needs a token")
@@ -72,8 +72,9 @@ def main(argv: list[str] | None = None) -> Path:
             logging.getLogger(name).setLevel(logging.WARNING)
     results = [read_results(path) for path in args.results]
     checkpoint = read_checkpoint(args.weights)
-    config = config_of(checkpoint, args)
-    labels = _read_labels(args.labels) if args.labels else []
+    config = resolve_config(checkpoint, args.weights, args.config, {}, args.overrides)
+    check_network(config)
+    labels = read_labels(args.labels) if args.labels else []
     clip = build_clip(config.network, config.data.num_segments, config.data.input_size, config.seed)
     classes = build_classes(config.network, clip, labels) if labels else torch.zeros(1, clip.config.embed_dim)
     model = load_model(config, clip, classes, checkpoint, args.weights).eval()
@@ -87,22 +88,6 @@ def main(argv: list[str] | None = None) -> Path:
     write_model_file(path, merged)
     logger.info("wrote %s", path)
     return path
-
-
-def config_of(checkpoint: Mapping[str, Any], args: argparse.Namespace) -> Config:
-    """``--config``, else the configuration in the checkpoint, changed by the command line.
-
-    Raises:
-        ValueError: there is neither, or it is not consistent.
-    """
-    if args.config:
-        config = load_config(args.config, args.overrides)
-    elif "config" in checkpoint:
-        config = parse_config(checkpoint["config"], f"configuration in {args.weights}", args.overrides)
-    else:
-        raise ValueError(f"{args.weights} holds no configuration (released files do not): give --config FILE")
-    check_network(config)
-    return config
 
 
 def write_graph(
@@ -173,19 +158,6 @@ def _without_paths(config: Config) -> Config:
         dataset=data.dataset, num_segments=data.num_segments, input_size=data.input_size, dense=data.dense
     )
     return replace(config, resume="", pretrain="", data=kept)
-
-
-def _read_labels(labels: list[str]) -> list[str]:
-    """Class names as given, or from one CSV file.
-
-    Raises:
-        FileNotFoundError, ValueError: see ``read_class_names``; a name given twice.
-    """
-    if len(labels) == 1 and labels[0].endswith(".csv"):
-        return read_class_names(labels[0])
-    if len(set(labels)) < len(labels):
-        raise ValueError(f"--labels names a class twice: {', '.join(labels)}")
-    return labels
 
 
 if __name__ == "__main__":

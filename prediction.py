@@ -21,11 +21,11 @@ from datasets.transforms import CENTRE_CROP, CROPS
 from datasets.video_files import find_videos
 from engine.predict import score_views
 from evaluation import PLAIN_CLIP
-from modules.build import build_clip, build_model, check_network, config_of_tested
+from modules.build import build_clip, build_model, check_network, load_model
 from modules.infer import resolve_config
 from modules.text_prompt import encode_classes
 from modules.video_clip import VideoCLIP
-from utils.checkpoint import load_weights, read_checkpoint, weights_sha256
+from utils.checkpoint import read_checkpoint, weights_sha256
 from utils.config import Config
 from utils.logger import progress
 from utils.precision import Precision, resolve_precision
@@ -138,7 +138,6 @@ class VideoClassifier:
         if arch:
             chosen["network.arch"] = arch
         settings = resolve_config(checkpoint, str(weights), config, chosen, overrides)
-        settings = config_of_tested(settings, checkpoint or {})
         if settings.data.decoder != DECODER:
             raise ValueError(f"data.decoder: own videos are decoded by {DECODER}, found {settings.data.decoder!r}")
         check_network(settings)
@@ -153,9 +152,10 @@ class VideoClassifier:
             settings = replace(settings, data=replace(settings.data, input_size=clip.config.image_size))
             text = text_tower(clip)  # shares its tensors, so a checkpoint with a text tower is loaded into it, too
             placeholder = torch.zeros(1, clip.config.embed_dim, device=device)  # the checkpoint brings the classes
-            model = build_model(settings, clip, placeholder)
-        if checkpoint:
-            load_weights(model, checkpoint, str(weights), settings.eval.weight_average)
+            if checkpoint is None:
+                model = build_model(settings, clip, placeholder)
+            else:
+                model = load_model(settings, clip, placeholder, checkpoint, str(weights))
         return cls(model, text, settings, number_format, list((checkpoint or {}).get("class_names", ())))
 
     def predict(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from datasets.probe import Facts
-from datasets.records import VideoList
+from datasets.records import VideoList, write_video_list
 
 UNREADABLE, TOO_SHORT, TWICE, ACROSS, SAME, NOTE = (
     "unreadable", "too short", "twice in the list", "in both lists", "same content", "note",
@@ -109,7 +109,7 @@ def write_report(out: Path, found: Findings, class_names: list[str], num_segment
     content = {**run, "lists": lists, "problems": [problem._asdict() for problem in problems]}
     (out / "report.json").write_text(json.dumps(content, indent=2) + "\n")
     for name in found.lists:
-        (out / f"{name}_clean.txt").write_text("".join(_clean_lines(found, name)), encoding="utf-8")
+        write_video_list(out / f"{name}_clean.txt", _readable(found, name))
     text = _text(run, lists, problems)
     (out / "report.md").write_text(text, encoding="utf-8")
     return text + f"\nwritten to {out}\n"
@@ -147,12 +147,10 @@ def _spread(values: list[float]) -> dict[str, float]:
     return {name: round(float(value), 3) for name, value in figures.items()}
 
 
-def _clean_lines(found: Findings, name: str) -> Iterator[str]:
+def _readable(found: Findings, name: str) -> VideoList:
     videos = found.lists[name]
-    for index in range(len(videos)):
-        if not found.examined[place(videos, index)].reason:
-            num_frames = "" if videos.num_frames is None else f" {videos.num_frames[index]}"
-            yield f"{videos.path(index)}{num_frames} {videos.labels[index]}\n"
+    good = [index for index in range(len(videos)) if not found.examined[place(videos, index)].reason]
+    return videos.take(np.array(good, dtype=np.int64))
 
 
 def _text(run: dict[str, object], lists: dict[str, dict], problems: list[Problem]) -> str:

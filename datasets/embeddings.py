@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.files import whole_file
+
 EMBEDDING_SUFFIXES = (".npz", ".parquet")
 PARQUET_METADATA = b"embeddings"
 
@@ -40,12 +42,14 @@ def write_embeddings(path: Path, embeddings: Embeddings) -> None:
     metadata = json.dumps(embeddings.metadata)
     if path.suffix == ".npz":
         paths = np.array(embeddings.paths, dtype=str)
-        np.savez(path, paths=paths, embeddings=embeddings.vectors, metadata=np.array(metadata))
+        with whole_file(path) as part, part.open("wb") as file:
+            np.savez(file, paths=paths, embeddings=embeddings.vectors, metadata=np.array(metadata))
         return
     pa, parquet = _pyarrow(path)
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.vectors.ravel()), embeddings.vectors.shape[1])
     table = pa.table({"path": pa.array(embeddings.paths, pa.string()), "embedding": vectors})
-    parquet.write_table(table.replace_schema_metadata({PARQUET_METADATA: metadata.encode()}), path)
+    with whole_file(path) as part:
+        parquet.write_table(table.replace_schema_metadata({PARQUET_METADATA: metadata.encode()}), part)
 
 
 def read_embeddings(path: Path) -> Embeddings:

@@ -14,6 +14,7 @@ import numpy as np
 
 from datasets.features import CLASS_FEATURES, FAILED, FEATURES, INDEX, LABELS, METADATA
 from datasets.records import VideoList
+from utils.files import write_text
 
 UNFINISHED = "unfinished.json"
 
@@ -53,7 +54,7 @@ class FeatureWriter:
         (self.folder / "chunks").mkdir(parents=True)
         # Sparse: takes the disk space of the rows that are there.
         np.lib.format.open_memmap(self.folder / FEATURES, "w+", np.float16, self.shape)
-        _write_atomically(self.folder / UNFINISHED, json.dumps(self.metadata, indent=2) + "\n")
+        write_text(self.folder / UNFINISHED, json.dumps(self.metadata, indent=2) + "\n")
         return self._missing()
 
     def _check_same(self, found: dict) -> None:
@@ -83,7 +84,7 @@ class FeatureWriter:
             file.flush()
             os.fsync(file.fileno())
         failures = {path: " ".join(reason.split()) for path, reason in failures.items()}  # one line, no tabs
-        _write_atomically(self._note(number), json.dumps({"labels": labels.tolist(), "failures": failures}))
+        write_text(self._note(number), json.dumps({"labels": labels.tolist(), "failures": failures}))
 
     def finish(self, class_features: np.ndarray) -> None:
         """Write what is small, then declare the cache complete; on the main process, after all others."""
@@ -97,8 +98,8 @@ class FeatureWriter:
                 for row, (path, label) in enumerate(zip(self.videos.paths, self.videos.labels, strict=True))
                 if path.decode() not in failures
             ]
-            _write_atomically(self.folder / INDEX, "".join(index))
-            _write_atomically(self.folder / FAILED, "".join(f"{p}\t{failures[p]}\n" for p in sorted(failures)))
+            write_text(self.folder / INDEX, "".join(index))
+            write_text(self.folder / FAILED, "".join(f"{p}\t{failures[p]}\n" for p in sorted(failures)))
             os.replace(self.folder / UNFINISHED, self.folder / METADATA)
         shutil.rmtree(self.folder / "chunks", ignore_errors=True)
 
@@ -108,12 +109,3 @@ class FeatureWriter:
 
     def _note(self, number: int) -> Path:
         return self.folder / "chunks" / f"{number:06d}.json"
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".part")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

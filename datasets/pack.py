@@ -13,17 +13,15 @@ from datasets.pack_frames import (
     ALL_FRAMES,
     FAILED,
     LIST,
-    PART,
     ListedVideo,
     Settings,
-    remove_parts,
-    whole_file,
 )
 from datasets.pack_shards import pack_shards
 from datasets.pack_videos import pack_videos
 from datasets.records import VideoList, read_video_list
 from datasets.shards import VERSION
 from utils.cli import run_main
+from utils.files import PART, remove_parts, write_text
 from utils.logger import setup_logging
 
 logger = logging.getLogger(__name__)
@@ -109,8 +107,7 @@ def _claim(folder: Path, settings: Settings) -> None:
     if not noted.exists():
         if any(path.suffix != PART for path in folder.iterdir()):
             raise ValueError(f"--out {folder} holds other files (no {SETTINGS}); choose a new folder")
-        with whole_file(noted) as part:
-            part.write_text(json.dumps(wanted, indent=1) + "\n")
+        write_text(noted, json.dumps(wanted, indent=1) + "\n")
     found = json.loads(noted.read_text())
     if changed := [name for name in wanted if found.get(name) != wanted[name]]:
         differences = ", ".join(f"{name} {found.get(name)!r}, now {wanted[name]!r}" for name in changed)

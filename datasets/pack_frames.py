@@ -1,13 +1,11 @@
-"""What both formats of ``datasets.pack`` need: settings, frames made small, whole files, jobs in processes."""
+"""What both formats of ``datasets.pack`` need: settings, frames made small, lists, jobs in processes."""
 
 import multiprocessing
 import os
-import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -21,10 +19,11 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from datasets.readers import Reader, UnreadableVideo
+from datasets.records import VideoList, list_text
 from datasets.sampling import eval_indices
+from utils.files import write_text
 
 LIST, FAILED = "list.txt", "failed.txt"
-PART = ".part"  # suffix of unfinished files
 CHUNK = 16  # frames decoded at a time: 100 MB at 1080p
 ALL_FRAMES = 0  # of ``Settings.frames``
 
@@ -72,13 +71,12 @@ def write_lists(
     """Write ``list.txt``, the list of what was packed, and ``failed.txt`` if videos were left out."""
     if failed:
         reasons = "".join(f"{path}\t{' '.join(reason.split())}\n" for path, reason in failed)
-        with whole_file(folder / FAILED) as part:
-            part.write_text(reasons)
+        write_text(folder / FAILED, reasons)
     else:
         (folder / FAILED).unlink(missing_ok=True)
     lost = {path for path, _ in failed}
-    with whole_file(folder / LIST) as part:
-        part.write_text("".join(f"{renamed(line.path)} {line.label}\n" for line in lines if line.path not in lost))
+    packed = [(renamed(line.path), line.label) for line in lines if line.path not in lost]
+    write_text(folder / LIST, list_text(VideoList.of_pairs("", packed)))
 
 
 def kept_frames(num_frames: int, limit: int) -> np.ndarray:
@@ -118,31 +116,6 @@ def frame_rate(path: Path) -> Fraction:
     if not rate:
         raise UnreadableVideo("frame rate: the file does not say")
     return Fraction(rate)
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A path to write to; the file appears as ``path`` when the block ends without an error, synced to the disk.
-
-    Raises:
-        OSError: also names the file where the disk is full.
-    """
-    part = path.with_name(f".{os.getpid()}{PART}")  # a process writes one file at a time; names may be long already
-    try:
-        yield part
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def remove_parts(folder: Path) -> None:
-    """Remove what killed runs left unfinished."""
-    for part in list(folder.rglob(f".*{PART}")):
-        shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
 
 
 def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Iterator[Result]:

@@ -21,7 +21,6 @@ from torchvision.io import encode_jpeg
 from tqdm import tqdm
 
 from datasets.pack_frames import (
-    PART,
     FailedVideo,
     ListedVideo,
     Settings,
@@ -30,12 +29,12 @@ from datasets.pack_frames import (
     run_jobs,
     small_frames,
     unique_videos,
-    whole_file,
     write_lists,
 )
 from datasets.pyav_reader import PyAVReader
 from datasets.readers import UnreadableVideo
 from datasets.shards import ARRAYS, BLOCK, INDEX, MANIFEST, VERSION, ShardReader, fingerprint
+from utils.files import PART, whole_file, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -181,8 +180,7 @@ def _videos_per_shard(videos: list[ListedVideo], settings: Settings, folder: Pat
         "about %.2f MB a video, %.1f GB in all; %.1f GB are free",
         mean / 1e6, mean * len(videos) / 1e9, shutil.disk_usage(folder).free / 1e9,
     )  # fmt: skip
-    with whole_file(note) as part:
-        part.write_text(json.dumps(per_shard))
+    write_text(note, json.dumps(per_shard))
     return per_shard
 
 
@@ -219,6 +217,5 @@ def _write_index(folder: Path, settings: Settings, jobs: list[ShardJob], records
     for name, array in zip(ARRAYS, (paths, videos, frames), strict=True):
         with whole_file(part / f"{name}.npy") as path, path.open("wb") as file:
             np.save(file, array)
-    with whole_file(part / MANIFEST) as path:
-        path.write_text(json.dumps(manifest, indent=1) + "\n")
+    write_text(part / MANIFEST, json.dumps(manifest, indent=1) + "\n")
     os.replace(part, folder / INDEX)

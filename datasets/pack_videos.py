@@ -24,11 +24,11 @@ from datasets.pack_frames import (
     run_jobs,
     small_frames,
     unique_videos,
-    whole_file,
     write_lists,
 )
 from datasets.pyav_reader import PyAVReader
 from datasets.readers import UnreadableVideo
+from utils.files import whole_file
 
 GROUP = 16  # videos a job
 # One thread, and no macroblock tree: its result varies from call to call on small pictures.

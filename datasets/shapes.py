@@ -32,6 +32,7 @@ from datasets.shapes_world import (
     is_poster_part,
     label_set_of,
 )
+from utils.files import remove_parts, whole_file, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -94,9 +95,8 @@ def write_shapes(out: Path, spec: ShapesSpec | None = None, workers: int = 1) ->
         (out / "videos" / folder).mkdir(parents=True, exist_ok=True)
     _write_videos(out / "videos", missing, spec.seed, workers)
     _write_lists(out / "lists", spec)
-    for leftover in (out / "videos").glob("*/*/.*.part"):  # of a killed run
-        leftover.unlink()
-    _write_text(marker, json.dumps(asdict(spec)))
+    remove_parts(out / "videos")
+    write_text(marker, json.dumps(asdict(spec)))
     return out
 
 
@@ -122,8 +122,7 @@ def render_video(video: VideoSpec, seed: int) -> np.ndarray:
 
 def encode_video(frames: np.ndarray, path: Path) -> None:
     """Write uint8 [T, H, W, 3] frames as an H.264 mp4; the file appears under its name only when whole."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with av.open(str(unfinished), "w", format="mp4") as container:
+    with whole_file(path) as part, av.open(str(part), "w", format="mp4") as container:
         # The same frames must give the same file: one thread, and without x264's macroblock tree, whose result
         # varies from call to call on pictures this small.
         options = {"preset": "veryfast", "crf": "20", "threads": "1", "x264-params": "mbtree=0"}
@@ -133,7 +132,6 @@ def encode_video(frames: np.ndarray, path: Path) -> None:
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
-    os.replace(unfinished, path)
 
 
 def _claim(out: Path, spec: ShapesSpec) -> None:
@@ -141,7 +139,7 @@ def _claim(out: Path, spec: ShapesSpec) -> None:
     noted = out / "spec.json"
     if not noted.exists():
         out.mkdir(parents=True, exist_ok=True)
-        _write_text(noted, json.dumps(asdict(spec)))
+        write_text(noted, json.dumps(asdict(spec)))
     found = json.loads(noted.read_text())
     if found != asdict(spec):
         raise ValueError(f"{out} holds a shapes set of {found}, expected {asdict(spec)}; use another folder")
@@ -173,17 +171,11 @@ def _write_lists(root: Path, spec: ShapesSpec) -> None:
     root.mkdir(parents=True, exist_ok=True)
     for part in PARTS:
         lines = [f"{video.path} {video.label}\n" for video in videos_of(part, spec)]
-        _write_text(root / f"{part}.txt", "".join(lines))
+        write_text(root / f"{part}.txt", "".join(lines))
     for label_set in LABEL_SETS:
         with open(root / f"{label_set}_labels.csv", "w", newline="") as file:
             rows = enumerate(shape_class.name for shape_class in classes_of(label_set))
             csv.writer(file, lineterminator="\n").writerows([("id", "name"), *rows])
-
-
-def _write_text(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    unfinished.write_text(text)
-    os.replace(unfinished, path)
 
 
 def main(argv: Sequence[str] | None = None) -> Path:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 # In lower case; files may be in any.
 VIDEO_SUFFIXES = {
-    ".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv",
+    ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm",
+    ".wmv",
 }  # fmt: skip
 
 

@@ -55,11 +55,11 @@ class ExpertFFN(nn.Module):
     @torch.no_grad()
     def merged(self) -> MLP:
         """The evaluation merge as an ordinary FFN (MLP) with parameters of its own."""
-        mlp = MLP(self.fc_up[0].in_features, self.activation).to(self.fc_up[0].weight)
+        with torch.device("meta"):  # its parameters come below
+            mlp = MLP(self.fc_up[0].in_features, self.activation)
         for layer, experts in ((mlp.c_fc, self.fc_up), (mlp.c_proj, self.fc_dn)):
             weight, bias = _mix(experts, self.fusion_mixing()[None])
-            layer.weight.copy_(weight[0])
-            layer.bias.copy_(bias[0])
+            layer.weight, layer.bias = nn.Parameter(weight[0]), nn.Parameter(bias[0])
         return mlp.train(self.training)
 
 

@@ -8,7 +8,6 @@ The file is an fp16 state dict in OpenAI's parameter names.
 import argparse
 import logging
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from clip.tokenizer import tokenize
 from datasets.shapes_pictures import ATTRIBUTES, draw_pictures
 from modules.video_clip import PIXEL_MEAN, PIXEL_STD
 from tools.shapes_captions import is_true_of, write_captions
+from utils.files import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -118,9 +118,8 @@ def learning_rate(step: int, steps: int, warmup_steps: int, peak: float) -> floa
 def save_clip(model: CLIP, path: Path) -> None:
     """Save the fp16 state dict; the file appears under its name only when whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    torch.save({name: value.half() for name, value in model.state_dict().items()}, unfinished)
-    os.replace(unfinished, path)
+    with whole_file(path) as part:
+        torch.save({name: value.half() for name, value in model.state_dict().items()}, part)
 
 
 class _CaptionEncoder:

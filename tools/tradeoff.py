@@ -31,6 +31,7 @@ from utils.checkpoint import MERGED, load_weights, read_checkpoint, weights_sha2
 from utils.cli import add_common_arguments, run_main
 from utils.config import Config
 from utils.distributed import broadcast, is_main, process_group, rank, world_size
+from utils.files import write_text
 from utils.logger import setup_logging
 from utils.precision import Precision, resolve_precision
 
@@ -240,9 +241,7 @@ def _open_results(path: Path, settings: dict) -> dict:
 
 
 def _write(path: Path, results: dict) -> None:
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_text(path, json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":

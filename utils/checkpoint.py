@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from utils.files import remove_parts, whole_file
 from utils.model_files import CLIP_PREFIX, HEAD_PREFIX, UNREADABLE, locate, read_model_file
 
 logger = logging.getLogger(__name__)
@@ -44,16 +45,11 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     Raises:
         OSError: it could not be written, on a full disk for example; what was there before is intact.
     """
-    partial = path.with_name(path.name + ".part")
     try:
-        with partial.open("wb") as file:
+        with whole_file(path) as part, part.open("wb") as file:
             torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
     except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError
-        partial.unlink(missing_ok=True)
-        reason = str(error).split("\n")[0]
+        reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
         raise OSError(f"could not write {path} ({reason}); checkpoints written before are intact") from error
 
 
@@ -70,6 +66,7 @@ class CheckpointStore:
     def save(self, content: dict[str, Any], epoch: int, step: int) -> Path:
         """Write the state after ``step`` steps of the epoch, then remove the oldest beyond ``keep``."""
         self.folder.mkdir(exist_ok=True)
+        remove_parts(self.folder)  # of runs that were killed while they wrote
         path = self.path(epoch, step)
         save_checkpoint(path, content)
         for old in self._newest_first()[self.keep :]:

@@ -17,6 +17,8 @@ import yaml
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from utils.files import whole_file
+
 CLIP_PREFIX, HEAD_PREFIX = "clip.", "head."
 PREFIXES = {"model_state_dict": CLIP_PREFIX, "fusion_model_state_dict": HEAD_PREFIX}
 FACTS = ("epoch", "merged", "config", "class_names")
@@ -98,15 +100,14 @@ def _one_line(error: Exception) -> str:
 
 def write_model_file(path: Path, content: Mapping[str, Any]) -> None:
     """Write a checkpoint's weights and facts as one safetensors file; what belongs to training is left out."""
-    partial = path.with_name(path.name + ".part")
     tensors = {
         prefix + name: value.contiguous().clone()  # safetensors refuses tensors that share memory
         for part, prefix in PREFIXES.items()
         for name, value in content[part].items()
     }
     facts = {name: content[name] for name in FACTS if name in content}
-    partial.write_bytes(save(tensors, metadata={"format": "pt", FACTS_KEY: json.dumps(facts)}))
-    partial.replace(path)
+    with whole_file(path) as part:
+        part.write_bytes(save(tensors, metadata={"format": "pt", FACTS_KEY: json.dumps(facts)}))
 
 
 def write_model_folder(folder: Path, content: Mapping[str, Any]) -> None:
