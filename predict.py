@@ -91,10 +91,11 @@ def summary(classifier: VideoClassifier, load_s: float) -> str:
     """Where the time went."""
     timing = classifier.timing
     rate = timing.num_videos / max(timing.total_s, 1e-9)
+    writing_s = timing.total_s - timing.compute_s - timing.wait_s  # between the videos: lines and pictures
     return (
         f"{timing.num_videos} videos in {timing.total_s:.1f} s ({rate:.2f} videos/s): "
-        f"computing {timing.compute_s:.1f} s, waiting for decoded videos {timing.wait_s:.1f} s; "
-        f"before that, loading the model and encoding the classes {load_s:.1f} s\n"
+        f"computing {timing.compute_s:.1f} s, waiting for decoded videos {timing.wait_s:.1f} s, "
+        f"writing {writing_s:.1f} s; before that, loading the model and encoding the classes {load_s:.1f} s\n"
     )
 
 

@@ -84,6 +84,7 @@ def draw(results: dict, picture: Path) -> None:
     for axis in (near, far):
         _harmonic_lines(axis)
         axis.legend(fontsize=9, loc="best" if axis is near else "upper left")
+    _hide_overlapping(figure, near.texts)
     figure.savefig(picture, dpi=110)
     pyplot.close(figure)
 
@@ -105,6 +106,16 @@ def _draw_curves(axis, results: dict, with_labels: bool) -> None:
                 above = (0, 7) if number % 2 else (0, -14)  # neighbours may be close
                 text = f"{point['weight_average']:g}"
                 axis.annotate(text, place, above, textcoords="offset points", fontsize=8, color=colour, ha="center")
+
+
+def _hide_overlapping(figure, texts: list) -> None:
+    """Of texts that overlap the first stays; those of the ends go before those between."""
+    figure.draw_without_rendering()
+    shown = []
+    for text in sorted(texts, key=lambda text: text.get_text() not in ("0", "1")):
+        box = text.get_window_extent()
+        text.set_visible(not any(box.overlaps(other) for other in shown))
+        shown += [box] * text.get_visible()
 
 
 def _place(figures: dict) -> tuple[float, float]:

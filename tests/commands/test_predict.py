@@ -4,6 +4,7 @@ import csv
 import json
 import runpy
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,17 @@ def test_embeddings_do_not_depend_on_the_classes_asked_for(classifier, videos):
     np.testing.assert_allclose(asked.embedding, other.embedding, atol=1e-6)
     np.testing.assert_allclose(asked.embedding, without.embedding, atol=1e-6)
     assert without.scores == {}
+
+
+def test_the_time_of_a_pass_is_all_accounted_for(classifier, videos):
+    pause_s = 0.1
+    for _ in classifier.stream(videos[:2]):
+        time.sleep(pause_s)  # what the caller does, such as pictures
+    timing = classifier.timing
+    assert timing.num_videos == 2
+    assert timing.compute_s > 0
+    assert timing.wait_s > 0
+    assert timing.total_s >= timing.compute_s + timing.wait_s + 2 * pause_s
 
 
 def test_class_features_are_encoded_once_for_each_set(classifier):

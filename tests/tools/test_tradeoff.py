@@ -6,13 +6,14 @@ import runpy
 
 import numpy as np
 import pytest
+from matplotlib import pyplot
 
 import train
 from datasets.build import build_eval_loader
 from datasets.kept import KeptBatches
 from evaluation import read_configs, read_part
 from modules.video_clip import VideoCLIP
-from tools import tradeoff
+from tools import tradeoff, tradeoff_report
 from tools.tradeoff import SweptModel
 from tools.tradeoff_report import summarise, table
 
@@ -144,3 +145,12 @@ def test_the_best_point_has_the_largest_harmonic_mean_of_those_tested_on_all_lis
     lines = table({"settings": settings} | summary).splitlines()
     assert [line.split()[0] for line in lines[2:]] == ["plain", "0", "0.5", "1"]
     assert [" * " in line for line in lines[2:]] == [False, False, True, False]
+
+
+def test_labels_of_averages_that_lie_together_do_not_cover_each_other():
+    figure, axis = pyplot.subplots()
+    for text, place in (("0.9", (0.5, 0.5)), ("1", (0.5, 0.501)), ("0.2", (0.1, 0.1))):
+        axis.annotate(text, place)
+    tradeoff_report._hide_overlapping(figure, axis.texts)
+    assert [text.get_visible() for text in axis.texts] == [False, True, True]
+    pyplot.close(figure)
