@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,17 +14,18 @@ PART = ".part"  # suffix of unfinished files
 def whole_file(path: Path) -> Iterator[Path]:
     """A path to write to; the file appears as ``path`` when the block ends without an error, synced to the disk.
 
-    A process that is killed leaves a hidden ``.PID.part`` beside it, see ``remove_parts``.
+    A process that is killed leaves a hidden ``.HASH.PID.part`` beside it, see ``remove_parts``.
 
     Raises:
         OSError: also names the file where the disk is full; what was there before is intact.
     """
-    part = path.with_name(f".{os.getpid()}{PART}")  # a process writes one file at a time; names may be long already
+    # A hash of the name, which may be too long for an addition; processes of two machines may have one number.
+    part = path.with_name(f".{zlib.crc32(os.fsencode(path.name)):08x}.{os.getpid()}{PART}")
     try:
         yield part
         with part.open("rb") as file:
             os.fsync(file.fileno())
-        part.replace(path)
+        os.replace(part, path)
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:

@@ -1,6 +1,7 @@
 """Packing: what is written, that a killed run ends with the same bytes, and what is wrong input."""
 
 import json
+import os
 import logging
 import random
 import resource
@@ -197,7 +198,7 @@ class Killed(BaseException):
 def test_a_run_that_ends_before_any_file_appears_continues_to_the_same_bytes(videos, tmp_path, form, monkeypatch):
     small_shards(monkeypatch)
     expected = content(run_pack(videos, tmp_path / "whole", "--format", form))
-    replace, out = pack.whole_file.__globals__["os"].replace, tmp_path / "parts"
+    replace, out = os.replace, tmp_path / "parts"
     for survivors in range(100):
         count = iter(range(survivors))
 

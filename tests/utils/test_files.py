@@ -26,6 +26,18 @@ def test_a_block_that_fails_leaves_what_was_there(tmp_path):
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
+def test_names_may_be_as_long_as_the_file_system_allows(tmp_path):
+    write_text(tmp_path / ("ü" * 127), "x")
+    assert len(os.listdir(tmp_path)) == 1
+
+
+def test_two_files_can_be_written_at_once(tmp_path):
+    with whole_file(tmp_path / "a") as first, whole_file(tmp_path / "b") as second:
+        first.write_text("a")
+        second.write_text("b")
+    assert [(tmp_path / name).read_text() for name in "ab"] == ["a", "b"]
+
+
 def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
     path = tmp_path / "a.txt"
     with pytest.raises(OSError, match=r"No space left on device: '.*a.txt'"), whole_file(path):
