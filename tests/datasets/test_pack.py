@@ -1,8 +1,8 @@
 """Packing: what is written, that a killed run ends with the same bytes, and what is wrong input."""
 
 import json
-import os
 import logging
+import os
 import random
 import resource
 import shutil
