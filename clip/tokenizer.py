@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 CONTEXT_LENGTH = 77
+SHOWN = 80  # characters of a text in an error message
 
 
 @lru_cache(maxsize=1)
@@ -28,6 +29,7 @@ def tokenize(texts: list[str]) -> Tensor:
     for row, text in zip(tokens, texts, strict=True):
         ids = [tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id]
         if len(ids) > CONTEXT_LENGTH:
-            raise ValueError(f"text needs {len(ids)} tokens, CLIP reads at most {CONTEXT_LENGTH}: {text!r}")
+            shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+            raise ValueError(f"text needs {len(ids)} tokens, CLIP reads at most {CONTEXT_LENGTH}: {shown!r}")
         row[: len(ids)] = torch.tensor(ids)
     return tokens

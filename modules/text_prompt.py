@@ -41,7 +41,7 @@ def tokenize_classes(class_names: list[str], templates: str) -> Tensor:
         try:
             tokens.append(tokenize([prompt.format(name) for prompt in prompts]))
         except ValueError as error:
-            raise ValueError(f"class name too long (label {label}, {name!r}): {error}") from None
+            raise ValueError(f"class name too long (label {label}): {error}") from None
     return torch.stack(tokens)
 
 

@@ -23,6 +23,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--top", type=int, default=10, help="videos to list (default: 10)")
     add_common_arguments(parser)
     args = parser.parse_intermixed_args(argv)
+    if not args.query.strip():
+        parser.error("query: expected a text, found none")
     if args.top < 1:
         parser.error(f"--top: expected a positive number, found {args.top}")
     return args

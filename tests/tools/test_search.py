@@ -38,6 +38,12 @@ def test_a_folder_and_its_embeddings_give_the_ranking_of_the_cosines(folder, mod
     assert capsys.readouterr().out.splitlines()[-4].endswith(live[0][0])
 
 
+def test_an_empty_query_is_refused(folder, model, capsys):
+    with pytest.raises(SystemExit):
+        search.main([" ", str(folder), *model])
+    assert "query: expected a text" in capsys.readouterr().err
+
+
 def test_top_limits_the_list(folder, model):
     assert len(search.main(["x", str(folder), "--top", "2", *model])) == 2
 
