@@ -149,6 +149,21 @@ def test_folders_of_frames_are_checked_too(debug_config, tmp_path):
     assert (tmp_path / "out" / "val_clean.txt").read_text() == "whole 8 1\n"
 
 
+@pytest.mark.parametrize(("frames", "expected"), [("all", {"a"}), ("sample", set())])
+def test_a_frame_between_those_of_a_sample_is_only_found_by_decoding_all(debug_config, tmp_path, frames, expected):
+    (tmp_path / "a").mkdir()
+    for number in range(1, 101):
+        Image.new("RGB", (40, 32)).save(tmp_path / "a" / f"img_{number:05d}.jpg")
+    (tmp_path / "a" / "img_00003.jpg").write_bytes(b"no picture")
+    tree = yaml.safe_load(debug_config.read_text())
+    tree["data"] |= {"modality": "RGB", "train_list": "", "val_root": str(tmp_path), "val_list": f"{tmp_path}/a.txt"}
+    (tmp_path / "a.txt").write_text("a 100 0\n")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree))
+    status, report = run_check(tmp_path, str(tmp_path / "config.yaml"), "--frames", frames)
+    assert status == len(expected)
+    assert problems_of(report, "unreadable").keys() == expected
+
+
 def test_a_root_does_not_go_with_a_configuration(debug_config, tmp_path):
     with pytest.raises(ValueError, match="--root"):
         check.main([str(debug_config), "--root", str(tmp_path)])

@@ -194,6 +194,22 @@ class Killed(BaseException):
     """Ends a run in the middle, as nothing but a signal would."""
 
 
+def test_a_run_that_goes_on_leaves_finished_shards_alone(videos, tmp_path, monkeypatch):
+    small_shards(monkeypatch)
+
+    def killed(*_) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pack_shards, "_write_index", killed)
+        with pytest.raises(Killed):
+            run_pack(videos, tmp_path / "out")
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.tar")}
+    assert len(written) > 1
+    run_pack(videos, tmp_path / "out")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.tar")} == written
+
+
 @pytest.mark.parametrize("form", ["shards", "videos"])
 def test_a_run_that_ends_before_any_file_appears_continues_to_the_same_bytes(videos, tmp_path, form, monkeypatch):
     small_shards(monkeypatch)
