@@ -92,11 +92,12 @@ def test_frames_are_shown_with_their_own_times_and_scores(classifier, write_vide
         np.testing.assert_array_equal(many.frames[place], frame)
 
 
-def test_scores_of_frames_are_in_the_order_of_time(debug_data, write_video, tmp_path):
+@pytest.mark.parametrize("num_crops", [1, 3])
+def test_scores_of_frames_are_in_the_order_of_time(num_crops, debug_data, write_video, tmp_path):
     """Plain CLIP sees each frame by itself, so its scores do not depend on the clip that it is in."""
-    path = write_video(tmp_path / "a.mp4", num_frames=30)
+    path = write_video(tmp_path / "a.mp4", num_frames=30, width=160, height=64)
     plain = VideoClassifier.load(arch=str(debug_data / "tiny_clip.pt"), precision="fp32", overrides=["data.workers=0"])
-    one, many = (plain.predict(path, LABELS, num_clips=n)[0] for n in (1, 3))
+    one, many = (plain.predict(path, LABELS, num_clips=n, num_crops=num_crops)[0] for n in (1, 3))
     assert len(np.unique(one.frame_scores[:, 0])) > 1
     for second, scores in zip(one.seconds, one.frame_scores, strict=True):
         place = np.abs(many.seconds - second).argmin()
