@@ -104,12 +104,18 @@ def test_scores_of_frames_are_in_the_order_of_time(num_crops, debug_data, write_
         np.testing.assert_allclose(many.frame_scores[place], scores, atol=1e-5)
 
 
-def test_the_order_and_the_company_of_videos_do_not_matter(classifier, videos):
-    together = {p.path: p for p in classifier.predict(videos, LABELS)}
-    assert list(together) == videos
-    for alone in classifier.predict(videos[::-1][:2], LABELS):
-        assert alone.scores == pytest.approx(together[alone.path].scores, rel=1e-4)
-        np.testing.assert_allclose(alone.embedding, together[alone.path].embedding, atol=1e-5)
+@pytest.mark.parametrize("num_clips", [1, 3])  # several videos a batch, one a batch
+def test_the_order_and_the_company_of_videos_do_not_matter(num_clips, classifier, videos, odd_videos):
+    unreadable = str(odd_videos / "text.mp4")
+    asked = [unreadable, *videos]
+    together = {p.path: p for p in classifier.predict(asked, LABELS, num_clips)}
+    assert list(together) == asked
+    assert len({tuple(p.scores.values()) for p in together.values()}) == len(asked)
+    for path in videos[:3]:
+        (alone,) = classifier.predict(path, LABELS, num_clips)
+        assert alone.scores == pytest.approx(together[path].scores, rel=1e-4)
+        np.testing.assert_array_equal(alone.frames, together[path].frames)
+        np.testing.assert_allclose(alone.embedding, together[path].embedding, atol=1e-5)
 
 
 def test_embeddings_do_not_depend_on_the_classes_asked_for(classifier, videos):
