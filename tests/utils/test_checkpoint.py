@@ -12,7 +12,14 @@ from clip.load import load_clip
 from clip.model import CLIP
 from modules.temporal import MeanPooling, TemporalTransformer
 from modules.video_clip import VideoCLIP
-from utils.checkpoint import load_weights, read_checkpoint, save_checkpoint, weights_of, weights_sha256
+from utils.checkpoint import (
+    CheckpointStore,
+    load_weights,
+    read_checkpoint,
+    save_checkpoint,
+    weights_of,
+    weights_sha256,
+)
 
 
 def make_model(config, seed: int, head=None, layers: int = 1, classes: int = 5) -> VideoCLIP:
@@ -234,3 +241,11 @@ def test_a_checkpoint_in_the_released_format_loads(golden):
     for name, value in model.clip.visual.state_dict().items():
         expected = 0.99 * checkpoint["model_state_dict"][f"visual.{name}"] + 0.01 * pretrained[name]
         torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_what_a_killed_save_left_goes_with_the_next_one(tmp_path):
+    store = CheckpointStore(tmp_path, keep=2)
+    first = store.save({"epoch": 0}, 0, 10)
+    (store.folder / ".0123abcd.77.part").write_bytes(b"half a checkpoint")
+    second = store.save({"epoch": 0}, 0, 20)
+    assert sorted(store.folder.iterdir()) == [first, second]
