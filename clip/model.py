@@ -57,7 +57,7 @@ SHORT_SEQUENCE = 512  # tokens; up to here a layer's attention weights are no la
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention under nn.MultiheadAttention's parameter names, one fused kernel."""
+    """Multi-head self-attention under nn.MultiheadAttention's parameter names; fused, where that is the fastest."""
 
     def __init__(self, width: int, heads: int, dropout: float = 0.0):
         super().__init__()

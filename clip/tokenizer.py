@@ -29,7 +29,11 @@ def tokenize(texts: list[str]) -> Tensor:
     for row, text in zip(tokens, texts, strict=True):
         ids = [tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id]
         if len(ids) > CONTEXT_LENGTH:
-            shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
-            raise ValueError(f"text needs {len(ids)} tokens, CLIP reads at most {CONTEXT_LENGTH}: {shown!r}")
+            raise ValueError(f"text needs {len(ids)} tokens, CLIP reads at most {CONTEXT_LENGTH}: {cut(text)!r}")
         row[: len(ids)] = torch.tensor(ids)
     return tokens
+
+
+def cut(text: str) -> str:
+    """The beginning of a text that would fill the screen, for an error message."""
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"

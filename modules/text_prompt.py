@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clip.model import CLIP
-from clip.tokenizer import tokenize
+from clip.tokenizer import cut, tokenize
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def tokenize_classes(class_names: list[str], templates: str) -> Tensor:
         try:
             tokens.append(tokenize([prompt.format(name) for prompt in prompts]))
         except ValueError as error:
-            raise ValueError(f"class name too long (label {label}): {error}") from None
+            raise ValueError(f"class name too long (label {label}, {cut(name)!r}): {error}") from None
     return torch.stack(tokens)
 
 
