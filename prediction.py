@@ -142,7 +142,7 @@ class VideoClassifier:
             raise ValueError(f"data.decoder: own videos are decoded by {DECODER}, found {settings.data.decoder!r}")
         check_network(settings)
         is_size_given = checkpoint or config or any(override.startswith("data.input_size") for override in overrides)
-        with torch.random.fork_rng():
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
             clip = build_clip(
                 settings.network,
                 settings.data.num_segments,

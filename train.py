@@ -21,12 +21,12 @@ from modules.compile import compile_blocks
 from modules.losses import video_loss
 from utils.checkpoint import CheckpointStore, load_weights, read_checkpoint
 from utils.cli import add_common_arguments, run_main
-from utils.config import Config, load_config, to_yaml
+from utils.config import Config, DataConfig, load_config, to_yaml
 from utils.distributed import broadcast, is_main, is_restarted, process_group, rank, world_size
 from utils.logger import setup_logging
 from utils.precision import Precision, resolve_precision
 from utils.run_folder import FEW_SHOT_LIST, check_run_folder, create_run_folder, run_folder, timestamp
-from utils.sharding import shard
+from utils.sharding import gathered, shard
 from utils.solver import build_optimizer, lr_schedule
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         precision = resolve_precision(args.precision, device)
         state, run = prepare(config, precision, log_time=broadcast(args.log_time or timestamp()))
         if config.solver.evaluate:
-            return run.validate(state.model)
+            with gathered(state.model):
+                return run.validate(state.model)
         figures = train(state, run)
         finish_run(run.folder, figures)
     return figures
@@ -102,7 +103,7 @@ def prepare(config: Config, precision: Precision, log_time: str) -> tuple[TrainS
         save_minutes=config.logging.save_minutes,
         folder=folder,
         store=store,
-        example=torch.zeros(1, data.num_segments, 3, data.input_size, data.input_size, dtype=torch.uint8),
+        example=empty_clips(data, state.model.clip.config.embed_dim),
         metadata={"config": to_yaml(config), "class_names": class_names},
     )
 
@@ -131,6 +132,15 @@ def build_state(
     if is_resumed:
         state.resume(start)
     return state, classes
+
+
+def empty_clips(data: DataConfig, width: int) -> Tensor:
+    """A batch of the training loader's clips, uint8 [B, T, 3, S, S] or float features [B, T, D], of zeros and without
+    memory of its own."""
+    size = data.input_size
+    if data.modality == "features":
+        return torch.zeros(()).expand(data.batch_size, data.num_segments, width)
+    return torch.zeros((), dtype=torch.uint8).expand(data.batch_size, data.num_segments, 3, size, size)
 
 
 def validate(

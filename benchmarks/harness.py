@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from engine.flops import peak_flops
 from utils.allocator import keep_freed_memory
 
 BASELINE = "baseline"  # name of the contender that ratios refer to
@@ -37,6 +38,7 @@ class Measurement:
     max_s: float
     speedup: float  # median over rounds of baseline time / this time
     peak_mib: float  # peak memory of the process (CPU) or of the allocator (CUDA)
+    utilisation: float | None = None  # share of the GPU's bf16 peak; None where work or peak are unknown
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Benchmark:
     """What a benchmark module offers to the harness.
 
     ``contenders`` maps names to functions that build the thing to time. A timed function does ``count`` units of work
-    a call.
+    a call, of ``flops()`` operations each, recomputation not counted.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Benchmark:
     unit: str
     count: int
     contenders: dict[str, Callable[[], Callable[[], object]]]
+    flops: Callable[[], float] | None = None
 
 
 def device() -> torch.device:
@@ -126,14 +129,27 @@ def _serve(build: Callable[[], Callable[[], object]], contender: str) -> None:
     function = build()
     for _ in range(WARM_UP):
         function()
+    _leave_gpu()
     _say(0.0)
     for _ in sys.stdin:
+        if torch.cuda.is_available():
+            function()  # takes its memory again
+            torch.cuda.synchronize()
         start = time.perf_counter()
         function()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        _say(time.perf_counter() - start)
+        elapsed_s = time.perf_counter() - start
+        _leave_gpu()
+        _say(elapsed_s)
     _say(_peak_mib())
+
+
+def _leave_gpu() -> None:
+    """Give memory between two runs to the other contenders: a GPU may not hold the activations of all at once."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
 
 
 def _say(figure: float) -> None:
@@ -144,14 +160,17 @@ def _say(figure: float) -> None:
 def table(measurements: list[Measurement]) -> str:
     """Markdown table."""
     first = measurements[0]
-    lines = [
-        f"| {first.benchmark} | {first.unit}/s | median s | min s | max s | speed-up | peak MiB |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    columns = [first.benchmark, f"{first.unit}/s", "median s", "min s", "max s", "speed-up", "peak MiB"]
+    has_utilisation = any(m.utilisation is not None for m in measurements)
+    if has_utilisation:
+        columns.append("% of bf16 peak")
+    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     for m in measurements:
         figures = (
             f"{m.per_s:.2f} | {m.median_s:.3f} | {m.min_s:.3f} | {m.max_s:.3f} | {m.speedup:.2f} | {m.peak_mib:.0f}"
         )
+        if has_utilisation:
+            figures += f" | {100 * m.utilisation:.1f}"
         lines.append(f"| {m.contender} | {figures} |")
     return "\n".join(lines) + "\n"
 
@@ -176,6 +195,7 @@ def save(measurements: list[Measurement], path: Path) -> None:
 def _measurement(benchmark: Benchmark, name: str, times: dict[str, list[float]], peak_mib: float) -> Measurement:
     own, reference = times[name], times[BASELINE]
     median = statistics.median(own)
+    peak = peak_flops(device()) if benchmark.flops else None
     return Measurement(
         benchmark=benchmark.name,
         contender=name,
@@ -186,6 +206,7 @@ def _measurement(benchmark: Benchmark, name: str, times: dict[str, list[float]],
         max_s=max(own),
         speedup=statistics.median(b / o for b, o in zip(reference, own, strict=True)),
         peak_mib=peak_mib,
+        utilisation=None if peak is None else benchmark.count / median * benchmark.flops() / peak,
     )
 
 

@@ -1,10 +1,13 @@
 """The models that benchmarks compare: ours and the baseline, on the same random weights."""
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.baseline import BaselineHead, BaselineVision
 from benchmarks.harness import device
 from clip.model import CLIP, CLIPConfig
+from engine.flops import count_flops
+from modules.losses import video_loss
 from modules.mote import draw_mixing
 from modules.temporal import MERGE_TEMPERATURES, TemporalTransformer
 from modules.video_clip import VideoCLIP
@@ -30,6 +33,24 @@ def our_model(config: CLIPConfig) -> VideoCLIP:
     return VideoCLIP(clip, head).to(device())
 
 
+def encoding_flops(config: CLIPConfig) -> float:
+    """Operations of encoding one clip."""
+    model = our_model(config)
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        model.encode_frames(random_frames(1).to(device()))
+    return float(counter.get_total_flops())
+
+
+def training_flops(config: CLIPConfig) -> float:
+    """Operations of a training step on one clip."""
+    model, labels = our_model(config).train(), torch.zeros(1, dtype=torch.long, device=device())
+
+    def loss() -> torch.Tensor:
+        return video_loss(model(random_frames(1).to(device()), class_features(config), draws(config)), labels)[0]
+
+    return count_flops(model, loss)
+
+
 def baseline_vision(config: CLIPConfig) -> BaselineVision:
     """The baseline's image tower with our weights."""
     vision = BaselineVision(config)
@@ -50,9 +71,14 @@ def draws(config: CLIPConfig) -> torch.Tensor:
 
 
 def random_frames(batch_size: int) -> torch.Tensor:
-    """uint8 [B, T, 3, 224, 224]"""
+    """uint8 [B, T, 3, 224, 224], as loaders give them."""
     shape = (batch_size, NUM_FRAMES, 3, 224, 224)
-    return torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return as_loaded(torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0)))
+
+
+def as_loaded(batch: torch.Tensor) -> torch.Tensor:
+    """In page-locked memory where there is a GPU."""
+    return batch.pin_memory() if torch.cuda.is_available() else batch
 
 
 def class_features(config: CLIPConfig) -> torch.Tensor:

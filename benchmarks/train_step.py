@@ -8,26 +8,36 @@ import torch.nn.functional as F
 
 from benchmarks import harness, models
 from benchmarks.harness import Benchmark, Measurement
+from modules.compile import compile_blocks
 from modules.losses import video_loss
 from utils.config import SolverConfig
 from utils.precision import resolve_precision
+from utils.sharding import clip_gradients
 from utils.solver import build_optimizer
 
 
-def ours(config, batch_size: int, choice: str, grad_checkpointing: bool = False) -> Callable[[], object]:
+def ours(
+    config, batch_size: int, choice: str, grad_checkpointing: bool = False, is_compiled: bool = False
+) -> Callable[[], object]:
     precision = resolve_precision(choice, harness.device())
     model = models.our_model(config).train()
     model.clip.visual.transformer.grad_checkpointing = grad_checkpointing
+    if is_compiled:
+        compile_blocks(model, precision.device)
     optimizer, classes = build_optimizer(model, SolverConfig()), models.class_features(config)
-    scaler = precision.grad_scaler()
-    frames, labels = models.random_frames(batch_size), torch.arange(batch_size)
+    scaler, parameters = precision.grad_scaler(), list(model.parameters())
+    frames, labels = models.random_frames(batch_size), models.as_loaded(torch.arange(batch_size))
 
     def step() -> None:
         mixing = models.draws(config)
         with precision.autocast():
             output = model(frames.to(precision.device, non_blocking=True), classes, mixing)
-            loss, _ = video_loss(output, labels.to(precision.device))
+            loss, _ = video_loss(output, labels.to(precision.device, non_blocking=True))
         scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        norm = clip_gradients(parameters, torch.inf)
+        if not torch.stack([loss.detach(), norm]).isfinite().all():  # as engine.train does
+            raise FloatingPointError("not finite")
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
@@ -40,13 +50,13 @@ def baseline(config, batch_size: int) -> Callable[[], object]:
     vision, head = models.baseline_vision(config).train(), models.baseline_head(config).train()
     classes, scaler = models.class_features(config), precision.grad_scaler()
     optimizer = torch.optim.AdamW([*vision.parameters(), *head.parameters()], lr=5e-5, weight_decay=0.2)
-    images = (models.random_frames(batch_size).float() / 255 - 0.45) / 0.27
+    images = models.as_loaded((models.random_frames(batch_size).float() / 255 - 0.45) / 0.27)
     labels = torch.arange(batch_size).to(precision.device)
 
     def step() -> None:
         mixing = models.draws(config)
         with precision.autocast():
-            x = vision(images.to(precision.device).flatten(0, 1)).unflatten(0, images.shape[:2])
+            x = vision(images.to(precision.device, non_blocking=True).flatten(0, 1)).unflatten(0, images.shape[:2])
             expert, merged = head(x, mixing)
             logits = [F.normalize(y.mean(1), dim=-1) @ classes.T for y in (expert, merged)]
             loss = F.cross_entropy(14 * logits[0], labels) + 0.5 * F.cross_entropy(14 * logits[1], labels)
@@ -64,13 +74,17 @@ def benchmark(name: str, config, batch_size: int) -> Benchmark:
     contenders = {harness.BASELINE: partial(baseline, config, batch_size)}
     contenders |= {f"ours {choice}": partial(ours, config, batch_size, choice) for choice in ("fp32", "auto")}
     contenders["ours fp32, checkpointing"] = partial(ours, config, batch_size, "fp32", True)
-    return Benchmark(f"training step {name}, 8 frames", "benchmarks.train_step", "videos", batch_size, contenders)
+    if torch.cuda.is_available():
+        contenders["ours auto, compiled"] = partial(ours, config, batch_size, "auto", is_compiled=True)
+    flops, name = partial(models.training_flops, config), f"training step {name}, 8 frames"
+    return Benchmark(name, "benchmarks.train_step", "videos", batch_size, contenders, flops)
 
 
 def main(argv: list[str] | None = None) -> list[Measurement]:
-    if torch.cuda.is_available():
-        return harness.run(benchmark("ViT-L/14", models.VIT_L14, 32), argv)
-    return harness.run(benchmark("ViT-B/16", models.VIT_B16, 2), argv)
+    if not torch.cuda.is_available():
+        return harness.run(benchmark("ViT-B/16", models.VIT_B16, 2), argv)
+    large = harness.run(benchmark("ViT-L/14", models.VIT_L14, 16), argv)
+    return large + harness.run(benchmark("ViT-B/16", models.VIT_B16, 32), argv)
 
 
 if __name__ == "__main__":

@@ -81,13 +81,13 @@ def collect(
     failures: dict[str, str] = {}
     for batch in progress(loader, desc, len(loader), every=max(len(loader) // 10, 10)):
         failures |= {failure.path: failure.reason for failure in batch.failures}
-        table[batch.failed_indices.to(device)] = torch.nan
+        table[batch.failed_indices.to(device, non_blocking=True)] = torch.nan
         if batch.frames is None:
             continue
         clips = batch.frames.to(device, non_blocking=True).flatten(0, 1)  # [B*V, T, 3, S, S]
         with precision.autocast():
             logits = [classify(part) for part in clips.split(clips_per_pass)]
-        table[batch.indices.to(device)] = torch.cat(logits).unflatten(0, (-1, num_views))
+        table[batch.indices.to(device, non_blocking=True)] = torch.cat(logits).unflatten(0, (-1, num_views))
     for other in gather(failures):
         failures |= other
     for path, reason in sorted(failures.items()):

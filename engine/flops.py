@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 # Dense bf16 tensor-core rates, TFLOP/s, by a part of the device's name; the first match counts. From the data sheets.
 PEAK_BF16 = {
     "B200": 2250.0,
+    "H200 NVL": 836.0,
     "H200": 989.0,
     "H100 PCIe": 756.0,
     "H100 NVL": 835.0,

@@ -18,9 +18,9 @@ from engine.flops import count_flops, peak_flops
 from engine.meter import Meter
 from engine.state import TrainState
 from utils.checkpoint import CheckpointStore, publish, save_checkpoint
-from utils.distributed import any_process, gather, is_main, rank, wrap_ddp
+from utils.distributed import any_process, gather, is_main, rank, sum_over_processes, wrap_ddp
 from utils.logger import MetricWriter, progress
-from utils.precision import Precision
+from utils.precision import Precision, copy_to
 from utils.run_folder import BEST_CHECKPOINT, CHECKPOINT, EMA_CHECKPOINT, NON_FINITE_CHECKPOINT
 from utils.sharding import clip_gradients, gathered, local_gradients
 from utils.signals import StopRequest, stop_requests
@@ -52,7 +52,7 @@ class Training:
     save_minutes: float
     folder: Path
     store: CheckpointStore
-    example: Tensor  # one clip as the loader gives it, [1, ...]
+    example: Tensor  # a batch of empty clips in the shape and type of the loader's, [B, T, ...]
     metadata: dict = field(default_factory=dict)  # plain values that checkpoints carry along
 
 
@@ -126,13 +126,14 @@ def _backward(ddp: nn.Module, batch, state: TrainState, run: Training, window: r
     frames = batch.frames[:, 0].to(device, non_blocking=True)  # one view a clip
     labels = batch.labels.to(device, non_blocking=True)
     mixing = state.model.draw_mixing(generator)
+    draws = None if mixing is None else copy_to(device, mixing)
     with _no_sync(ddp, skip=state.step + 1 < window.stop):
         with run.precision.autocast():
-            output = ddp(frames, run.classes, mixing if mixing is None else mixing.to(device))
+            output = ddp(frames, run.classes, draws)
             loss, parts = run.loss(output, labels)
         state.scaler.scale(loss / len(window)).backward()
     values = {"loss": loss.detach(), **parts, "logit_scale": output.logit_scale.detach()}
-    return values if mixing is None else values | {"draws": mixing[:, 0]}  # [layers, E], share of steps
+    return values if draws is None else values | {"draws": draws[:, 0]}  # [layers, E], share of steps
 
 
 def _update(state: TrainState, run: Training, values: dict[str, Tensor]) -> Tensor:
@@ -144,13 +145,10 @@ def _update(state: TrainState, run: Training, values: dict[str, Tensor]) -> Tens
     state.scaler.unscale_(state.optimizer)
     parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
     norm = clip_gradients(parameters, run.clip_grad_norm or torch.inf)
-    # What is not finite on one process is so in the averaged gradients of all. But fp16's scaler expects infinite
-    # gradients now and then, and skips their update itself: there the losses tell.
-    if state.scaler.is_enabled():
-        is_wrong = any_process(not values["loss"].isfinite())
-    else:
-        is_wrong = not (values["loss"].isfinite() and norm.isfinite())
-    if is_wrong:
+    # fp16's scaler expects infinite gradients now and then, and skips their update itself: there the losses tell.
+    figures = [values["loss"]] if state.scaler.is_enabled() else [values["loss"], norm]
+    is_wrong = ~torch.stack(figures).isfinite().all()
+    if sum_over_processes(is_wrong.float()):  # the one place where a step waits for the device
         content = state.content()
         if is_main():
             save_checkpoint(run.folder / NON_FINITE_CHECKPOINT, content | run.metadata)
@@ -225,14 +223,16 @@ def _utilisation(state: TrainState, run: Training) -> tuple[float | None, float 
     if peak is None or run.precision.name == "fp32":
         return None, None
     mixing = state.model.draw_mixing(torch.Generator().manual_seed(0))
-    clip, labels = (x.to(run.precision.device) for x in (run.example, torch.zeros(1, dtype=torch.long)))
+    clips = run.example.to(run.precision.device)
+    labels = torch.zeros(len(clips), dtype=torch.long, device=clips.device)
 
     def loss() -> Tensor:
         with run.precision.autocast():
-            output = state.model(clip, run.classes, mixing if mixing is None else mixing.to(clip.device))
+            output = state.model(clips, run.classes, mixing if mixing is None else mixing.to(clips.device))
             return run.loss(output, labels)[0]
 
-    return count_flops(state.model, loss), peak
+    # Of a whole batch: a text tower that trains runs once for all its videos.
+    return count_flops(state.model, loss) / len(clips), peak
 
 
 def _batches(loader: DataLoader) -> Iterator:

@@ -24,11 +24,14 @@ def compile_blocks(model: nn.Module, device: torch.device) -> bool:
         trial = ResidualAttentionBlock(64, 1, "quick_gelu", 0.0).to(device)
         trial.compile()
         trial(torch.zeros(1, 2, 64, device=device)).sum().backward()
+        torch._dynamo.reset()  # or it would take every size that is not the trial's for one that varies
     except (TorchDynamoException, RuntimeError, OSError) as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         logger.warning("network.compile: torch.compile does not work here, running without it (%s)", reason.strip())
         return False
-    for module in model.modules():
-        if isinstance(module, ResidualAttentionBlock):
-            module.compile()
+    blocks = [module for module in model.modules() if isinstance(module, ResidualAttentionBlock)]
+    # Blocks with rates of their own (drop_out) are compiled one by one, each with and without gradients.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 4 * len(blocks))
+    for block in blocks:
+        block.compile()
     return True

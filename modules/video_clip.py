@@ -70,7 +70,7 @@ class VideoCLIP(nn.Module):
         classes = self.class_features(classes)
         gate = None if self.training else self._modulate(frame_features, classes)
         features = self.head(frame_features, mixing, gate)  # [R, B, T, D]
-        # Cosines in fp32 under any autocast: bf16 would round them to two digits.
+        # Cosines in fp32 under any autocast (TF32 on a GPU): bf16 would round them to two digits.
         with torch.autocast(frames.device.type, enabled=False):
             video_features = F.normalize(features.float().mean(dim=2), dim=-1)
             logits = video_features @ classes.float().T  # [R, B, K]

@@ -12,6 +12,9 @@ fi
 # On the CPU, other processes (loader workers) need the cores that idle OpenMP threads would keep spinning on.
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
 
+# Seconds that a run has to save when it is told to stop, before torchrun kills it.
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT="${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-110}"
+
 # Processes on this machine: $NPROC, else one a visible GPU, else one on the CPU.
 count_processes() {
   if [ -n "${NPROC:-}" ]; then

@@ -46,10 +46,9 @@ def process_group(timeout_s: float) -> Iterator[torch.device]:
         timeout=timeout,
         device_id=device if device.type == "cuda" else None,
     )
-    try:
-        yield device
-    finally:
-        dist.destroy_process_group()
+    yield device
+    # Not after an error: with NCCL this waits for the other processes, which may be waiting for this one.
+    dist.destroy_process_group()
 
 
 def rank() -> int:
@@ -128,5 +127,8 @@ def wrap_ddp(model: nn.Module, device: torch.device) -> nn.Module:
     if not dist.is_initialized() or world_size() == 1 or isinstance(model, FSDPModule):
         return model
     return DistributedDataParallel(
-        model, device_ids=[device.index] if device.type == "cuda" else None, gradient_as_bucket_view=True
+        model,
+        device_ids=[device.index] if device.type == "cuda" else None,
+        gradient_as_bucket_view=True,
+        broadcast_buffers=False,  # they are alike everywhere and stay so
     )

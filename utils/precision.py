@@ -27,6 +27,13 @@ class Precision:
         return torch.amp.GradScaler(self.device.type, enabled=self.name == "fp16")
 
 
+def copy_to(device: torch.device, tensor: torch.Tensor) -> torch.Tensor:
+    """``tensor`` on ``device``; a GPU copies it when its turn comes, and nobody waits."""
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 def resolve_precision(choice: str, device: torch.device) -> Precision:
     """``auto``: bf16 where the device computes it well, fp16 on older CUDA, else fp32.
 

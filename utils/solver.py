@@ -35,9 +35,10 @@ def build_optimizer(model: nn.Module, solver: SolverConfig) -> torch.optim.Optim
             "lr_ratio": ratio,
             "params": [p for p in part.parameters() if p.requires_grad and (p.ndim == 0) == is_scalar],
         }
+        # Scalars apart, since a sharded model keeps them whole, and a fused optimizer takes one kind at a time; last,
+        # since the loss scaler looks at the first gradient to see whether the model is sharded.
+        for is_scalar in (False, True)
         for name, part, ratio in (("clip", model.clip, solver.clip_ratio), ("head", model.head, 1.0))
-        # Apart, since a sharded model keeps scalars whole, and a fused optimizer takes one kind at a time.
-        for is_scalar in (True, False)
     ]
     groups = [group for group in groups if group["params"]]
     if not groups:

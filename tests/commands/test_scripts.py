@@ -248,7 +248,7 @@ def fake_cluster(tmp_path, environment, repo_root) -> dict[str, str]:
     """Environment of a batch job on a cluster of this one machine; what its commands do is written to a log."""
     commands = {
         "scontrol": 'if [ "$1" = show ]; then echo 127.0.0.1; else echo "$@" >>"$CLUSTER_LOG"; fi',
-        "srun": 'shift; export SLURM_NODEID=0; echo $$ >"$CLUSTER_LOG.pid"; exec "$@"',
+        "srun": 'shift 2; export SLURM_NODEID=0; echo $$ >"$CLUSTER_LOG.pid"; exec "$@"',
         # The real one signals the processes of the job's steps.
         "scancel": 'echo "scancel $*" >>"$CLUSTER_LOG"; kill -TERM "$(cat "$CLUSTER_LOG.pid")"',
     }
@@ -261,7 +261,7 @@ def fake_cluster(tmp_path, environment, repo_root) -> dict[str, str]:
     return environment | {
         "PATH": f"{tmp_path}{os.pathsep}{environment['PATH']}", "CLUSTER_LOG": str(tmp_path / "log"),
         "SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "node[1]", "NPROC": "1",
-        "SLURM_SUBMIT_DIR": str(repo_root), "MASTER_PORT": port,
+        "SLURM_SUBMIT_DIR": str(repo_root), "SLURM_CPUS_PER_TASK": "2", "MASTER_PORT": port,
     }  # fmt: skip
 
 

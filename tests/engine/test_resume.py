@@ -188,7 +188,7 @@ def test_the_configuration_s_weight_decay_and_lr_ratio_win_over_the_checkpoint_s
     train(state, run)
     state, _ = build("resume=auto", "solver.weight_decay=0.5", "solver.clip_ratio=0.3")
     assert [group["weight_decay"] for group in state.optimizer.param_groups] == [0.5, 0.5, 0.5]
-    assert [group["lr_ratio"] for group in state.optimizer.param_groups] == [0.3, 0.3, 1.0]
+    assert [group["lr_ratio"] for group in state.optimizer.param_groups] == [0.3, 1.0, 0.3]
     assert state.optimizer.state_dict()["state"]  # the moments are the checkpoint's
 
 
