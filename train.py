@@ -25,7 +25,14 @@ from utils.config import Config, DataConfig, load_config, to_yaml
 from utils.distributed import broadcast, is_main, is_restarted, process_group, rank, world_size
 from utils.logger import setup_logging
 from utils.precision import Precision, resolve_precision
-from utils.run_folder import FEW_SHOT_LIST, check_run_folder, create_run_folder, run_folder, timestamp
+from utils.run_folder import (
+    FEW_SHOT_LIST,
+    check_run_folder,
+    create_run_folder,
+    is_of_this_launch,
+    run_folder,
+    timestamp,
+)  # fmt: skip
 from utils.sharding import gathered, shard
 from utils.solver import build_optimizer, lr_schedule
 
@@ -49,6 +56,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     config = load_config(args.config, args.overrides)
     with process_group(config.solver.collective_timeout_s) as device:
         precision = resolve_precision(args.precision, device)
+        if config.resume == AUTO and not args.log_time:
+            raise ValueError("resume=auto continues a run by its name: give its --log_time")
         state, run = prepare(config, precision, log_time=broadcast(args.log_time or timestamp()))
         if config.solver.evaluate:
             with gathered(state.model):
@@ -64,13 +73,14 @@ def prepare(config: Config, precision: Precision, log_time: str) -> tuple[TrainS
     check_network(config)
     class_names, videos, split = read_data(data, ("train", "val"))
     folder = run_folder(data.output_path, data.dataset, config.network.arch, log_time)
-    may_continue = bool(config.resume) or is_restarted()
+    may_continue = bool(config.resume) or (is_restarted() and is_of_this_launch(folder))
     check_run_folder(folder, may_continue)
     if split:
         split.check_written(folder)
     store = CheckpointStore(folder, config.logging.keep)
     source, start = find_start(config, store)
     share = {"rank": rank(), "world_size": world_size()}
+    videos_per_step = data.batch_size * world_size()
     train_loader = build_train_loader(data, videos["train"], class_names, config.seed, **share)
     val_loader = build_eval_loader(data, videos["val"], **share)
 
@@ -84,6 +94,7 @@ def prepare(config: Config, precision: Precision, log_time: str) -> tuple[TrainS
     setup_logging(folder / "log.txt")
     logger.info("run folder %s, %s, %d processes", folder, precision.name, world_size())
     if start:
+        state.step = resumed_step(state.step, start, videos_per_step, solver.grad_accumulation_steps)
         logger.info("starting from %s, epoch %d, step %d", source, state.epoch + 1, state.step)
     labels = torch.from_numpy(videos["val"].labels)
     return state, Training(
@@ -104,7 +115,7 @@ def prepare(config: Config, precision: Precision, log_time: str) -> tuple[TrainS
         folder=folder,
         store=store,
         example=empty_clips(data, state.model.clip.config.embed_dim),
-        metadata={"config": to_yaml(config), "class_names": class_names},
+        metadata={"config": to_yaml(config), "class_names": class_names, "videos_per_step": videos_per_step},
     )
 
 
@@ -134,6 +145,16 @@ def build_state(
     return state, classes
 
 
+def resumed_step(step: int, start: dict, videos_per_step: int, accumulation: int) -> int:
+    """Where an epoch goes on whose first ``step`` steps were of another size, perhaps: at the start of an accumulation
+    window, with no video left out."""
+    videos = step * start.get("videos_per_step", videos_per_step)
+    step = videos // (videos_per_step * accumulation) * accumulation
+    if again := videos - step * videos_per_step:
+        logger.warning("batches have changed: %d videos of this epoch are trained on once more", again)
+    return step
+
+
 def empty_clips(data: DataConfig, width: int) -> Tensor:
     """A batch of the training loader's clips, uint8 [B, T, 3, S, S] or float features [B, T, D], of zeros and without
     memory of its own."""
@@ -154,9 +175,11 @@ def validate(
 def find_start(config: Config, store: CheckpointStore) -> tuple[str, dict | None]:
     """The checkpoint that a run starts from, and its name: to resume, else to start from, else none."""
     if config.resume == AUTO or is_restarted():
-        if newest := store.read_newest():
-            return str(newest[0]), newest[1]
-    elif config.resume:
+        # One process chooses: on a file system of several machines not all may see the newest at once.
+        path, checkpoint = (store.read_newest() if is_main() else None) or (None, None)
+        if path := broadcast(path):
+            return str(path), checkpoint or read_checkpoint(path)
+    if config.resume not in ("", AUTO):
         return config.resume, read_checkpoint(config.resume)
     return (config.pretrain, read_checkpoint(config.pretrain)) if config.pretrain else ("", None)
 

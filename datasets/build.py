@@ -20,6 +20,7 @@ from datasets.samplers import EveryNth, TrainBatches
 from datasets.shards import ShardPack
 from datasets.video import AugmentedViews, Batch, EvalVideos, TrainVideos, VideoSource, collate
 from utils.config import DataConfig
+from utils.signals import ignore_stop_signals
 
 logger = logging.getLogger(__name__)
 
@@ -242,4 +243,5 @@ def _loader_options(config: DataConfig) -> dict:
         "persistent_workers": config.workers > 0,
         "prefetch_factor": config.prefetch if config.workers else None,
         "timeout": config.loader_timeout_s if config.workers else 0,
+        "worker_init_fn": ignore_stop_signals,
     }

@@ -46,6 +46,8 @@ def finish_run(folder: Path, figures: dict[str, float]) -> None:
 def summary(folder: Path, figures: dict[str, float]) -> list[str]:
     """A trained run in a few lines: where it is, what it reached, and the command that tests it."""
     best = folder / BEST_CHECKPOINT
+    if not best.exists():  # a run that went on in a new folder, and was never better than in the old one
+        best = folder / CHECKPOINT
     lines = [
         f"trained: {folder}",
         f"  best      top1 {figures['best_top1']:.2f} (epoch {figures['best_epoch']})  {best.name}",

@@ -26,6 +26,7 @@ class TrainState:
     step: int = 0  # steps done of the epoch after these
     best_top1: float = -1.0
     best_epoch: int = 0
+    must_validate: bool = False  # the last epoch is finished, but not validated
 
     def content(self) -> dict:
         """As checkpoint: the four published keys, where ``epoch`` is the last finished one, and ours.
@@ -40,6 +41,7 @@ class TrainState:
             "step": self.step,
             "best_top1": self.best_top1,
             "best_epoch": self.best_epoch,
+            "must_validate": self.must_validate,
         }
         if self.ema:
             state["ema"] = {**weights_of(self.ema.module), "n_averaged": self.ema.n_averaged}
@@ -53,8 +55,8 @@ class TrainState:
         """Continue where the checkpoint was written; its weights are loaded separately.
 
         Raises:
-            ValueError: a checkpoint without optimizer state, such as a released one; or without averaged weights
-                where they are asked for.
+            ValueError: a checkpoint without optimizer state, such as a released one, or with one of another optimizer;
+                or without averaged weights where they are asked for.
         """
         missing = [key for key in ("scaler_state_dict", "step", "best_top1") if key not in checkpoint]
         if missing or not checkpoint["optimizer_state_dict"]:
@@ -69,9 +71,18 @@ class TrainState:
             self.ema.n_averaged.copy_(checkpoint["ema"]["n_averaged"])
         self.epoch, self.step = checkpoint["epoch"] + 1, checkpoint["step"]
         self.best_top1, self.best_epoch = checkpoint["best_top1"], checkpoint.get("best_epoch", 0)
+        self.must_validate = checkpoint.get("must_validate", False)
 
     def _resume_optimizer(self, saved: dict) -> None:
         groups = self.optimizer.param_groups
+        found, expected = (
+            [(sorted(group), len(group["params"])) for group in each] for each in (saved["param_groups"], groups)
+        )
+        if found != expected:
+            raise ValueError(
+                "resume: the checkpoint's optimizer is of another kind (solver.optim) or trains other parameters "
+                "(network, solver) than configured; to start from its weights use pretrain"
+            )
         # Weight decay, lr ratios and the like are the configuration's, not the checkpoint's.
         settings = [{k: v for k, v in group.items() if k != "params"} for group in groups]
         parameters = [parameter for group in groups for parameter in group["params"]]

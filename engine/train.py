@@ -5,9 +5,10 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -62,20 +63,26 @@ def train(state: TrainState, run: Training) -> dict[str, float]:
     SIGTERM and SIGINT save the state and end the process with 128 + signal.
     """
     ddp = wrap_ddp(state.model, run.precision.device)
-    writer = MetricWriter(run.folder)
+    writer = MetricWriter(run.folder, state.epoch * len(run.loader) + state.step)
     figures: dict[str, float] = {}
     _publish(state, run)  # a run may have been killed between writing its checkpoint and naming it
     meter = Meter(run.precision.device, *_utilisation(state, run))
     with stop_requests() as stop:
-        while state.epoch < run.epochs:
-            train_epoch(ddp, state, run, writer, stop, meter)
-            state.epoch, state.step = state.epoch + 1, 0
-            for _, model in _models(state):
-                _remember_train_classes(model, run.classes)
-            if state.epoch % run.eval_freq == 0 or state.epoch == run.epochs:
+        while state.epoch < run.epochs or state.must_validate:
+            if not state.must_validate:
+                train_epoch(ddp, state, run, writer, stop, meter)
+                state.epoch, state.step = state.epoch + 1, 0
+                for _, model in _models(state):
+                    _remember_train_classes(model, run.classes)
+                state.must_validate = state.epoch % run.eval_freq == 0 or state.epoch == run.epochs
+                _save(state, run)  # validation may take long, and be cut short
+            if state.must_validate:
                 figures = _validate(state, run, writer)
-            _save(state, run)
+                state.must_validate = False
+                _save(state, run)
             _publish(state, run)
+            if state.epoch < run.epochs and any_process(bool(stop.signum)):
+                _stop(state, stop)
     writer.close()
     return figures | {"best_top1": state.best_top1, "best_epoch": state.best_epoch}
 
@@ -89,15 +96,18 @@ def train_epoch(
     state.model.train()
     meter.restart()
     failed: set[str] = set()
-    for batch in progress(_batches(run.loader), f"epoch {state.epoch + 1}/{run.epochs}", num_steps, state.step):
+    steps: list[dict[str, Tensor]] = []  # of an accumulation window
+    for batch in progress(run.loader, f"epoch {state.epoch + 1}/{run.epochs}", num_steps, state.step):
         meter.data_arrived()
         failed |= _report_failures(batch)
         window = _accumulation_window(state.step, num_steps, run.accumulation)
         rates = set_lr(state.optimizer, run.lr_at(state.epoch + window.start / num_steps))
         values = _backward(ddp, batch, state, run, window)
+        steps.append(values)
         state.step += 1
         if state.step == window.stop:
-            values["grad_norm"] = _update(state, run, values)
+            values["grad_norm"] = _update(state, run, steps)
+            steps.clear()
         meter.add(len(batch.labels), values)
         if state.step < window.stop or not _is_due(window, run.print_freq, num_steps):
             continue
@@ -109,11 +119,14 @@ def train_epoch(
             _save(state, run)
             last_save = time.monotonic()
         if must_stop:
-            logger.warning(
-                "stopped by a signal after epoch %d, step %d; resume=auto continues", state.epoch, state.step
-            )
-            raise SystemExit(128 + (stop.signum or signal.SIGTERM))
+            _stop(state, stop)
     _check_failures(failed, run.loader)
+
+
+def _stop(state: TrainState, stop: StopRequest) -> NoReturn:
+    """End the process; the state is saved."""
+    logger.warning("stopped by a signal after epoch %d, step %d; resume=auto continues", state.epoch, state.step)
+    raise SystemExit(128 + (stop.signum or signal.SIGTERM))
 
 
 def _backward(ddp: nn.Module, batch, state: TrainState, run: Training, window: range) -> dict[str, Tensor]:
@@ -136,8 +149,11 @@ def _backward(ddp: nn.Module, batch, state: TrainState, run: Training, window: r
     return values if draws is None else values | {"draws": draws[:, 0]}  # [layers, E], share of steps
 
 
-def _update(state: TrainState, run: Training, values: dict[str, Tensor]) -> Tensor:
+def _update(state: TrainState, run: Training, steps: list[dict[str, Tensor]]) -> Tensor:
     """One optimizer step; returns the norm of all gradients before clipping.
+
+    Args:
+        steps: values of the steps whose gradients it takes.
 
     Raises:
         FloatingPointError: loss or gradients are not finite; nothing was updated, the state is kept for inspection.
@@ -146,15 +162,17 @@ def _update(state: TrainState, run: Training, values: dict[str, Tensor]) -> Tens
     parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
     norm = clip_gradients(parameters, run.clip_grad_norm or torch.inf)
     # fp16's scaler expects infinite gradients now and then, and skips their update itself: there the losses tell.
-    figures = [values["loss"]] if state.scaler.is_enabled() else [values["loss"], norm]
-    is_wrong = ~torch.stack(figures).isfinite().all()
+    losses = [values["loss"] for values in steps]
+    is_wrong = ~torch.stack(losses if state.scaler.is_enabled() else [*losses, norm]).isfinite().all()
     if sum_over_processes(is_wrong.float()):  # the one place where a step waits for the device
         content = state.content()
         if is_main():
             save_checkpoint(run.folder / NON_FINITE_CHECKPOINT, content | run.metadata)
-        parts = ", ".join(f"{name} {value.item():.4g}" for name, value in values.items() if value.ndim == 0)
+        found = gather(_first_not_finite(steps))
+        culprits = [f"{values} on process {index}" for index, values in enumerate(found) if values]
         raise FloatingPointError(
-            f"not finite in epoch {state.epoch + 1}, step {state.step}: {parts}, gradient norm {norm.item():.4g}; "
+            f"not finite in epoch {state.epoch + 1}, step {state.step}: "
+            f"{'; '.join([*culprits, f'gradient norm {norm.item():.4g}'])}; "
             f"the state before this update is in {run.folder / NON_FINITE_CHECKPOINT}; try a lower solver.lr"
         )
     state.scaler.step(state.optimizer)
@@ -163,6 +181,14 @@ def _update(state: TrainState, run: Training, values: dict[str, Tensor]) -> Tens
     if state.ema:
         state.ema.update_parameters(state.model)
     return norm
+
+
+def _first_not_finite(steps: list[dict[str, Tensor]]) -> str:
+    """The values of the first step whose loss is not finite; empty if all are."""
+    for values in steps:
+        if not values["loss"].isfinite():
+            return ", ".join(f"{name} {value.item():.4g}" for name, value in values.items() if value.ndim == 0)
+    return ""
 
 
 def seed_step(seed: int, rank: int, step: int) -> torch.Generator:
@@ -233,18 +259,6 @@ def _utilisation(state: TrainState, run: Training) -> tuple[float | None, float 
 
     # Of a whole batch: a text tower that trains runs once for all its videos.
     return count_flops(state.model, loss) / len(clips), peak
-
-
-def _batches(loader: DataLoader) -> Iterator:
-    """The loader's batches; a worker that died is an error that says so."""
-    try:
-        yield from loader
-    except RuntimeError as error:
-        if "DataLoader" not in str(error):
-            raise
-        raise ChildProcessError(
-            f"a data worker died or hung ({str(error).splitlines()[0]}); lower data.workers if memory is short"
-        ) from error
 
 
 @torch.no_grad()

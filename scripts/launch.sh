@@ -15,6 +15,9 @@ export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
 # Seconds that a run has to save when it is told to stop, before torchrun kills it.
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT="${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-110}"
 
+# Processes that torchrun restarts know by it which run is theirs.
+export LAUNCH_ID="${LAUNCH_ID:-$(hostname)-$$-$(date +%s)}"
+
 # Processes on this machine: $NPROC, else one a visible GPU, else one on the CPU.
 count_processes() {
   if [ -n "${NPROC:-}" ]; then

@@ -19,4 +19,4 @@ fi
 nproc="$(count_processes)"
 exec "$python" -m torch.distributed.run --nnodes "$NNODES" --node_rank "$NODE_RANK" \
   --master_addr "$MASTER_ADDR" --master_port "${MASTER_PORT:-29500}" \
-  --nproc_per_node "$nproc" "$root/train.py" --config "$config" "$@"
+  --nproc_per_node "$nproc" --max_restarts "${MAX_RESTARTS:-0}" "$root/train.py" --config "$config" "$@"

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 TRAIN_CLASS_FEATURES = "spe_cls_feature"  # [K_train, D], belongs to the data set that the head was trained on
 CLIP_HINT = "a CLIP is given as network.arch (or --arch of predict.py), a checkpoint of this project is expected here"
+WRITER = "inline_container"  # the part of torch that reports a full disk, as a RuntimeError
 # Entry of a checkpoint whose experts are merged and whose CLIP weights are averaged with the pretrained ones.
 MERGED = "merged"
 # Additions to CLIP have no pretrained value to be averaged with.
@@ -48,7 +49,9 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     try:
         with whole_file(path) as part, part.open("wb") as file:
             torch.save(content, file)
-    except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and WRITER not in str(error):
+            raise
         reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
         raise OSError(f"could not write {path} ({reason}); checkpoints written before are intact") from error
 
@@ -64,26 +67,58 @@ class CheckpointStore:
         return self.folder / f"epoch_{epoch:04d}_step_{step:07d}.pt"
 
     def save(self, content: dict[str, Any], epoch: int, step: int) -> Path:
-        """Write the state after ``step`` steps of the epoch, then remove the oldest beyond ``keep``."""
+        """Write the state after ``step`` steps of the epoch, then remove the oldest beyond ``keep``.
+
+        Later ones are of a future that a run left when it went back: they are renamed to ``*.abandoned``.
+        """
         self.folder.mkdir(exist_ok=True)
         remove_parts(self.folder)  # of runs that were killed while they wrote
         path = self.path(epoch, step)
         save_checkpoint(path, content)
+        for later in self._newest_first():
+            if later.name > path.name:
+                later.replace(later.with_name(later.name + ".abandoned"))
+                logger.warning("%s is later than what was saved now; renamed to %s.abandoned", later, later.name)
         for old in self._newest_first()[self.keep :]:
             old.unlink()
         return path
 
     def read_newest(self) -> tuple[Path, dict[str, Any]] | None:
-        """The newest readable checkpoint; unreadable newer ones are named in a warning. None: there is none."""
-        for path in self._newest_first():
+        """The newest readable checkpoint; unreadable newer ones are named in a warning. None: there is none.
+
+        Raises:
+            ValueError: there are some, but none is readable.
+        """
+        candidates = self._newest_first()
+        for path in candidates:
             try:
+                check_sums(path)
                 return path, read_checkpoint(path)
-            except ValueError as error:
+            except (ValueError, OSError) as error:
                 logger.warning("%s; trying the one before", error)
+        if candidates:
+            raise ValueError(
+                f"none of the {len(candidates)} checkpoints in {self.folder} is readable; remove them all to start anew"
+            )
         return None
 
     def _newest_first(self) -> list[Path]:
         return sorted(self.folder.glob("epoch_*_step_*.pt"), reverse=True)
+
+
+def check_sums(path: Path) -> None:
+    """Compare what a file of torch.save holds with its check sums, which torch.load does not.
+
+    Raises:
+        ValueError: they differ, or the file is cut short.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"checkpoint {path}: not readable ({error})") from error
+    if broken:
+        raise ValueError(f"checkpoint {path}: damaged, {broken} does not have its check sum")
 
 
 def publish(checkpoint: Path, path: Path) -> None:

@@ -12,6 +12,9 @@ from utils.precision import CHOICES
 # What a user can cause; anything else is our mistake and keeps its traceback.
 USER_ERRORS = (ValueError, OSError, FloatingPointError)
 
+# How torch speaks of data workers that are gone or silent. It may do so at any place: a signal tells it.
+LOST_WORKER = re.compile(r"DataLoader.*(killed by signal|exited unexpectedly|timed out)")
+
 OVERRIDE = re.compile(r"(\w+\.)*\w+=")
 
 
@@ -38,4 +41,10 @@ def run_main(main: Callable[[], object]) -> None:
         if os.environ.get("TRACEBACK"):
             raise
         sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)
+    except RuntimeError as error:
+        if os.environ.get("TRACEBACK") or not LOST_WORKER.match(str(error)):
+            raise
+        reason = str(error).splitlines()[0]
+        sys.stderr.write(f"error: a data worker died or hung ({reason}); lower data.workers if memory is short\n")
         sys.exit(2)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from utils.distributed import is_main
+from utils.files import write_text
 
 Item = TypeVar("Item")
 
@@ -54,26 +56,49 @@ def progress(items: Iterable[Item], desc: str, total: int, start: int = 0, every
 
 
 class MetricWriter:
-    """Writes scalars to ``metrics.jsonl`` and TensorBoard, on the main process only."""
+    """Writes scalars to ``metrics.jsonl`` and TensorBoard, on the main process only.
 
-    def __init__(self, folder: Path):
+    Args:
+        step: where the run begins or goes on; what was written beyond it is dropped, for it comes again.
+    """
+
+    def __init__(self, folder: Path, step: float = math.inf):
         self._tensorboard = self._file = None
+        self._has_failed = False
         if is_main():
             from torch.utils.tensorboard import SummaryWriter
 
-            self._file = (folder / "metrics.jsonl").open("a", buffering=1)
-            self._tensorboard = SummaryWriter(folder)
+            path = folder / "metrics.jsonl"
+            if path.exists():
+                lines = path.read_text().splitlines(keepends=True)
+                write_text(path, "".join(line for line in lines if _step_of(line) <= step and line.endswith("\n")))
+            self._file = path.open("a", buffering=1)
+            self._tensorboard = SummaryWriter(folder, purge_step=step + 1 if step < math.inf else None)
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Add one row; names may have sections, as in ``train/loss``."""
         if self._file is None:
             return
-        self._file.write(json.dumps({"step": step, **metrics}) + "\n")
-        for name, value in metrics.items():
-            self._tensorboard.add_scalar(name, value, step)
+        try:
+            self._file.write(json.dumps({"step": step, **metrics}) + "\n")
+            for name, value in metrics.items():
+                self._tensorboard.add_scalar(name, value, step)
+        except OSError as error:
+            if not self._has_failed:
+                logger = logging.getLogger(__name__)
+                logger.warning("could not write %s (%s); training goes on", self._file.name, error.strerror)
+            self._has_failed = True
 
     def close(self) -> None:
         """Flush to disk."""
         if self._file is not None:
             self._file.close()
             self._tensorboard.close()
+
+
+def _step_of(line: str) -> float:
+    """The step of a row; infinite for a row that a killed process left unfinished."""
+    try:
+        return json.loads(line)["step"]
+    except ValueError:
+        return math.inf

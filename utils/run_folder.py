@@ -46,6 +46,18 @@ def check_run_folder(folder: Path, may_continue: bool) -> None:
         )
 
 
+def launch_id() -> str:
+    """The same for all processes that one start of a script or of torchrun brings up, restarted ones too."""
+    return os.environ.get("LAUNCH_ID") or os.environ.get("TORCHELASTIC_RUN_ID", "")
+
+
+def is_of_this_launch(folder: Path) -> bool:
+    """Whether this launch began the run in ``folder``: a process that torchrun restarts goes on with no other."""
+    record = folder / "environment.json"
+    is_own = record.exists() and json.loads(record.read_text()).get("launch") == launch_id()
+    return broadcast(is_own)
+
+
 def create_run_folder(folder: Path, config_yaml: str, may_continue: bool, **facts: str | None) -> None:
     """Create ``folder`` with ``config.yaml`` and ``environment.json`` (versions, and ``facts``).
 
@@ -54,8 +66,9 @@ def create_run_folder(folder: Path, config_yaml: str, may_continue: bool, **fact
     check_run_folder(folder, may_continue)
     if is_main():
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(config_yaml)
+        facts |= {"launch": launch_id()}
         (folder / "environment.json").write_text(json.dumps(environment() | facts, indent=2) + "\n")
+        (folder / "config.yaml").write_text(config_yaml)  # the mark of a run, so the last
 
 
 def environment() -> dict[str, str | None]:

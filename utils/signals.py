@@ -1,5 +1,7 @@
 """Stopping politely: SIGTERM and SIGINT become a flag that the training loop reads between steps."""
 
+import atexit
+import multiprocessing.util  # its own exit handler must be there before ours
 import signal
 import time
 from collections.abc import Iterator
@@ -21,6 +23,21 @@ class StopRequest:
             self.signum, self._arrived_s = signum, time.monotonic()
         elif time.monotonic() - self._arrived_s > ECHO_S:
             raise SystemExit(128 + signum)
+
+
+def ignore_stop_signals(worker: int) -> None:
+    """Let a data worker work on (``worker_init_fn``): launchers signal whole process groups, but it is for the main
+    process to end, when it has saved."""
+    for signum in STOP_SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)
+
+
+@atexit.register
+def _end_workers() -> None:
+    # What is still there ignores the signal that Python sends to its children and then waits for.
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()
 
 
 @contextmanager

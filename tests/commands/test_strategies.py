@@ -1,14 +1,21 @@
 """However the processes share the work, training gives the same weights."""
 
 import os
+import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from engine.train import train
+from train import main, prepare
 from utils.checkpoint import read_checkpoint
+from utils.config import load_config
+from utils.distributed import process_group
+from utils.precision import Precision
 
 pytestmark = pytest.mark.slow
 TIMEOUT_S = 240
@@ -76,6 +83,26 @@ def test_sharded_and_replicated_runs_continue_each_other(run_train, tmp_path):
         for key, moment in moments[1].items():
             torch.testing.assert_close(moments[0][key]["exp_avg"], moment["exp_avg"], rtol=1e-2, atol=1e-3)
             assert moments[0][key]["step"] == moment["step"] == 10
+
+
+def test_a_sharded_model_takes_scaled_losses_and_validates_alone(debug_config, tmp_path, monkeypatch):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, value)
+    overrides = ["solver.strategy=fsdp", "network.templates=single", f"data.output_path={tmp_path}"]
+    with process_group(60) as device:
+        config = load_config(debug_config, overrides)
+        state, run = prepare(config, Precision("fp32", device), log_time="run")
+        state.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)  # as fp16 has it on a GPU
+        before = state.model.head.frame_position_embeddings.weight.full_tensor().clone()
+        figures = train(state, replace(run, epochs=1))
+        assert not torch.equal(state.model.head.frame_position_embeddings.weight.full_tensor(), before)
+        assert figures["top5"] == 100.0
+    monkeypatch.setenv("MASTER_PORT", str(int(port) + 1))
+    arguments = ["--config", str(debug_config), "--log_time", "alone", *overrides, "solver.evaluate=true"]
+    assert main(arguments)["top5"] == 100.0
 
 
 def test_sharding_and_averaged_weights_exclude_each_other(repo_root, debug_config, tmp_path):

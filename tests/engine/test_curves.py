@@ -28,6 +28,8 @@ def test_curves_become_a_picture(tmp_path):
 
 def test_a_summary_names_what_there_is_and_the_command_that_tests_it(tmp_path):
     figures = {"best_top1": 81.25, "best_epoch": 3, "top1": 80.0, "top5": 95.0, "ema_top1": 82.0, "ema_top5": 96.0}
+    assert summary(tmp_path, figures)[-1].endswith("last_model.pt")  # the best one is in the folder resumed from
+    (tmp_path / "model_best.pt").touch()
     lines = summary(tmp_path, figures)
     assert lines[-1].endswith(f"bash scripts/run_test.sh {tmp_path}/config.yaml {tmp_path}/model_best.pt")
     text = "\n".join(lines)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from engine.train import train
-from train import prepare
+from train import main, prepare, resumed_step
 from utils.checkpoint import CheckpointStore, read_checkpoint
 from utils.config import load_config
 
@@ -89,6 +89,98 @@ def test_a_corrupt_newest_checkpoint_falls_back_to_the_one_before(build, caplog)
     assert "trying the one before" in caplog.text
 
 
+def test_a_checkpoint_with_flipped_bytes_is_passed_over_and_without_another_the_run_does_not_start_anew(build, caplog):
+    state, run = build("solver.epochs=1")
+    train(state, run)
+    store = CheckpointStore(run.folder, keep=2)
+    newest, before = sorted(store.folder.iterdir(), reverse=True)
+    content = bytearray(newest.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 64] = bytes(255 - byte for byte in content[middle : middle + 64])
+    newest.unlink()
+    newest.write_bytes(content)
+    path, _ = store.read_newest()
+    assert path == before
+    assert "does not have its check sum" in caplog.text
+    before.write_bytes(b"")
+    with pytest.raises(ValueError, match="none of the 2 checkpoints"):
+        build("resume=auto")
+
+
+def test_going_back_to_an_earlier_checkpoint_renames_those_of_the_future_that_is_left(build):
+    state, run = build("solver.epochs=1", "logging.keep=3")
+    train(state, run)
+    early, late, last = sorted((run.folder / "checkpoints").iterdir())
+    state, run = build("solver.epochs=1", "logging.keep=1", f"resume={early}")
+    run.store.save(state.content(), state.epoch, state.step)
+    names = sorted(path.name for path in (run.folder / "checkpoints").iterdir())
+    assert names == sorted([early.name, late.name + ".abandoned", last.name + ".abandoned"])
+
+
+def test_a_run_cut_short_in_validation_validates_when_it_goes_on(build):
+    state, run = build("solver.epochs=1")
+
+    def interrupted(model):
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train(state, replace(run, validate=interrupted))
+    state, run = build("solver.epochs=1", "resume=auto")
+    assert (state.epoch, state.step) == (1, 0)
+    figures = train(state, run)
+    assert figures["best_epoch"] == 1
+    assert (run.folder / "model_best.pt").exists()
+    state, _ = build("solver.epochs=1", "resume=auto")
+    assert not state.must_validate
+
+
+def test_a_process_told_to_stop_in_validation_stops_after_it(build):
+    state, run = build()
+
+    def stopped(model):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return run.validate(model)
+
+    with pytest.raises(SystemExit) as end:
+        train(state, replace(run, validate=stopped))
+    assert end.value.code == 128 + signal.SIGTERM
+    assert (state.epoch, state.step) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("step", "was", "videos_per_step", "accumulation", "expected", "again"),
+    [(6, 8, 8, 1, 6, 0), (6, 8, 16, 1, 3, 0), (5, 8, 16, 1, 2, 8), (3, 8, 4, 4, 4, 8), (3, None, 4, 1, 3, 0)],
+)
+def test_an_epoch_goes_on_with_batches_of_another_size(
+    step, was, videos_per_step, accumulation, expected, again, caplog
+):
+    start = {} if was is None else {"videos_per_step": was}
+    assert resumed_step(step, start, videos_per_step, accumulation) == expected
+    assert (f"{again} videos of this epoch are trained on once more" in caplog.text) == (again > 0)
+
+
+@pytest.mark.parametrize("change", ["solver.optim=sgd", "network.fix_video=true"])
+def test_another_optimizer_or_other_parameters_cannot_be_resumed(build, change):
+    state, run = build("solver.epochs=1")
+    train(state, run)
+    with pytest.raises(ValueError, match=r"resume: the checkpoint's optimizer is of another kind.*use pretrain"):
+        build("resume=auto", change)
+
+
+def test_a_restarted_process_without_a_checkpoint_begins_where_its_run_did(build, monkeypatch):
+    state, run = build("solver.epochs=1", name="first")
+    train(state, run)
+    last = str(run.folder / "last_model.pt")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    state, _ = build(f"resume={last}", name="second")
+    assert state.epoch == 1
+
+
+def test_a_run_is_continued_by_its_name(debug_config, tmp_path):
+    with pytest.raises(ValueError, match="--log_time"):
+        main(["--config", str(debug_config), f"data.output_path={tmp_path}", "resume=auto"])
+
+
 def test_only_the_newest_checkpoints_are_kept(build):
     state, run = build("solver.epochs=1", "logging.keep=3")
     train(state, run)
@@ -126,7 +218,7 @@ def start(config: Path, folder: Path, *launcher: str, overrides: tuple[str, ...]
     command = [sys.executable, *launcher, str(ROOT / "train.py"), "--config", str(config), "--log_time", "run"]
     command += ["--precision", "fp32", f"data.output_path={folder}", *OPTIONS, "resume=auto", *overrides]
     with (folder / "output.txt").open("a") as output:
-        return subprocess.Popen(command, stdout=output, stderr=output)
+        return subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
 
 
 def wait_for_step(folder: Path, step: int, process: subprocess.Popen) -> None:
@@ -151,18 +243,59 @@ def test_a_killed_process_continues_to_the_same_weights(debug_config, tmp_path, 
 
 
 @pytest.mark.slow
-def test_a_terminated_process_saves_and_ends_with_the_signal_s_code(debug_config, tmp_path, uninterrupted):
-    process = start(debug_config, tmp_path, overrides=("logging.save_minutes=60",))
+@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["process", "with its data workers"])
+def test_a_terminated_process_saves_and_ends_with_the_signal_s_code(debug_config, tmp_path, uninterrupted, send):
+    process = start(debug_config, tmp_path, overrides=("logging.save_minutes=60", "data.workers=2"))
     deadline = time.monotonic() + 120
     while "step 2/6" not in (tmp_path / "output.txt").read_text():
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    process.terminate()
+    send(process.pid, signal.SIGTERM)
     assert process.wait() == 128 + signal.SIGTERM
     assert "stopped by a signal" in (tmp_path / "output.txt").read_text()
     assert len(list(tmp_path.rglob("epoch_*.pt"))) == 1
     assert start(debug_config, tmp_path).wait() == 0
     assert_same(tmp_path / "debug/tiny_clip/run/last_model.pt", uninterrupted)
+
+
+@pytest.mark.slow
+def test_a_launcher_told_to_stop_lets_its_processes_save(debug_config, tmp_path):
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    overrides = ("data.batch_size=1", "logging.save_minutes=60", "solver.epochs=50", "data.workers=2")
+    process = start(debug_config, tmp_path, *launcher, overrides=overrides)
+    deadline = time.monotonic() + 120
+    while "step 2/6" not in (tmp_path / "output.txt").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.terminate()  # torchrun signals the process groups of its workers
+    assert process.wait() != 0
+    output = (tmp_path / "output.txt").read_text()
+    assert "stopped by a signal" in output
+    assert "DataLoader worker" not in output
+    assert CheckpointStore(tmp_path / "debug/tiny_clip/run", keep=2).read_newest()
+
+
+@pytest.mark.slow
+def test_a_data_worker_that_dies_is_one_clear_error(debug_config, tmp_path):
+    process = start(debug_config, tmp_path, overrides=("solver.epochs=50", "data.workers=2"))
+    wait_for_step(tmp_path, 2, process)
+    workers = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+    os.kill(int(workers[0]), signal.SIGKILL)
+    assert process.wait() == 2
+    output = (tmp_path / "output.txt").read_text()
+    assert "error: a data worker died or hung" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.slow
+def test_a_launch_with_restarts_does_not_go_on_with_somebody_else_s_run(debug_config, tmp_path):
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "1", "--max_restarts", "1")
+    assert start(debug_config, tmp_path, *launcher).wait() == 0
+    config = tmp_path / "debug/tiny_clip/run/config.yaml"
+    before = config.read_text()
+    assert start(debug_config, tmp_path, *launcher, overrides=("resume=", "solver.lr=0.5")).wait() != 0
+    assert "already holds a run" in (tmp_path / "output.txt").read_text()
+    assert config.read_text() == before
 
 
 @pytest.mark.slow

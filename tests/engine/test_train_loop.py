@@ -82,6 +82,8 @@ def test_a_checkpoint_has_the_published_keys_and_loads_into_another_model(build)
         "step",
         "best_top1",
         "best_epoch",
+        "must_validate",
+        "videos_per_step",
         "config",
         "class_names",
     }
@@ -340,6 +342,18 @@ def test_a_loss_that_is_not_finite_stops_the_run(build):
         read_checkpoint(run.folder / "non_finite.pt")["fusion_model_state_dict"],
         {name.removeprefix("head."): value for name, value in before.items() if name.startswith("head.")},
     )
+
+
+def test_a_loss_that_is_not_finite_in_the_first_step_of_a_window_is_named(build):
+    state, run = build("solver.grad_accumulation_steps=2", "logging.print_freq=2")
+    factors = iter([math.inf, 1.0])
+
+    def broken_loss(output, labels):
+        loss, parts = video_loss(output, labels)
+        return loss * next(factors), parts
+
+    with pytest.raises(FloatingPointError, match=r"epoch 1, step 2: loss inf, .* on process 0; gradient norm nan"):
+        train(state, replace(run, loss=broken_loss))
 
 
 def test_a_training_text_tower_trains_and_its_last_classes_are_remembered(build):

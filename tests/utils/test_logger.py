@@ -38,6 +38,22 @@ def test_metrics_are_rows_of_json(tmp_path):
     assert list(tmp_path.glob("events.out.tfevents.*"))
 
 
+def test_a_run_that_goes_on_drops_rows_beyond_its_start_and_unfinished_ones(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"step": 1, "train/lo')
+    MetricWriter(tmp_path, step=2).close()
+    assert file.read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+def test_metrics_that_cannot_be_written_are_warned_of_once(tmp_path, caplog):
+    writer = MetricWriter(tmp_path)
+    writer._file.close()
+    writer._file = open("/dev/full", "a", buffering=1)  # noqa: SIM115
+    for step in (1, 2):
+        writer.write(step, {"train/loss": 1.0})
+    assert caplog.text.count("No space left on device") == 1
+
+
 def test_progress_yields_everything_and_logs_every_few_items(caplog):
     with caplog.at_level(logging.INFO):
         assert list(progress([1, 2, 3, 4, 5], "test", 5, every=2)) == [1, 2, 3, 4, 5]

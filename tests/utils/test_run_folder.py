@@ -6,7 +6,7 @@ import platform
 import pytest
 import torch
 
-from utils.run_folder import create_run_folder, environment, folder_name
+from utils.run_folder import create_run_folder, environment, folder_name, launch_id
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_a_run_folder_records_configuration_and_versions(tmp_path):
     create_run_folder(folder, "seed: 3\n", may_continue=False)
     assert (folder / "config.yaml").read_text() == "seed: 3\n"
     found = json.loads((folder / "environment.json").read_text())
-    assert found == environment()
+    assert found == environment() | {"launch": launch_id()}
     assert found["python"] == platform.python_version()
     assert torch.__version__.startswith(found["torch"])  # which may add the CUDA version
     assert found["git_sha"] is None or len(found["git_sha"]) == 40
