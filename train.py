@@ -21,7 +21,7 @@ from modules.compile import compile_blocks
 from modules.losses import video_loss
 from utils.checkpoint import CheckpointStore, load_weights, read_checkpoint
 from utils.cli import add_common_arguments, run_main
-from utils.config import Config, DataConfig, load_config, to_yaml
+from utils.config import Config, DataConfig, changes, load_config, to_yaml
 from utils.distributed import broadcast, is_main, is_restarted, process_group, rank, world_size
 from utils.logger import setup_logging
 from utils.precision import Precision, resolve_precision
@@ -32,7 +32,7 @@ from utils.run_folder import (
     is_of_this_launch,
     run_folder,
     timestamp,
-)  # fmt: skip
+)
 from utils.sharding import gathered, shard
 from utils.solver import build_optimizer, lr_schedule
 
@@ -95,6 +95,10 @@ def prepare(config: Config, precision: Precision, log_time: str) -> tuple[TrainS
     logger.info("run folder %s, %s, %d processes", folder, precision.name, world_size())
     if start:
         state.step = resumed_step(state.step, start, videos_per_step, solver.grad_accumulation_steps)
+        if source != config.pretrain:
+            for change in changes(start.get("config", ""), config):
+                if not change.startswith("resume: "):
+                    logger.info("not as in the checkpoint: %s", change)
         logger.info("starting from %s, epoch %d, step %d", source, state.epoch + 1, state.step)
     labels = torch.from_numpy(videos["val"].labels)
     return state, Training(

@@ -201,6 +201,19 @@ def to_yaml(config: Config) -> str:
     return yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False)
 
 
+def changes(before: str, after: Config) -> list[str]:
+    """What another configuration (YAML, of ``to_yaml``) has otherwise: ``section.key: value, was value``."""
+    old, new = _leaves(_tree_of(before, "a configuration before")), _leaves(_plain(dataclasses.asdict(after)))
+    return [f"{key}: {value}, was {old[key]}" for key, value in new.items() if key in old and old[key] != value]
+
+
+def _leaves(tree: dict, prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        leaves |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return leaves
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}

@@ -1,5 +1,6 @@
 """A run that was stopped anywhere continues as if it had not been: bit for bit on CPU fp32."""
 
+import logging
 import os
 import resource
 import signal
@@ -157,6 +158,18 @@ def test_an_epoch_goes_on_with_batches_of_another_size(
     start = {} if was is None else {"videos_per_step": was}
     assert resumed_step(step, start, videos_per_step, accumulation) == expected
     assert (f"{again} videos of this epoch are trained on once more" in caplog.text) == (again > 0)
+
+
+def test_what_is_configured_otherwise_than_in_the_checkpoint_is_logged(build, caplog):
+    state, run = build("solver.epochs=1")
+    train(state, run)
+    with caplog.at_level(logging.INFO):
+        build("resume=auto", "solver.epochs=1", "solver.lr=0.25", "data.crop_area=[0.5,1.0]")
+    said = [record.message for record in caplog.records if record.message.startswith("not as in the checkpoint: ")]
+    assert [line.split(": ", 1)[1] for line in said] == [
+        "data.crop_area: [0.5, 1.0], was [0.08, 1.0]",
+        "solver.lr: 0.25, was 0.001",
+    ]
 
 
 @pytest.mark.parametrize("change", ["solver.optim=sgd", "network.fix_video=true"])
