@@ -12,7 +12,8 @@ from utils.precision import CHOICES
 # What a user can cause; anything else is our mistake and keeps its traceback.
 USER_ERRORS = (ValueError, OSError, FloatingPointError)
 
-# How torch speaks of data workers that are gone or silent. It may do so at any place: a signal tells it.
+# How torch speaks of data workers that are gone or silent. It may do so at any place, since a signal tells it; a batch
+# that was on its way ends in a ConnectionResetError.
 LOST_WORKER = re.compile(r"DataLoader.*(killed by signal|exited unexpectedly|timed out)")
 
 OVERRIDE = re.compile(r"(\w+\.)*\w+=")
@@ -37,14 +38,13 @@ def run_main(main: Callable[[], object]) -> None:
     keep_freed_memory()
     try:
         main()
-    except USER_ERRORS as error:
-        if os.environ.get("TRACEBACK"):
+    except (*USER_ERRORS, RuntimeError) as error:
+        is_lost_worker = LOST_WORKER.match(str(error)) or isinstance(error, ConnectionResetError)
+        if os.environ.get("TRACEBACK") or not (is_lost_worker or isinstance(error, USER_ERRORS)):
             raise
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(2)
-    except RuntimeError as error:
-        if os.environ.get("TRACEBACK") or not LOST_WORKER.match(str(error)):
-            raise
-        reason = str(error).splitlines()[0]
-        sys.stderr.write(f"error: a data worker died or hung ({reason}); lower data.workers if memory is short\n")
+        message = str(error)
+        if is_lost_worker:
+            reason = message.splitlines()[0]
+            message = f"a data worker died or hung ({reason}); lower data.workers if memory is short"
+        sys.stderr.write(f"error: {message}\n")
         sys.exit(2)
