@@ -16,7 +16,9 @@ export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT="${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-110}"
 
 # Processes that torchrun restarts know by it which run is theirs.
-export LAUNCH_ID="${LAUNCH_ID:-$(hostname)-$$-$(date +%s)}"
+name_launch() {
+  export LAUNCH_ID="$$-$(date +%s)-$RANDOM"
+}
 
 # Processes on this machine: $NPROC, else one a visible GPU, else one on the CPU.
 count_processes() {
@@ -37,6 +39,7 @@ launch() {
   if [ "$nproc" -le 1 ]; then
     exec "$python" "$script" "$@"
   fi
+  name_launch
   export RUN_NAME="${RUN_NAME:-$(date +%Y%m%d-%H%M%S)}" # processes that are restarted keep their run folder
   exec "$python" -m torch.distributed.run --standalone --nproc_per_node "$nproc" \
     --max_restarts "${MAX_RESTARTS:-0}" "$script" "$@"

@@ -17,6 +17,7 @@ if [ -z "${NODE_RANK:-}" ] || [ -z "${MASTER_ADDR:-}" ] || [ -z "${NNODES:-}" ];
   exit 2
 fi
 nproc="$(count_processes)"
+name_launch
 exec "$python" -m torch.distributed.run --nnodes "$NNODES" --node_rank "$NODE_RANK" \
   --master_addr "$MASTER_ADDR" --master_port "${MASTER_PORT:-29500}" \
   --nproc_per_node "$nproc" --max_restarts "${MAX_RESTARTS:-0}" "$root/train.py" --config "$config" "$@"
