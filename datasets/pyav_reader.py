@@ -12,6 +12,9 @@ from torch import Tensor
 
 from datasets.readers import UnreadableVideo, check_is_file, reason_of
 
+# Titles in AVI files are often not UTF-8. From version 19 on PyAV reads them as they come and has no such argument.
+OPTIONS = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
+
 
 class Index(NamedTuple):
     """What a pass over a stream's packets tells, without decoding."""
@@ -97,7 +100,7 @@ def open_video(path: str | Path) -> Iterator[tuple[av.container.InputContainer, 
         UnreadableVideo: also for FFmpeg's errors within the ``with`` block.
     """
     try:
-        with av.open(str(path), metadata_errors="ignore") as container:
+        with av.open(str(path), **OPTIONS) as container:
             stream = container.streams.best("video")
             if stream is None:
                 kinds = sorted({stream.type for stream in container.streams})
