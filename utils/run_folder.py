@@ -27,7 +27,14 @@ def folder_name(arch: str) -> str:
 
 
 def run_folder(output_path: str, dataset: str, arch: str, name: str) -> Path:
-    """Where a run of this name writes."""
+    """Where a run of this name writes.
+
+    Raises:
+        ValueError: the name (or the data set's) leads out of ``output_path``.
+    """
+    for key, part in (("data.dataset", dataset), ("--log_time", name)):
+        if Path(part).is_absolute() or ".." in Path(part).parts or (key == "--log_time" and not Path(part).parts):
+            raise ValueError(f"{key}: expected a name for a folder below {output_path}, found {part!r}")
     return Path(output_path, dataset, folder_name(arch), name)
 
 

@@ -6,7 +6,7 @@ import platform
 import pytest
 import torch
 
-from utils.run_folder import create_run_folder, environment, folder_name, launch_id
+from utils.run_folder import create_run_folder, environment, folder_name, launch_id, run_folder
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,10 @@ def test_a_run_stopped_before_its_first_checkpoint_is_not_overwritten_either(tmp
     with pytest.raises(FileExistsError, match="remove it"):
         create_run_folder(tmp_path, "seed: 2\n", may_continue=False)
     assert (tmp_path / "config.yaml").read_text() == "seed: 1\n"
+
+
+@pytest.mark.parametrize(("dataset", "name"), [("k400", "../up"), ("k400", "/"), ("k400", "."), ("../k400", "a")])
+def test_a_run_stays_below_the_output_path(dataset, name):
+    with pytest.raises(ValueError, match=r"below exps, found"):
+        run_folder("exps", dataset, "ViT-B/16", name)
+    assert run_folder("exps", "k400", "ViT-B/16", "few_shot/a").as_posix() == "exps/k400/ViT-B-16/few_shot/a"
