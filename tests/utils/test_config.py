@@ -12,7 +12,7 @@ import yaml
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from utils.config import Config, NetworkConfig, RandAugmentConfig, load_config, to_yaml
+from utils.config import Config, NetworkConfig, RandAugmentConfig, load_config, parse_config, to_yaml
 
 # Every key of the published files (reference, section 3), written as they write them.
 PUBLISHED = """
@@ -172,8 +172,34 @@ def test_a_missing_file_or_base_is_an_error_that_names_it(write, tmp_path):
 
 @pytest.mark.parametrize("text", ["a: [1, 2", "\tseed: 1", "just words", "- a\n- b", "base: 3"])
 def test_a_file_that_is_not_a_mapping_is_an_error_that_names_it(write, text):
-    with pytest.raises(ValueError, match=r"config .*config.yaml: "):
+    with pytest.raises(ValueError, match=r"config .*config\.yaml(:1)?: "):
         load_config(write(text))
+
+
+def test_a_falsy_document_is_not_taken_for_an_empty_file(write):
+    for text in ("[]", "0", "false", "''"):
+        with pytest.raises(ValueError, match=r"config\.yaml: expected sections with keys"):
+            load_config(write(text))
+
+
+def test_a_folder_is_no_configuration(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"config {tmp_path}: not a file"):
+        load_config(tmp_path)
+
+
+def test_bases_that_multiply_are_bounded(write):
+    write("seed: 1", "base0.yaml")
+    for number in range(1, 30):
+        write(f"base: [base{number - 1}.yaml, base{number - 1}.yaml]", f"base{number}.yaml")
+    with pytest.raises(ValueError, match=r"base\d+\.yaml: base files name more than 100 files"):
+        load_config(write("base: base29.yaml"))
+
+
+def test_a_configuration_that_a_checkpoint_carries_is_read_with_the_same_care():
+    with pytest.raises(ValueError, match=r"the checkpoint:3: the key 'seed' is given twice"):
+        parse_config("seed: 1\ndata: {}\nseed: 2", "the checkpoint")
+    with pytest.raises(ValueError, match="the checkpoint: expected YAML text, found 5"):
+        parse_config(5, "the checkpoint")
 
 
 def test_overrides_win_over_the_file_in_their_order(write):
@@ -183,7 +209,24 @@ def test_overrides_win_over_the_file_in_their_order(write):
     assert config.data.dataset == "a b"
 
 
-@pytest.mark.parametrize("override", ["seed", "=3", "--seed 3", "data.dataset=[x", "data=3"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed",
+        "=3",
+        "--seed 3",
+        "data.dataset=[x",
+        "data=3",
+        "a..b=1",
+        ".a=1",
+        "a.=1",
+        "a b=1",
+        "a." * 3000 + "b=1",
+        "data.dataset=" + "[" * 20000,
+        "data.dataset=!!set {a}",
+        "data={workers: 1, workers: 2}",
+    ],
+)
 def test_a_malformed_override_is_an_error(write, override):
     with pytest.raises(ValueError, match=r"override|expected keys"):
         load_config(write(""), [override])
@@ -217,6 +260,37 @@ def test_an_unknown_key_is_an_error_with_the_nearest_name(write, text, unknown, 
         ("solver.lr=true", "solver.lr: expected float, found True"),
         ("solver.type=step", "solver.type: expected one of cosine, multistep, found 'step'"),
         ("data.modality=rgb", "data.modality: expected one of video, RGB, shards, features, found 'rgb'"),
+        ("data.batch_size=017", "data.batch_size: expected int, found '017'"),
+        ("data.batch_size=0x10", "data.batch_size: expected int, found '0x10'"),
+        ("data.batch_size=1:30", "data.batch_size: expected int, found '1:30'"),
+        ("data.batch_size=1_000", "data.batch_size: expected int, found '1_000'"),
+        ("data.batch_size=.nan", "data.batch_size: expected int, found nan"),
+        ("data.batch_size=nan", "data.batch_size: expected int, found 'nan'"),
+        ("data.batch_size=2020-01-01", "data.batch_size: expected int, found '2020-01-01'"),
+        ("data.batch_size=1" + "0" * 30, "data.batch_size: expected int, found '1000"),
+        ("data.batch_size=1000000000", "data.batch_size: expected 1 to 65536, found 1000000000"),
+        ("data.workers=100000", "data.workers: expected 0 to 1024, found 100000"),
+        ("data.index_bias=-1", "data.index_bias: expected 0 to 1000000, found -1"),
+        ("solver.epochs=1" + "0" * 400, "solver.epochs: expected int, found '1000"),
+        ("solver.epochs=10000000", "solver.epochs: expected 1 to 1000000, found 10000000"),
+        ("solver.lr=nan", "solver.lr: expected float, found 'nan'"),
+        ("solver.lr=.nan", "solver.lr: expected a finite number, found nan"),
+        ("solver.lr=inf", "solver.lr: expected a finite number, found 'inf'"),
+        ("solver.lr=1" + "0" * 400, "solver.lr: expected a finite number, found '1000"),
+        ("solver.lr=1_000", "solver.lr: expected float, found '1_000'"),
+        ("solver.lr=017", "solver.lr: expected float, found '017'"),
+        ("solver.lr=1:30", "solver.lr: expected float, found '1:30'"),
+        ("solver.lr_decay_step=[.inf]", "solver.lr_decay_step: expected a finite number, found inf"),
+        ("loss.merged=-.inf", "loss.merged: expected a finite number, found -inf"),
+        ("network.merge_temperatures=[.nan]", "network.merge_temperatures: expected a finite number, found nan"),
+        ("solver.collective_timeout_s=1e30", "solver.collective_timeout_s: expected 1.0 to 10000000.0, found 1e+30"),
+        ("seed=-1", ": seed: expected 0 to"),
+        ("data.dataset=" + "x" * 5000, "data.dataset: expected one line of at most 4096 characters, found 'xxx"),
+        (r'data.train_list="a\0b"', "data.train_list: expected one line of"),
+        (r'data.train_list="a\nb"', "data.train_list: expected one line of"),
+        ("data.dataset=[" + "x," * 5000 + "]", "data.dataset: expected str, found ['x', 'x'"),
+        ("data.dataset={a: {b: c}}", "data.dataset: expected str, found {'a': {'b': 'c'}}"),
+        ("x" * 5000 + "=1", "unknown key xxx"),
         ("data.crop_area=[0.1]", "data.crop_area: expected 2 values, found [0.1]"),
         ("data.crop_area=0.1", "data.crop_area: expected a list of numbers, found 0.1"),
         ("data.crop_area=[a, b]", "data.crop_area: expected float, found 'a'"),
@@ -229,6 +303,8 @@ def test_a_wrong_value_is_an_error_with_key_expectation_and_value(write, overrid
     with pytest.raises(ValueError) as error:  # noqa: PT011 - the whole text is compared
         load_config(write(""), [override])
     assert message in str(error.value)
+    assert len(str(error.value)) < 500
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
