@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import os
 from functools import partial
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from datasets.class_folders import ClassFolders, read_class_folders
 from datasets.decoders import resolve_decoder
 from datasets.features import AUGMENTATION, FeatureCache, FeatureVideos, TrainFeatureVideos
 from datasets.few_shot import few_shot_indices
+from datasets.list_checks import NUM_LOOKED_AT, check_numbering, check_template, report_missing_classes
 from datasets.own_videos import OwnVideos, collate_views
 from datasets.records import VideoList, read_class_names, read_video_list
 from datasets.samplers import EveryNth, TrainBatches
@@ -49,6 +51,10 @@ def read_data(config: DataConfig, parts: tuple[str, ...]) -> LabelledVideos:
     else:
         class_names = read_class_names(config.label_list, config.num_classes)
         videos = {part: read_lists(config, part, len(class_names)) for part in parts}
+        for part, found in videos.items():
+            # Tests of some classes are usual; training without a class is a mistake, or an experiment.
+            level = logging.WARNING if part == "train" else logging.INFO
+            report_missing_classes(getattr(config, f"{part}_list"), found.labels, class_names, level)
     if config.shot and "train" in parts:
         chosen = few_shot_indices(videos["train"], config.shot, config.shot_seed, class_names)
         videos["train"] = videos["train"].take(chosen)
@@ -77,16 +83,20 @@ def read_lists(config: DataConfig, part: str, num_classes: int) -> VideoList:
     """The video list of ``train`` or ``val``, see ``datasets.records.read_video_list``.
 
     Raises:
-        ValueError: also if ``image_tmpl`` gives all frames one name, and if a pack does not fit (see ``ShardPack``).
+        ValueError: also if ``image_tmpl`` or ``index_bias`` does not name the frames (see ``datasets.list_checks``),
+            and if a pack does not fit (see ``ShardPack``).
     """
-    if config.modality == "RGB" and config.image_tmpl.format(1) == config.image_tmpl.format(2):
-        expected = "a name with a number like img_{:05d}.jpg"
-        raise ValueError(f"data.image_tmpl: expected {expected}, found {config.image_tmpl!r}")
+    if config.modality == "RGB":
+        check_template(config.image_tmpl)
     path, root = getattr(config, f"{part}_list"), getattr(config, f"{part}_root")
     # The list of a feature cache is the one of the videos that it was made from.
     is_cached = config.modality == "features"
     modality = FeatureCache.open(root, f"{part}_root").metadata["modality"] if is_cached else config.modality
     videos = read_video_list(path, root, modality, num_classes, key=part)
+    if config.modality == "RGB":
+        few = range(min(len(videos), NUM_LOOKED_AT))
+        folders = {os.path.join(root, videos.path(index)): int(videos.num_frames[index]) for index in few}
+        check_numbering(path, folders, config.image_tmpl, config.index_bias)
     if modality == "shards" and not is_cached:
         pack = ShardPack.open(root)
         pack.check(videos)

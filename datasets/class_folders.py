@@ -6,7 +6,9 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+from datasets.labels import check_names
 from datasets.records import VideoList, list_text, write_class_names, write_video_list
+from datasets.tables import read_text
 from datasets.video_files import VideoFiles
 
 logger = logging.getLogger(__name__)
@@ -27,7 +29,7 @@ class ClassFolders:
     @property
     def class_names(self) -> list[str]:
         """Folder names with spaces for underscores."""
-        return [folder.replace("_", " ") for folder in self.folders]
+        return [" ".join(folder.replace("_", " ").split()) for folder in self.folders]
 
     def videos(self, part: str) -> VideoList:
         """The videos of ``train`` or ``val``."""
@@ -41,7 +43,7 @@ class ClassFolders:
         """
         for part in self.parts:
             path = out / f"{part}.txt"
-            if path.exists() and path.read_text(encoding="utf-8") != list_text(self.videos(part)):
+            if path.exists() and read_text(path) != list_text(self.videos(part)):
                 raise ValueError(f"data.folder {self.root}: its videos are no longer those of {path}; start a new run")
 
     def write(self, out: Path) -> None:
@@ -59,7 +61,8 @@ def read_class_folders(root: str | Path, val_share: float, seed: int = SPLIT_SEE
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: fewer than two classes; no validation video; other classes in ``val`` than in ``train``.
+        ValueError: fewer than two classes; folders whose names ``check_names`` refuses; no validation video; other
+            classes in ``val`` than in ``train``.
     """
     files = VideoFiles(root)
     given = _given_parts(Path(root))
@@ -75,8 +78,7 @@ def read_class_folders(root: str | Path, val_share: float, seed: int = SPLIT_SEE
     if len(folders) < 2:
         example = f"; found {files.paths[0]}" if files.paths else "; found no video files"
         raise ValueError(f"{root}: expected a folder of videos for each of two classes or more{example}")
-    if len({folder.replace("_", " ") for folder in folders}) < len(folders):
-        raise ValueError(f"{root}: two folders spell one class name, with an underscore and with a space")
+    check_names([folder.replace("_", " ") for folder in folders], [f"{root}: folder {folder!r}" for folder in folders])
     parts = {
         part: [(path, label) for label, folder in enumerate(folders) for path in videos[folder]]
         for part, videos in by_part.items()

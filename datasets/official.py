@@ -4,7 +4,6 @@ Every function takes the annotation files (a file, or a folder that is searched)
 UCF-101 looks at the latter, whose file names say it all. ``datasets.prepare`` finds the wanted videos.
 """
 
-import csv
 import json
 import re
 from collections import Counter, defaultdict
@@ -13,8 +12,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from datasets.records import read_text
+from datasets.tables import numbered_lines, read_table, read_text
 from datasets.video_files import VideoFiles, bare_name, class_key
+from utils.text import shown
 
 
 class Wanted(NamedTuple):
@@ -126,22 +126,18 @@ def kinetics(annotations: Path, files: VideoFiles) -> list[Wanted]:
     """
     clips = []
     for path in _find(annotations, "*.csv", "train.csv, val.csv with label,youtube_id,time_start,time_end,split"):
-        reader = csv.DictReader(read_text(path).splitlines())
-        needed = {"youtube_id", "time_start", "time_end", "split"}
-        if not needed <= set(reader.fieldnames or ()):
-            expected = "label,youtube_id,time_start,time_end,split"
-            raise ValueError(f"{path}:1: expected the columns {expected}, found {','.join(reader.fieldnames or ())}")
-        for row in reader:
-            video, part = row["youtube_id"], KINETICS_PARTS.get((row["split"] or "").strip().lower())
+        table = read_table(path, ("youtube_id", "time_start", "time_end", "split"))
+        for line, row in zip(table.lines, table.rows, strict=True):
+            video, part = row["youtube_id"], KINETICS_PARTS.get(row["split"].lower())
             try:
                 start, end = int(float(row["time_start"])), int(float(row["time_end"]))
-            except (TypeError, ValueError):
+            except (ValueError, OverflowError):  # the latter of an infinity
                 part = None
-            label = (row.get("label") or "").strip()
+            label = row.get("label", "")
             if not video or not part or not (label or part == "test"):
                 raise ValueError(
-                    f"{path}:{reader.line_num}: expected a label, an id, two times in seconds and train, val or test, "
-                    f"found {','.join(str(value) for value in row.values())}"
+                    f"{path}:{line}: expected a label, an id, two times in seconds and train, val or test, "
+                    f"found {shown(','.join(row.values()))}"
                 )
             clips.append((part, video, f"{video}_{start:06d}_{end:06d}", label))
     clips = list(dict.fromkeys(clips))  # some releases list a clip in two files
@@ -161,8 +157,11 @@ def something_v2(annotations: Path, files: VideoFiles) -> list[Wanted]:
         if not part:  # labels.json: what the label file of this repository was made from
             continue
         for number, record in enumerate(_json(path, list)):
-            if not isinstance(record, dict) or not record.get("id") or (part != "test" and not record.get("template")):
-                raise ValueError(f"{path}: record {number}: expected an object with id and template, found {record!r}")
+            is_object = isinstance(record, dict) and isinstance(record.get("template", ""), str)
+            if not is_object or not record.get("id") or (part != "test" and not record.get("template")):
+                raise ValueError(
+                    f"{path}: record {number}: expected an object with id and template, found {shown(record)}"
+                )
             template = record.get("template", "").replace("[", "").replace("]", "")
             wanted.append(Wanted(part, (str(record["id"]),), template))
     return wanted
@@ -183,8 +182,10 @@ def activitynet(annotations: Path, files: VideoFiles) -> list[Wanted]:
         if not isinstance(database, dict):
             raise ValueError(f"{path}: expected an object with the key database")
         for video, record in database.items():
-            if record.get("subset") not in parts:
-                raise ValueError(f"{path}: {video}: expected subset training, validation or testing, found {record!r}")
+            if not isinstance(record, dict) or str(record.get("subset")) not in parts:
+                raise ValueError(
+                    f"{path}: {shown(video)}: expected subset training, validation or testing, found {shown(record)}"
+                )
             part = parts[record["subset"]]
             label = "" if part == "test" else _longest_label(f"{path}: {video}", record.get("annotations", []))
             wanted.append(Wanted(part, (f"v_{video}", video), label))
@@ -193,9 +194,12 @@ def activitynet(annotations: Path, files: VideoFiles) -> list[Wanted]:
 
 def _longest_label(where: str, segments: list[dict]) -> str:
     seconds: dict[str, float] = defaultdict(float)
-    for segment in segments:
-        start, end = segment["segment"]
-        seconds[segment["label"]] += end - start
+    for segment in segments if isinstance(segments, list) else [segments]:
+        try:
+            start, end = map(float, segment["segment"])
+            seconds[str(segment["label"])] += end - start
+        except (TypeError, KeyError, ValueError):
+            raise ValueError(f"{where}: expected a label and a segment of two times, found {shown(segment)}") from None
     if not seconds:
         raise ValueError(f"{where}: expected annotations with segment and label, found none")
     return min(seconds, key=lambda label: (-seconds[label], label))
@@ -214,16 +218,18 @@ def _find(annotations: Path, pattern: str, expected: str) -> list[Path]:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Number and content of the lines that are not blank."""
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
-        if line.strip():
-            yield number, line.strip()
+    for number, line in numbered_lines(read_text(path)):
+        yield number, line.strip()
 
 
 def _json(path: Path, kind: type) -> Any:
+    text = read_text(path)
     try:
-        content = json.loads(read_text(path))
+        content = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; nesting without end
+        raise ValueError(f"{path}: not JSON that can be read: {error}") from None
     if not isinstance(content, kind):
         expected = "a list" if kind is list else "an object"
         raise ValueError(f"{path}: expected {expected}, found {type(content).__name__}")

@@ -49,22 +49,30 @@ class FrameFolderReader:
 
     def _read_frame(self, index: int) -> Tensor:
         path = self._folder / self._template.format(index + self._index_bias)
-        check_is_file(path, name=f"{path.name}: ")
+        check_is_file(path, name=f"{path.name}: ", hint=self._numbering_hint(index))
         try:
             return decode_image(read_file(str(path)), mode=ImageReadMode.RGB)
         except RuntimeError as error:
             raise UnreadableVideo(f"{path.name}: {reason_of(error)}") from error
 
+    def _numbering_hint(self, index: int) -> str:
+        """Said where the first or the last frame is missing, and there is one before the first or after the last."""
+        other = {0: self.num_frames, self.num_frames - 1: -1}.get(index)
+        if other is None:
+            return ""
+        path = self._folder / self._template.format(other + self._index_bias)
+        return f" ({path.name} is there: is data.index_bias right?)" if path.is_file() else ""
 
-def check_is_file(path: str | Path, name: str = "") -> None:
+
+def check_is_file(path: str | Path, name: str = "", hint: str = "") -> None:
     """See that a path is a regular file: opening a pipe or a socket would wait for a writer.
 
     Raises:
-        UnreadableVideo: it is something else, or missing; ``name`` begins the message.
+        UnreadableVideo: it is something else, or missing; ``name`` begins the message, ``hint`` ends it.
     """
     path = Path(path)
     if not path.is_file():
-        raise UnreadableVideo(name + ("not a regular file" if path.exists() else "no such file"))
+        raise UnreadableVideo(name + ("not a regular file" if path.exists() else "no such file") + hint)
 
 
 def reason_of(error: Exception) -> str:

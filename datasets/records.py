@@ -1,15 +1,27 @@
 """List files and label CSVs.
 
 A list file has one video a line: ``path label`` for video files, ``folder num_frames label`` for folders of
-extracted frames. Paths are relative to a root folder (or absolute) and may contain spaces.
+extracted frames; a comma or a semicolon may stand between, too. Paths are relative to a root folder (or absolute) and
+may contain spaces; one that looks otherwise stands in double quotes.
 """
 
 import csv
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from datasets.labels import read_label_table
+from datasets.list_checks import check_folders, check_paths, ends_in_number
+from datasets.tables import numbered_lines, read_text
+from utils.text import shown
+
+NUMBER = re.compile("[0-9]{1,9}")
+QUOTED = re.compile('"((?:[^"]|"")+)"')
+LONGEST_PATH = 4096  # bytes, as in Linux
+BLANKS = " \t"
 
 
 @dataclass(frozen=True)
@@ -60,15 +72,15 @@ def _sha256(lines: list[bytes]) -> str:
 
 
 def read_class_names(path: str | Path, num_classes: int = 0, column: str = "name") -> list[str]:
-    """Class names of a CSV with the columns ``id,name`` (more are ignored), by id.
+    """Class names of a table with the columns ``id,name`` (more are ignored), by id.
 
     Args:
         num_classes: expected number; 0: any.
         column: ``name``, or ``folder`` for the official names.
 
     Raises:
-        FileNotFoundError, ValueError: no such file; a column missing; ids that are not 0..K-1; a name that is
-            empty; another number of classes than expected.
+        FileNotFoundError: no such file.
+        ValueError: see ``datasets.labels.read_label_table``; another number of classes than expected.
     """
     if not str(path):
         raise ValueError(
@@ -77,20 +89,10 @@ def read_class_names(path: str | Path, num_classes: int = 0, column: str = "name
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"data.label_list {str(path)!r}: no such file")
-    reader = csv.DictReader(read_text(path).splitlines())
-    if not {"id", column} <= set(reader.fieldnames or ()):
-        raise ValueError(f"{path}: expected the columns id,{column}, found {','.join(reader.fieldnames or ())}")
-    rows = [((row["id"] or "").strip(), (row[column] or "").strip()) for row in reader]
-    names: dict[int, str] = {}
-    for line, (label, name) in enumerate(rows, start=2):
-        if not label.isdigit() or not name or int(label) in names:
-            raise ValueError(f"{path}:{line}: expected a new id and a name, found {label!r},{name!r}")
-        names[int(label)] = name
-    if sorted(names) != list(range(len(names))) or not names:
-        raise ValueError(f"{path}: ids must be 0 to {max(len(names) - 1, 0)}, each once")
+    names, _ = read_label_table(path, column)
     if num_classes not in (0, len(names)):
         raise ValueError(f"data.num_classes is {num_classes}, but {path} holds {len(names)} classes")
-    return [names[label] for label in range(len(names))]
+    return names
 
 
 def read_video_list(path: str | Path, root: str | Path, modality: str, num_classes: int, key: str) -> VideoList:
@@ -113,25 +115,54 @@ def read_video_list(path: str | Path, root: str | Path, modality: str, num_class
         raise FileNotFoundError(f"data.{key}_list {str(path)!r}: no such file")
     if root and not Path(root).is_dir():
         raise FileNotFoundError(f"data.{key}_root {str(root)!r}: no such folder")
-    form = "folder num_frames label" if modality == "RGB" else "path label"
-    num_numbers = len(form.split()) - 1
-    paths, numbers = [], []
-    for line_number, line in enumerate(read_text(path).splitlines(), start=1):
-        if not line.strip():
-            continue
-        fields = line.strip().rsplit(maxsplit=num_numbers)
-        if len(fields) != num_numbers + 1 or not all(field.isdigit() for field in fields[1:]):
-            raise ValueError(f"{path}:{line_number}: expected '{form}', found {line.strip()!r}")
-        if not int(fields[-1]) < num_classes:
-            raise ValueError(
-                f"{path}:{line_number}: label {fields[-1]} is outside the {num_classes} classes of the label file"
-            )
-        paths.append(fields[0].encode())
-        numbers.append([int(field) for field in fields[1:]])
-    if not paths:
+    num_numbers = 2 if modality == "RGB" else 1
+    rows = [(number, *_parse(path, number, line, num_numbers)) for number, line in numbered_lines(read_text(path))]
+    if not rows:
         raise ValueError(f"data.{key}_list {path}: the list is empty")
-    table = np.array(numbers, dtype=np.int64)
-    return VideoList(str(root), np.array(paths), table[:, -1], table[:, 0] if num_numbers == 2 else None)
+    places = {line: name for line, name, is_quoted, _ in rows if not is_quoted}
+    (check_paths if num_numbers == 1 else check_folders)(path, str(root), places)
+    table = np.array([numbers for *_, numbers in rows], dtype=np.int64)
+    _check_labels(path, [line for line, *_ in rows], table[:, -1], num_classes)
+    paths = np.array([name.encode() for _, name, _, _ in rows])
+    return VideoList(str(root), paths, table[:, -1], table[:, 0] if num_numbers == 2 else None)
+
+
+def _parse(path: Path, line_number: int, line: str, num_numbers: int) -> tuple[str, bool, list[int]]:
+    """Video path, whether it was in quotes, and the numbers of one line."""
+    rest, numbers = line.strip(BLANKS), []
+    for _ in range(num_numbers):
+        head = rest.rstrip("0123456789")
+        number, rest = rest[len(head) :], head.rstrip(BLANKS)
+        rest = rest[:-1].rstrip(BLANKS) if rest.endswith((",", ";")) else rest
+        if not NUMBER.fullmatch(number) or rest == head or not rest or rest.endswith((",", ";")):
+            form = "'folder num_frames label'" if num_numbers == 2 else "'path label'"
+            reason = ""
+            if len(number) > 9:
+                reason = f" ({len(number)} digits are no number of frames or classes)"
+            elif line.rstrip().endswith(("label", "class", "target")):
+                reason = " (a list has no header)"
+            raise ValueError(f"{path}:{line_number}: expected {form}, found {shown(line.strip())}{reason}")
+        numbers.insert(0, int(number))
+    quoted = QUOTED.fullmatch(rest)
+    name = quoted[1].replace('""', '"') if quoted else rest
+    if not quoted and ("\t" in name or (len(name) > 1 and name[0] == name[-1] and name[0] in "\"'")):
+        raise ValueError(
+            f"{path}:{line_number}: a path with a tab or quotes around it stands in double quotes, with two for each "
+            f"of its own; found {shown(line.strip())}"
+        )
+    if len(name.encode()) > LONGEST_PATH:
+        raise ValueError(f"{path}:{line_number}: a path has at most {LONGEST_PATH} bytes, found {shown(name)}")
+    return name, quoted is not None, numbers
+
+
+def _check_labels(path: Path, lines: list[int], labels: np.ndarray, num_classes: int) -> None:
+    """See that every label, int64 [N], is that of a class."""
+    outside = np.flatnonzero(labels >= num_classes)
+    if len(outside):
+        starts_at_one = labels.min() == 1 and labels.max() == num_classes
+        hint = f"; the labels are 1 to {num_classes}, count from 0" if starts_at_one else ""
+        line, label = lines[outside[0]], labels[outside[0]]
+        raise ValueError(f"{path}:{line}: label {label} is outside the {num_classes} classes of the label file{hint}")
 
 
 def write_video_list(path: Path, videos: VideoList) -> None:
@@ -142,9 +173,9 @@ def write_video_list(path: Path, videos: VideoList) -> None:
     """
     for name in videos.paths.tolist():
         text = name.decode(errors="ignore")
-        if text.encode() != name or text != text.strip() or len(text.splitlines()) != 1:
-            shown = name.decode(errors="backslashreplace")
-            raise ValueError(f"{path}: the file name {shown!r} does not fit into a line of a list; rename the file")
+        if text.encode() != name or not text or len(name) > LONGEST_PATH or re.search("[\r\n\0]", text):
+            shown_name = shown(name.decode(errors="backslashreplace"))
+            raise ValueError(f"{path}: the file name {shown_name} does not fit into a line of a list; rename the file")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(list_text(videos), encoding="utf-8")
 
@@ -153,7 +184,16 @@ def list_text(videos: VideoList) -> str:
     """The content of a list file."""
     numbers = [videos.labels] if videos.num_frames is None else [videos.num_frames, videos.labels]
     rows = zip(videos.paths.tolist(), *(column.tolist() for column in numbers), strict=True)
-    return "".join(f"{name.decode()} {' '.join(map(str, row))}\n" for name, *row in rows)
+    is_file = videos.num_frames is None
+    return "".join(f"{_quote(name.decode(), is_file)} {' '.join(map(str, row))}\n" for name, *row in rows)
+
+
+def _quote(name: str, is_file: bool) -> str:
+    """A path as a list holds it: in quotes where it would be taken for something else."""
+    is_plain = name == name.strip(BLANKS + "\ufeff") and not name.endswith((",", ";")) and "\t" not in name
+    if is_plain and name[0] not in "\"'" and not (is_file and ends_in_number(name)):
+        return name
+    return '"' + name.replace('"', '""') + '"'
 
 
 def write_class_names(path: Path, class_names: list[str], folders: list[str]) -> None:
@@ -162,11 +202,3 @@ def write_class_names(path: Path, class_names: list[str], folders: list[str]) ->
     with open(path, "w", newline="", encoding="utf-8") as file:
         rows = zip(range(len(class_names)), class_names, folders, strict=True)
         csv.writer(file, lineterminator="\n").writerows([("id", "name", "folder"), *rows])
-
-
-def read_text(path: Path) -> str:
-    """A text file's content, without the byte-order mark that some editors write."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text (byte {error.start})") from None

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets.labels import read_label_table
 from datasets.records import VideoList, read_class_names, read_video_list, write_video_list
+from datasets.tables import Table
 from utils.cli import run_main
 from utils.logger import setup_logging
 
@@ -29,16 +31,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--modality", choices=("video", "RGB"), default="video", help="form of the lists")
     args = parser.parse_args(argv)
     setup_logging()
-    class_names = read_class_names(args.labels)
+    class_names, table = read_label_table(args.labels)
     train, val = (
         read_video_list(getattr(args, part), "", args.modality, len(class_names), key=part) for part in ("train", "val")
     )
     base = named_classes(args.base, class_names) if args.base else frequent_half(train.labels, len(class_names))
     novel = np.setdiff1d(np.arange(len(class_names)), base)
     args.out.mkdir(parents=True, exist_ok=True)
-    rows = args.labels.read_text(encoding="utf-8-sig").splitlines()
     for part, classes in (("base", base), ("novel", novel)):
-        write_labels(args.out / f"{part}_labels.csv", rows, classes)
+        write_labels(args.out / f"{part}_labels.csv", table, classes)
         write_video_list(args.out / f"{part}_val.txt", of_classes(val, classes))
     write_video_list(args.out / "base_train.txt", of_classes(train, base))
     logger.info("wrote %s: %d base and %d novel classes", args.out, len(base), len(novel))
@@ -79,14 +80,12 @@ def of_classes(videos: VideoList, classes: np.ndarray) -> VideoList:
     return VideoList(kept.root, kept.paths, np.searchsorted(classes, kept.labels), kept.num_frames)
 
 
-def write_labels(path: Path, rows: list[str], classes: np.ndarray) -> None:
-    """The rows of a label CSV (all columns) for ``classes``, with ids counted from 0."""
-    reader = csv.DictReader(rows)
-    by_label = {int(row["id"]): row for row in reader}
+def write_labels(path: Path, table: Table, classes: np.ndarray) -> None:
+    """The rows (by id) of a label table, with all columns, for ``classes``, with ids counted from 0."""
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, reader.fieldnames, lineterminator="\n")
+        writer = csv.DictWriter(file, table.columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(by_label[label] | {"id": new} for new, label in enumerate(classes.tolist()))
+        writer.writerows(table.rows[label] | {"id": new} for new, label in enumerate(classes.tolist()))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import math
 import re
 import types
 import typing
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,8 @@ from typing import Any, Literal
 
 import yaml
 
-from utils.yaml_text import MAX_BYTES, MAX_SHOWN, read_yaml, shown
+from utils.text import MAX_SHOWN, has_control_characters, shown
+from utils.yaml_text import MAX_BYTES, read_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -377,13 +377,9 @@ def _convert(value: Any, expected: Any, where: str, source: str) -> Any:
             return number
         raise ValueError(f"{source}: {where}: expected a finite number, found {shown(value)}")
     if expected in (bool, int, str) and type(value) is expected:
-        if expected is str and (len(value) > LONGEST_TEXT or any(map(_is_control, value))):
+        if expected is str and (len(value) > LONGEST_TEXT or has_control_characters(value)):
             limits = f"one line of at most {LONGEST_TEXT} characters"
             raise ValueError(f"{source}: {where}: expected {limits}, found {shown(value)}")
         return value
     name = "a list of numbers" if origin is tuple else expected.__name__
     raise ValueError(f"{source}: {where}: expected {name}, found {shown(value)}")
-
-
-def _is_control(character: str) -> bool:
-    return unicodedata.category(character) == "Cc"

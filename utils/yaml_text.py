@@ -9,11 +9,12 @@ from typing import Any, ClassVar
 
 import yaml
 
+from utils.text import shown
+
 MAX_BYTES = 2**20
 MAX_DEPTH = 20  # of lists and mappings within each other
 MAX_VALUES = 10_000  # an alias counts as all that it stands for, a long text as one value for every LONG characters
 LONG = 64
-MAX_SHOWN = 100  # characters of a value in a message
 MERGE = "tag:yaml.org,2002:merge"
 TEXT = "tag:yaml.org,2002:str"
 
@@ -105,9 +106,3 @@ def read_yaml(text: str | bytes, source: str) -> Any:
         kind = "" if isinstance(error, Refused) else "not YAML: "
         reason = " ".join(filter(None, [error.context, error.problem]))
         raise ValueError(f"{source}:{mark.line + 1}: {kind}{' '.join(reason.split())}") from None
-
-
-def shown(value: Any) -> str:
-    """A value for a message, cut where it is long."""
-    text = repr(value)
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}... ({len(text)} characters)"

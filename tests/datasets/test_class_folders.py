@@ -83,9 +83,17 @@ def test_loose_videos_are_named_and_left_out(tmp_path, caplog):
 
 @pytest.mark.parametrize(
     ("counts", "message"),
-    [({}, "two classes or more; found no video files"), ({"a": 3}, r"two classes or more; found a/video 0\.mp4"),
-     ({"a": 1, "b": 1}, "none is left for validation"), ({"a_b": 2, "a b": 2}, "two folders spell one class")],
-)  # fmt: skip
+    [
+        ({}, "two classes or more; found no video files"),
+        ({"a": 3}, r"two classes or more; found a/video 0\.mp4"),
+        ({"a": 1, "b": 1}, "none is left for validation"),
+        ({"a_b": 2, "a b": 2}, r"folder 'a_b': the class name 'a b' is there twice, first at .* folder 'a b'$"),
+        ({"Run": 2, "run": 2}, r"folder 'run': the class name 'run' is there twice, first at .* folder 'Run' as 'Run'"),
+        ({"caf\u00e9": 2, "cafe\u0301": 2}, "is there twice, first at .* folder"),
+        ({"two\nlines": 2, "b": 2}, r"two\\nlines': expected a class name in one line of text"),
+        ({"_": 2, "b": 2}, "folder '_': an empty class name"),
+    ],
+)
 def test_what_cannot_be_split_is_said(tmp_path, counts, message):
     with pytest.raises(ValueError, match=message):
         read_class_folders(make_classes(tmp_path, **counts), 0.5)

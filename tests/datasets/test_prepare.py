@@ -266,13 +266,25 @@ def test_kinetics600_writes_the_zero_shot_subsets_with_their_own_labels(tmp_path
 @pytest.mark.parametrize(
     ("header", "row", "message"),
     [
-        ("label,id,split", "zumba,a,val", r"val\.csv:1: expected the columns label,youtube_id.*found label,id,split"),
+        ("label,id,split", "zumba,a,val", r"val\.csv:1: expected the columns youtube_id,.*found 'label,id,split'"),
         (KINETICS_HEADER, "zumba,a,soon,10,val", r"val\.csv:2: expected a label, an id, two times.*zumba,a,soon"),
+        (KINETICS_HEADER, "zumba,a,inf,10,val", r"val\.csv:2: "),
+        (KINETICS_HEADER, "zumba,a,0,10,val,x,y,z", r"val\.csv:2: expected 5 fields"),
+        (KINETICS_HEADER, "x" * 200_000 + ",a,0,10,val", r"val\.csv:2: not a row of a table"),
         (KINETICS_HEADER, "zumba,a,0,10,holdout", r"val\.csv:2: "),
         (KINETICS_HEADER, ",a,0,10,val", r"val\.csv:2: "),
         (KINETICS_HEADER, "zumbaa,a,0,10,val", r"class 'zumbaa' is not in .*kinetics400.*nearest is 'zumba'"),
     ],
-    ids=["columns", "a time", "a split", "no label", "a label"],
+    ids=[
+        "columns",
+        "a time",
+        "an endless time",
+        "a name with commas",
+        "a long field",
+        "a split",
+        "no label",
+        "a label",
+    ],
 )
 def test_kinetics_annotations_of_another_form_are_named(tmp_path, header, row, message):
     write(tmp_path / "val.csv", header, row)

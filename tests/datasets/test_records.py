@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from datasets.records import VideoList, read_class_names, read_video_list, write_video_list
 
@@ -40,6 +42,16 @@ def rows(videos: VideoList) -> list[tuple[str, int]]:
         ("ends in 7.mp4 07", "ends in 7.mp4", 7),
         ("tr\u00e4ume/\u6f22\u5b57.mp4 3", "tr\u00e4ume/\u6f22\u5b57.mp4", 3),
         ("/absolute/a.mp4 3", "/absolute/a.mp4", 3),
+        ("a/x.mp4, 3", "a/x.mp4", 3),
+        ("a/x.mp4,3", "a/x.mp4", 3),
+        ("a/x.mp4 ; 3", "a/x.mp4", 3),
+        ("a, b/x.mp4,3", "a, b/x.mp4", 3),
+        ('"a b/x.mp4" 3', "a b/x.mp4", 3),
+        ('"a, b.mp4",3', "a, b.mp4", 3),
+        ('"ends in a comma," 3', "ends in a comma,", 3),
+        ('"a ""b"".mp4"\t3', 'a "b".mp4', 3),
+        ('"Hello" he said.mp4 3', '"Hello" he said.mp4', 3),
+        ("a\u2028b\x85c.mp4 3", "a\u2028b\x85c.mp4", 3),
     ],
 )
 def test_a_video_line_is_a_path_and_the_last_number(tmp_path, line, path, label):
@@ -54,6 +66,8 @@ def test_a_video_line_is_a_path_and_the_last_number(tmp_path, line, path, label)
         ("a 12 3", "a", 12, 3),
         ("riding a bike/v 1 12 3", "riding a bike/v 1", 12, 3),
         ("a  b \t12  3 ", "a  b", 12, 3),
+        ("a,12,3", "a", 12, 3),
+        ('"a 7"; 12; 3', "a 7", 12, 3),
     ],
 )
 def test_a_frame_folder_line_is_a_path_and_the_last_two_numbers(tmp_path, line, path, num_frames, label):
@@ -70,18 +84,67 @@ def test_a_frame_folder_line_is_a_path_and_the_last_two_numbers(tmp_path, line, 
         b"a b.mp4 1\r\nc.mp4 2\r\n",
         b"\xef\xbb\xbfa b.mp4 1\nc.mp4 2\n",
         b"\n\na b.mp4 1\n  \n\t\nc.mp4 2\n\n",
+        b"a b.mp4 1\rc.mp4 2\r",
+        "a b.mp4 1\nc.mp4 2\n".encode("utf-16"),
+        "a b.mp4 1\nc.mp4 2\n".encode("utf-16-be"),
     ],
-    ids=["unix", "no last newline", "windows", "byte order mark", "blank lines"],
+    ids=["unix", "no last newline", "windows", "byte order mark", "blank lines", "old Mac", "UTF-16", "without mark"],
 )
 def test_files_of_any_editor_read_alike(tmp_path, text):
     assert rows(read_list(tmp_path, text)) == [("a b.mp4", 1), ("c.mp4", 2)]
 
 
-@pytest.mark.parametrize("line", ["a.mp4", "a.mp4 x", "a.mp4 -1", "a.mp4 1.5", "7", "a.mp4,1"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "a.mp4",
+        "a.mp4 x",
+        "a.mp4 -1",
+        "a.mp4 1.5",
+        "7",
+        "a.mp4,,1",
+        "a.mp4 \u00b2",
+        "a.mp4 \u0663",
+        "a.mp4 1.0",
+        "a.mp4 +1",
+        "a.mp4\xa01",
+        '"a.mp4","1"',
+        ",1",
+        "a.mp4;1;",
+    ],
+)
 def test_a_line_that_is_no_path_and_label_names_file_and_line(tmp_path, line):
     with pytest.raises(ValueError, match=r"my list\.txt:3: expected 'path label', found") as error:
         read_list(tmp_path, f"good.mp4 1\n\n{line}\ngood.mp4 1\n")
     assert repr(line) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "modality", "message"),
+    [
+        ("a.mp4 1\r\r\rb.mp4 ²", "video", r":4: expected 'path label', found 'b\.mp4 ²'"),
+        ("a.mp4 1\n\nb.mp4 " + "9" * 5000, "video", r":3: expected 'path label', .* \(5000 digits are no number"),
+        ("path label\na.mp4 1", "video", r":1: expected 'path label', found 'path label' \(a list has no header\)"),
+        ("path,label\na.mp4,1", "video", r":1: expected 'path label', .* \(a list has no header\)"),
+        ("a 99999999999999999999 0", "RGB", r":1: expected 'folder num_frames label', .* \(20 digits are no number"),
+        ("a.mp4 1", "RGB", r":1: expected 'folder num_frames label', found 'a.mp4 1'"),
+        ("a.mp4 1\na.mp4 1 5", "video", r":2: expected 'path label', found two numbers after 'a.mp4'"),
+        ("a.mp4,1,5", "video", r":1: expected 'path label', found two numbers after 'a.mp4'"),
+        ("a.mp4 1,5", "video", r":1: expected 'path label', found two numbers after 'a.mp4'"),
+        ("'a b.mp4' 1", "video", r":1: a path with a tab or quotes around it stands in double quotes"),
+        ('"a "b".mp4" 1', "video", r":1: a path with a tab or quotes"),
+        ("a\tb.mp4\t1", "video", r":1: a path with a tab or quotes"),
+        ("x" * 5000 + " 1", "video", r":1: a path has at most 4096 bytes, found 'xxx.* \(5002 characters\)"),
+        ("a.mp4 1\nb\0.mp4 1", "video", r":2: not text, it holds a zero byte"),
+        (b"a.mp4 1\nb\xe9.mp4 1", "video", r":2: not text in UTF-8"),
+        ("a.mp4 1\n\nb.mp4 4", "video", r":3: label 4 is outside the 4 classes of the label file; the labels are 1 to 4"),
+        ("a.mp4 0\n\nb.mp4 4", "video", r":3: label 4 is outside the 4 classes of the label file$"),
+    ],
+)  # fmt: skip
+def test_other_lines_are_refused_by_file_and_line(tmp_path, text, modality, message):
+    with pytest.raises(ValueError, match=r"my list\.txt" + message) as error:
+        read_list(tmp_path, text, modality, num_classes=4)
+    assert len(str(error.value)) < 500
 
 
 @pytest.mark.parametrize("line", ["a 3", "a x 3", "12 3", "a.mp4 -5 3"])
@@ -145,18 +208,18 @@ def test_quoted_names_may_hold_commas_and_quotes(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("id,name\n0,a\n0,b\n", r"labels\.csv:3: .*'0','b'"),
-        ("id,name\n0,a\n1,\n", r"labels\.csv:3: .*'1',''"),
+        ("id,name\n0,a\n0,b\n", r"labels\.csv:3: the id 0 is there twice"),
+        ("id,name\n0,a\n1,\n", r"labels\.csv:3: an empty class name"),
         ("id,name\n0,a\n1,  \n", r"labels\.csv:3"),
         ("id,name\n0,a\n1\n", r"labels\.csv:3"),
-        ("id,name\nx,a\n", r"labels\.csv:2: .*'x','a'"),
+        ("id,name\nx,a\n", r"labels\.csv:2: .* as id, found 'x'"),
         ("id,name\n-1,a\n", r"labels\.csv:2"),
-        ("id,name\n0,a\n2,b\n", r"labels\.csv: ids must be 0 to 1"),
-        ("id,name\n1,a\n2,b\n", r"labels\.csv: ids must be 0 to 1"),
+        ("id,name\n0,a\n2,b\n", r"labels\.csv:3: ids must be 0 to 1"),
+        ("id,name\n1,a\n2,b\n", r"labels\.csv:3: ids must be 0 to 1"),
         ("id,name\n", r"labels\.csv"),
         ("", r"labels\.csv: expected the columns id,name"),
-        ("label,name\n0,a\n", r"labels\.csv: expected the columns id,name, found label,name"),
-        ("0,a\n1,b\n", r"labels\.csv: expected the columns id,name, found 0,a"),
+        ("label,name\n0,a\n", r"labels\.csv:1: expected the columns id,name, found 'label,name'"),
+        ("0,a\n1,b\n", r"labels\.csv:1: expected the columns id,name, found '0,a'"),
     ],
     ids=[
         "id twice", "empty name", "blank name", "no name", "id not a number", "negative id", "gap", "from one",
@@ -173,9 +236,9 @@ def test_a_row_without_an_id_is_named(tmp_path):
         read_names(tmp_path, "name,id\na,0\nb\n")
 
 
-def test_a_label_file_that_is_not_utf8_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"labels\.csv"):
-        read_names(tmp_path, "id,name\n0,tr\u00e4umen\n".encode("latin-1"))
+def test_a_label_file_that_is_not_utf8_is_read_with_a_warning(tmp_path, caplog):
+    assert read_names(tmp_path, "id,name\n0,tr\u00e4umen\n".encode("latin-1")) == ["tr\u00e4umen"]
+    assert "is not UTF-8; read as cp1252, line 2" in caplog.text
 
 
 def test_a_missing_label_file_names_the_key_and_the_path(tmp_path):
@@ -240,6 +303,24 @@ def test_videos_are_taken_by_index_with_all_that_belongs_to_them(num_frames):
     assert (taken.num_frames is None) == (num_frames is None)
     if num_frames is not None:
         assert taken.num_frames.tolist() == [30, 10, 30]
+
+
+NAMES = st.text(
+    st.sampled_from("ab 7.,;\"'\t\\/\u2028\ufeff\xa0é") | st.characters(codec="utf-8", exclude_characters="\r\n\0"),
+    min_size=1, max_size=12,
+)  # fmt: skip
+
+
+@given(names=st.lists(NAMES, min_size=1, max_size=4), is_file=st.booleans())
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_written_list_reads_back(names, is_file, tmp_path):
+    numbers = np.arange(len(names))
+    paths = np.array([name.encode() for name in names])
+    write_video_list(tmp_path / "list.txt", VideoList("", paths, numbers, None if is_file else numbers + 7))
+    again = read_video_list(tmp_path / "list.txt", "", "video" if is_file else "RGB", 4, "train")
+    assert [again.path(index) for index in range(len(names))] == names
+    assert again.labels.tolist() == numbers.tolist()
+    assert is_file or again.num_frames.tolist() == (numbers + 7).tolist()
 
 
 @pytest.mark.parametrize("modality", ["video", "RGB"])

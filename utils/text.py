@@ -1,0 +1,17 @@
+"""Text in messages, and text that cannot be a name."""
+
+import unicodedata
+from typing import Any
+
+MAX_SHOWN = 100  # characters of a value in a message
+
+
+def shown(value: Any) -> str:
+    """A value for a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}... ({len(text)} characters)"
+
+
+def has_control_characters(text: str) -> bool:
+    """Whether text holds a line break, a tab, NUL, or another character that does not print."""
+    return any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text)
