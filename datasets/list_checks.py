@@ -23,7 +23,7 @@ TEMPLATE = "a name with a number like img_{:05d}.jpg"
 
 def ends_in_number(name: str) -> bool:
     """Whether a path could be a path and a number."""
-    return NUMBER_AT_END.search(name) is not None
+    return name[-1:].isdigit() and NUMBER_AT_END.search(name) is not None
 
 
 def check_paths(source: Path, root: str, places: Mapping[int, str]) -> None:

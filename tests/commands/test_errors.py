@@ -81,7 +81,7 @@ DATA_ERRORS = {
     "label outside": (["data.val_list={bad}/outside.txt"], ValueError, r"outside\.txt:5: label 4 is outside the 4"),
     "empty list": (["data.val_list={bad}/empty.txt"], ValueError, r"data\.val_list .*empty\.txt: the list is empty"),
     "other modality": (["data.modality=RGB"], ValueError, r"val\.txt:1|train\.txt:1"),
-    "ids with a gap": (["data.label_list={bad}/three.csv", "data.num_classes=0"], ValueError, r"three\.csv: ids"),
+    "ids with a gap": (["data.label_list={bad}/three.csv", "data.num_classes=0"], ValueError, r"three\.csv:4: ids"),
     "num_classes": (["data.num_classes=5"], ValueError, r"data\.num_classes is 5, but .*labels\.csv holds 4"),
     "long class name": (["data.label_list={bad}/long.csv"], ValueError, r"label 3, 'spinning spinning"),
     "unknown key": (["data.batchsize=4"], ValueError, r"unknown key data\.batchsize; the nearest is data\.batch_size"),

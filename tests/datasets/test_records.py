@@ -137,7 +137,7 @@ def test_a_line_that_is_no_path_and_label_names_file_and_line(tmp_path, line):
         ("x" * 5000 + " 1", "video", r":1: a path has at most 4096 bytes, found 'xxx.* \(5002 characters\)"),
         ("a.mp4 1\nb\0.mp4 1", "video", r":2: not text, it holds a zero byte"),
         (b"a.mp4 1\nb\xe9.mp4 1", "video", r":2: not text in UTF-8"),
-        ("a.mp4 1\n\nb.mp4 4", "video", r":3: label 4 is outside the 4 classes of the label file; the labels are 1 to 4"),
+        ("a.mp4 1\n\nb.mp4 4", "video", r":3: label 4 is outside the 4 classes .*; the labels are 1 to 4"),
         ("a.mp4 0\n\nb.mp4 4", "video", r":3: label 4 is outside the 4 classes of the label file$"),
     ],
 )  # fmt: skip
