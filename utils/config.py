@@ -242,7 +242,8 @@ def _plain(value: Any) -> Any:
 
 def _read_tree(path: Path, seen: tuple[Path, ...], count: Iterator[int]) -> dict:
     if not path.is_file():
-        raise FileNotFoundError(f"config {path}: {'not a file' if path.exists() else 'no such file'}")
+        named = f", the base of {seen[-1]}" if seen else ""
+        raise FileNotFoundError(f"config {path}: {'not a file' if path.exists() else 'no such file'}{named}")
     if path.resolve() in seen:
         raise ValueError(f"config {path}: base files form a circle")
     if next(count) > MOST_FILES:
