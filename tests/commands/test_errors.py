@@ -208,7 +208,7 @@ def test_a_number_that_cannot_work_is_named_before_the_first_step(debug_config, 
     ("name", "error_type", "message"),
     [
         ("none.yaml", FileNotFoundError, r"none\.yaml: no such file"),
-        ("not yaml.yaml", ValueError, r"not yaml\.yaml: not YAML"),
+        ("not yaml.yaml", ValueError, r"not yaml\.yaml:2: not YAML"),
         ("list.yaml", ValueError, r"list\.yaml: expected sections"),
         ("base.yaml", FileNotFoundError, r"gone\.yaml: no such file"),
         ("text.pt", ValueError, r"text\.pt"),

@@ -329,6 +329,27 @@ def test_something_records_of_another_form_are_named(tmp_path):
         prepare("something-v2", videos, tmp_path / "out", path)
 
 
+@pytest.mark.parametrize(
+    ("dataset", "name", "content"),
+    [
+        ("something-v2", "train.json", '[{"id": "1", "template": 5}]'),
+        ("something-v2", "train.json", "[" * 100_000),
+        ("something-v2", "train.json", '[{"id": ' + "9" * 5000 + "}]"),
+        ("activitynet", "activity_net.json", '{"database": {"a": []}}'),
+        ("activitynet", "activity_net.json", '{"database": {"a": {"subset": ["training"]}}}'),
+        ("activitynet", "activity_net.json", '{"database": {"a": {"subset": "training", "annotations": 5}}}'),
+        ("activitynet", "activity_net.json", '{"database": {"a": {"subset": "training", "annotations": [{}]}}}'),
+        ("activitynet", "activity_net.json", '{"database": {"a": ' + "[" * 100_000),
+    ],
+)  # fmt: skip
+def test_hostile_annotations_are_one_line_that_names_the_file(tmp_path, dataset, name, content):
+    path = write(tmp_path / name, content)
+    with pytest.raises(ValueError, match=name) as error:
+        prepare(dataset, touch(tmp_path / "videos", "1.webm"), tmp_path / "out", path)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 500
+
+
 # --- ActivityNet
 
 
