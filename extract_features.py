@@ -106,7 +106,7 @@ def write_cache(
     missing = broadcast(writer.begin() if is_main() else None)
     mine = [missing[place] for place in EveryNth(len(missing), rank(), world_size())]
     logger.info("%s: %d of %d chunks to write", writer.folder, len(missing), len(writer.chunks))
-    loader = build_chunk_loader(config, views, [writer.chunks[number] for number in mine])
+    loader = build_chunk_loader(config, views, [writer.chunks[number] for number in mine], writer.shape[1])
     extract(model, loader, mine, writer, precision, config.batch_size, writer.folder.name)
     gather(None)  # all chunks are on disk
     if is_main():

@@ -33,6 +33,7 @@ from utils.run_folder import (
     run_folder,
     timestamp,
 )
+from utils.run_lock import run_lock
 from utils.sharding import gathered, shard
 from utils.solver import build_optimizer, lr_schedule
 
@@ -58,12 +59,14 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         precision = resolve_precision(args.precision, device)
         if config.resume == AUTO and not args.log_time:
             raise ValueError("resume=auto continues a run by its name: give its --log_time")
-        state, run = prepare(config, precision, log_time=broadcast(args.log_time or timestamp()))
-        if config.solver.evaluate:
-            with gathered(state.model):
-                return run.validate(state.model)
-        figures = train(state, run)
-        finish_run(run.folder, figures)
+        log_time = broadcast(args.log_time or timestamp())
+        with run_lock(run_folder(config.data.output_path, config.data.dataset, config.network.arch, log_time)):
+            state, run = prepare(config, precision, log_time)
+            if config.solver.evaluate:
+                with gathered(state.model):
+                    return run.validate(state.model)
+            figures = train(state, run)
+            finish_run(run.folder, figures)
     return figures
 
 
@@ -80,7 +83,7 @@ def prepare(config: Config, precision: Precision, log_time: str) -> tuple[TrainS
     store = CheckpointStore(folder, config.logging.keep)
     source, start = find_start(config, store)
     share = {"rank": rank(), "world_size": world_size()}
-    videos_per_step = data.batch_size * world_size()
+    videos_per_step, train_list = data.batch_size * world_size(), videos["train"].order_fingerprint()
     train_loader = build_train_loader(data, videos["train"], class_names, config.seed, **share)
     val_loader = build_eval_loader(data, videos["val"], **share)
 
@@ -94,11 +97,10 @@ def prepare(config: Config, precision: Precision, log_time: str) -> tuple[TrainS
     setup_logging(folder / "log.txt")
     logger.info("run folder %s, %s, %d processes", folder, precision.name, world_size())
     if start:
-        state.step = resumed_step(state.step, start, videos_per_step, solver.grad_accumulation_steps)
+        sizes = (videos_per_step, len(train_loader), solver.grad_accumulation_steps)
+        state.step = resumed_step(state.step, start, *sizes)
         if source != config.pretrain:
-            for change in changes(start.get("config", ""), config):
-                if not change.startswith("resume: "):
-                    logger.info("not as in the checkpoint: %s", change)
+            report_changes(start, config, train_list)
         logger.info("starting from %s, epoch %d, step %d", source, state.epoch + 1, state.step)
     labels = torch.from_numpy(videos["val"].labels)
     return state, Training(
@@ -119,7 +121,13 @@ def prepare(config: Config, precision: Precision, log_time: str) -> tuple[TrainS
         folder=folder,
         store=store,
         example=empty_clips(data, state.model.clip.config.embed_dim),
-        metadata={"config": to_yaml(config), "class_names": class_names, "videos_per_step": videos_per_step},
+        metadata={
+            "config": to_yaml(config),
+            "class_names": class_names,
+            "videos_per_step": videos_per_step,
+            "steps_per_epoch": len(train_loader),
+            "train_list": train_list,
+        },
     )
 
 
@@ -149,11 +157,24 @@ def build_state(
     return state, classes
 
 
-def resumed_step(step: int, start: dict, videos_per_step: int, accumulation: int) -> int:
+def report_changes(start: dict, config: Config, train_list: str) -> None:
+    """Log what is not as it was when the checkpoint was written."""
+    for change in changes(start.get("config", ""), config):
+        if not change.startswith("resume: "):
+            logger.info("not as in the checkpoint: %s", change)
+    if start.get("train_list", train_list) != train_list:
+        logger.warning("the training list is not the one of the checkpoint: this epoch goes on in the new list's order")
+
+
+def resumed_step(step: int, start: dict, videos_per_step: int, steps_per_epoch: int, accumulation: int) -> int:
     """Where an epoch goes on whose first ``step`` steps were of another size, perhaps: at the start of an accumulation
-    window, with no video left out."""
-    videos = step * start.get("videos_per_step", videos_per_step)
-    step = videos // (videos_per_step * accumulation) * accumulation
+    window, with no video left out; or at its end, where only the end's work is left to do."""
+    if step and step == start.get("steps_per_epoch"):
+        return steps_per_epoch
+    videos = min(step * start.get("videos_per_step", videos_per_step), steps_per_epoch * videos_per_step)
+    step = videos // videos_per_step
+    if step < steps_per_epoch:  # the last window may be shorter
+        step -= step % accumulation
     if again := videos - step * videos_per_step:
         logger.warning("batches have changed: %d videos of this epoch are trained on once more", again)
     return step

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from datasets import sampling, transforms
 from datasets.class_folders import ClassFolders, read_class_folders
@@ -22,7 +22,7 @@ from datasets.samplers import EveryNth, TrainBatches
 from datasets.shards import ShardPack
 from datasets.video import AugmentedViews, Batch, EvalVideos, TrainVideos, VideoSource, collate
 from utils.config import DataConfig
-from utils.signals import ignore_stop_signals
+from utils.workers import WorkerLoader
 
 logger = logging.getLogger(__name__)
 
@@ -134,14 +134,14 @@ def build_source(config: DataConfig, videos: VideoList, purpose: str = "tests") 
 
 def build_train_loader(
     config: DataConfig, videos: VideoList, class_names: list[str], seed: int, rank: int, world_size: int
-) -> DataLoader:
+) -> WorkerLoader:
     """Loader of augmented training clips; its ``batch_sampler`` is a ``TrainBatches``."""
     if config.modality == "features":
         dataset: Dataset = _train_features(config, videos, class_names, seed)
     else:
         dataset = TrainVideos(*_train_clips(config, videos, class_names), seed)
     batches = TrainBatches(len(dataset), config.batch_size, rank, world_size, seed, config.shot_repeat)
-    return DataLoader(dataset, batch_sampler=batches, **_loader_options(config))
+    return WorkerLoader(dataset, batch_sampler=batches, **_loader_options(config, config.batch_size))
 
 
 def _train_clips(config: DataConfig, videos: VideoList, class_names: list[str]) -> tuple:
@@ -175,7 +175,7 @@ def _train_features(config: DataConfig, videos: VideoList, class_names: list[str
 
 def build_eval_loader(
     config: DataConfig, videos: VideoList, rank: int, world_size: int, num_clips: int = 1, num_crops: int = 1
-) -> DataLoader:
+) -> WorkerLoader:
     """Loader of all views of every video, for validation (1 x 1) and every test protocol."""
     if config.modality == "features":
         cache = FeatureCache.open(videos.root, "val_root")
@@ -187,12 +187,14 @@ def build_eval_loader(
     share = EveryNth(len(dataset), rank, world_size)
     # About as many clips as a training batch: with 12 views, whole videos of a batch would fill the shared memory.
     num_videos = max(1, config.batch_size // (num_clips * num_crops))
-    return DataLoader(dataset, sampler=share, batch_size=num_videos, **_loader_options(config))
+    options = _loader_options(config, num_videos * num_clips * num_crops)
+    return WorkerLoader(dataset, sampler=share, batch_size=num_videos, **options)
 
 
-def build_chunk_loader(config: DataConfig, views: Dataset, chunks: list[range]) -> DataLoader:
-    """Loader whose batches are the given rows of a dataset of views."""
-    return DataLoader(views, batch_sampler=chunks, **_loader_options(config))
+def build_chunk_loader(config: DataConfig, views: Dataset, chunks: list[range], num_views: int) -> WorkerLoader:
+    """Loader whose batches are the given rows of a dataset of views, ``num_views`` a video."""
+    num_clips = max(map(len, chunks), default=0) * num_views
+    return WorkerLoader(views, batch_sampler=chunks, **_loader_options(config, num_clips))
 
 
 def augmented_views_of(
@@ -214,7 +216,7 @@ def eval_views_of(config: DataConfig, videos: VideoList, num_clips: int, num_cro
     return EvalVideos(build_source(config, videos), *_eval_rules(config, num_clips, num_crops))
 
 
-def build_own_loader(config: DataConfig, paths: list[str], num_clips: int, num_crops: int) -> DataLoader:
+def build_own_loader(config: DataConfig, paths: list[str], num_clips: int, num_crops: int) -> WorkerLoader:
     """Loader of all views of video files, in their order; its batches are ``ViewBatch``es.
 
     Videos are spread over the workers even if all would fit into one batch; a single video needs no worker.
@@ -222,8 +224,9 @@ def build_own_loader(config: DataConfig, paths: list[str], num_clips: int, num_c
     videos = OwnVideos(paths, *_eval_rules(config, num_clips, num_crops), config.decode_timeout_s)
     most = max(1, config.batch_size // (num_clips * num_crops))
     num_videos = min(most, -(-len(paths) // max(config.workers, 1)))
-    options = _loader_options(dataclasses.replace(config, workers=min(config.workers, len(paths) - 1)))
-    return DataLoader(videos, batch_size=num_videos, **options | {"collate_fn": collate_views})
+    few = dataclasses.replace(config, workers=min(config.workers, len(paths) - 1))
+    options = _loader_options(few, num_videos * num_clips * num_crops)
+    return WorkerLoader(videos, batch_size=num_videos, **options | {"collate_fn": collate_views})
 
 
 def _eval_rules(config: DataConfig, num_clips: int, num_crops: int) -> tuple[partial, partial]:
@@ -245,13 +248,15 @@ def _as_is(batch: Batch) -> Batch:
     return batch
 
 
-def _loader_options(config: DataConfig) -> dict:
+def _loader_options(config: DataConfig, num_clips: int) -> dict:
+    """Options of a loader whose batches hold ``num_clips`` clips."""
+    is_cached = config.modality == "features"  # these come as batches, and are small
+    clip_bytes = 0 if is_cached else 3 * config.num_segments * config.input_size**2  # uint8 [T, 3, S, S]
     return {
+        "batch_bytes": num_clips * clip_bytes,
+        "time_limit_s": config.loader_timeout_s,
         "num_workers": config.workers,
-        "collate_fn": _as_is if config.modality == "features" else collate,  # features come as batches
+        "collate_fn": _as_is if is_cached else collate,
         "pin_memory": torch.cuda.is_available(),
-        "persistent_workers": config.workers > 0,
         "prefetch_factor": config.prefetch if config.workers else None,
-        "timeout": config.loader_timeout_s if config.workers else 0,
-        "worker_init_fn": ignore_stop_signals,
     }

@@ -43,10 +43,13 @@ def draw_curves(metrics_file: Path, picture: Path) -> None:
 
 
 def read_curves(metrics_file: Path) -> dict[str, dict[int, float]]:
-    """Name -> step -> value, by step; of a repeated step the last value."""
+    """Name -> step -> value, by step; of a repeated step the last value. Rows that a full disk cut are left out."""
     curves: dict[str, dict[int, float]] = defaultdict(dict)
     for line in metrics_file.read_text().splitlines():
-        row = json.loads(line)
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
         for name, value in row.items():
             curves[name][row["step"]] = value
     return {name: dict(sorted(points.items())) for name, points in curves.items()}

@@ -38,7 +38,10 @@ def finish_run(folder: Path, figures: dict[str, float]) -> None:
     """Draw ``curves.png`` and log a summary of what ``engine.train.train`` returned; on the main process."""
     if not is_main():
         return
-    draw_curves(folder / "metrics.jsonl", folder / "curves.png")
+    try:
+        draw_curves(folder / "metrics.jsonl", folder / "curves.png")
+    except OSError as error:  # the run is complete without
+        logger.warning("could not write %s (%s)", folder / "curves.png", error.strerror or error)
     for line in summary(folder, figures):
         logger.info("%s", line)
 

@@ -63,14 +63,16 @@ def train(state: TrainState, run: Training) -> dict[str, float]:
     SIGTERM and SIGINT save the state and end the process with 128 + signal.
     """
     ddp = wrap_ddp(state.model, run.precision.device)
-    writer = MetricWriter(run.folder, state.epoch * len(run.loader) + state.step)
+    again = "val/" if state.must_validate else ""
+    writer = MetricWriter(run.folder, state.epoch * len(run.loader) + state.step, again)
     figures: dict[str, float] = {}
     _publish(state, run)  # a run may have been killed between writing its checkpoint and naming it
     meter = Meter(run.precision.device, *_utilisation(state, run))
     with stop_requests() as stop:
         while state.epoch < run.epochs or state.must_validate:
             if not state.must_validate:
-                train_epoch(ddp, state, run, writer, stop, meter)
+                if state.step < len(run.loader):  # else the epoch was left when only its end was to do
+                    train_epoch(ddp, state, run, writer, stop, meter)
                 state.epoch, state.step = state.epoch + 1, 0
                 for _, model in _models(state):
                     _remember_train_classes(model, run.classes)

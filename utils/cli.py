@@ -8,13 +8,10 @@ from collections.abc import Callable
 
 from utils.allocator import keep_freed_memory
 from utils.precision import CHOICES
+from utils.workers import workers_ended
 
 # What a user can cause; anything else is our mistake and keeps its traceback.
 USER_ERRORS = (ValueError, OSError, FloatingPointError)
-
-# How torch speaks of data workers that are gone or silent. It may do so at any place, since a signal tells it; a batch
-# that was on its way ends in a ConnectionResetError.
-LOST_WORKER = re.compile(r"DataLoader.*(killed by signal|exited unexpectedly|timed out)")
 
 OVERRIDE = re.compile(r"(\w+\.)*\w+=")
 
@@ -34,17 +31,16 @@ def split_overrides(values: list[str]) -> tuple[list[str], list[str]]:
 
 
 def run_main(main: Callable[[], object]) -> None:
-    """Run a command; an error of the user's is one line and exit status 2 (TRACEBACK=1 shows where)."""
+    """Run a command; an error of the user's is one line and exit status 2 (TRACEBACK=1 shows where).
+
+    Data workers have ended before it returns.
+    """
     keep_freed_memory()
     try:
-        main()
-    except (*USER_ERRORS, RuntimeError) as error:
-        is_lost_worker = LOST_WORKER.match(str(error)) or isinstance(error, ConnectionResetError)
-        if os.environ.get("TRACEBACK") or not (is_lost_worker or isinstance(error, USER_ERRORS)):
+        with workers_ended():
+            main()
+    except USER_ERRORS as error:
+        if os.environ.get("TRACEBACK"):
             raise
-        message = str(error)
-        if is_lost_worker:
-            reason = message.splitlines()[0]
-            message = f"a data worker died or hung ({reason}); lower data.workers if memory is short"
-        sys.stderr.write(f"error: {message}\n")
+        sys.stderr.write(f"error: {error}\n")
         sys.exit(2)

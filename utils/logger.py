@@ -1,5 +1,6 @@
 """Logging: one setup for console and file, progress bars on a terminal, metric curves on disk."""
 
+import contextlib
 import json
 import logging
 import math
@@ -20,7 +21,23 @@ class _TqdmHandler(logging.Handler):
     """Console output that does not tear progress bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr)
+        # A closed pipe or a redirection to a full disk does not end a run; there is nowhere left to say it.
+        with contextlib.suppress(OSError):
+            tqdm.write(self.format(record), file=sys.stderr)
+
+
+class _FileHandler(logging.FileHandler):
+    """A log file; that it cannot be written is said once, on the console."""
+
+    has_failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self.has_failed:
+            self.has_failed = True
+            _warn_unwritable(self.baseFilename, error)
 
 
 def setup_logging(file: Path | None = None) -> None:
@@ -32,7 +49,7 @@ def setup_logging(file: Path | None = None) -> None:
             handler.close()
     handlers = [_TqdmHandler()]
     if file is not None and is_main():
-        handlers.append(logging.FileHandler(file))
+        handlers.append(_FileHandler(file))
     for handler in handlers:
         handler.is_ours = True
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(message)s", "%m-%d %H:%M:%S"))
@@ -60,18 +77,19 @@ class MetricWriter:
 
     Args:
         step: where the run begins or goes on; what was written beyond it is dropped, for it comes again.
+        again: first part of the names that come again at ``step`` itself; "": none.
     """
 
-    def __init__(self, folder: Path, step: float = math.inf):
+    def __init__(self, folder: Path, step: float = math.inf, again: str = ""):
         self._tensorboard = self._file = None
-        self._has_failed = False
+        self._failed: set[str] = set()
         if is_main():
             from torch.utils.tensorboard import SummaryWriter
 
             path = folder / "metrics.jsonl"
             if path.exists():
                 lines = path.read_text().splitlines(keepends=True)
-                write_text(path, "".join(line for line in lines if _step_of(line) <= step and line.endswith("\n")))
+                write_text(path, "".join(line for line in lines if _is_kept(line, step, again)))
             self._file = path.open("a", buffering=1)
             self._tensorboard = SummaryWriter(folder, purge_step=step + 1 if step < math.inf else None)
 
@@ -79,26 +97,40 @@ class MetricWriter:
         """Add one row; names may have sections, as in ``train/loss``."""
         if self._file is None:
             return
-        try:
+        with self._said_once(self._file.name):
             self._file.write(json.dumps({"step": step, **metrics}) + "\n")
+        with self._said_once(f"TensorBoard's files in {self._tensorboard.log_dir}"):
             for name, value in metrics.items():
                 self._tensorboard.add_scalar(name, value, step)
-        except OSError as error:
-            if not self._has_failed:
-                logger = logging.getLogger(__name__)
-                logger.warning("could not write %s (%s); training goes on", self._file.name, error.strerror)
-            self._has_failed = True
 
     def close(self) -> None:
         """Flush to disk."""
         if self._file is not None:
-            self._file.close()
-            self._tensorboard.close()
+            with self._said_once(self._file.name):
+                self._file.close()
+            with self._said_once(f"TensorBoard's files in {self._tensorboard.log_dir}"):
+                self._tensorboard.close()
+
+    @contextlib.contextmanager
+    def _said_once(self, name: str) -> Iterator[None]:
+        """Turn a failure to write ``name`` into a warning, the first time."""
+        try:
+            yield
+        except OSError as error:
+            if name not in self._failed:
+                _warn_unwritable(name, error)
+            self._failed.add(name)
 
 
-def _step_of(line: str) -> float:
-    """The step of a row; infinite for a row that a killed process left unfinished."""
+def _warn_unwritable(name: str, error: OSError) -> None:
+    logging.getLogger(__name__).warning("could not write %s (%s); the run goes on", name, error.strerror or error)
+
+
+def _is_kept(line: str, step: float, again: str) -> bool:
+    """Whether a row stays when the run goes on after ``step``; one that a killed process left unfinished does not."""
     try:
-        return json.loads(line)["step"]
+        row = json.loads(line)
     except ValueError:
-        return math.inf
+        return False
+    comes_again = again and any(name.startswith(again) for name in row)
+    return line.endswith("\n") and (row["step"] < step or (row["step"] == step and not comes_again))

@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from utils.distributed import broadcast, is_main
+from utils.files import write_text
 
 CHECKPOINT, BEST_CHECKPOINT, EMA_CHECKPOINT = "last_model.pt", "model_best.pt", "ema_model.pt"
 NON_FINITE_CHECKPOINT = "non_finite.pt"
@@ -74,8 +75,8 @@ def create_run_folder(folder: Path, config_yaml: str, may_continue: bool, **fact
     if is_main():
         folder.mkdir(parents=True, exist_ok=True)
         facts |= {"launch": launch_id()}
-        (folder / "environment.json").write_text(json.dumps(environment() | facts, indent=2) + "\n")
-        (folder / "config.yaml").write_text(config_yaml)  # the mark of a run, so the last
+        write_text(folder / "environment.json", json.dumps(environment() | facts, indent=2) + "\n")
+        write_text(folder / "config.yaml", config_yaml)  # the mark of a run, so the last
 
 
 def environment() -> dict[str, str | None]:

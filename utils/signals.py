@@ -1,7 +1,5 @@
 """Stopping politely: SIGTERM and SIGINT become a flag that the training loop reads between steps."""
 
-import atexit
-import multiprocessing.util  # its own exit handler must be there before ours
 import signal
 import time
 from collections.abc import Iterator
@@ -30,14 +28,6 @@ def ignore_stop_signals(worker: int) -> None:
     process to end, when it has saved."""
     for signum in STOP_SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
-
-
-@atexit.register
-def _end_workers() -> None:
-    # What is still there ignores the signal that Python sends to its children and then waits for.
-    for child in multiprocessing.active_children():
-        if child.daemon:
-            child.kill()
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """A run that was stopped anywhere continues as if it had not been: bit for bit on CPU fp32."""
 
+import json
 import logging
 import os
 import resource
@@ -149,15 +150,82 @@ def test_a_process_told_to_stop_in_validation_stops_after_it(build):
 
 
 @pytest.mark.parametrize(
-    ("step", "was", "videos_per_step", "accumulation", "expected", "again"),
-    [(6, 8, 8, 1, 6, 0), (6, 8, 16, 1, 3, 0), (5, 8, 16, 1, 2, 8), (3, 8, 4, 4, 4, 8), (3, None, 4, 1, 3, 0)],
+    ("step", "was", "now", "expected", "again"),
+    [  # was: videos a step, steps an epoch; now: these and the accumulation
+        (6, (8, 12), (8, 12, 1), 6, 0),
+        (6, (8, 12), (16, 6, 1), 3, 0),
+        (5, (8, 12), (16, 6, 1), 2, 8),  # half a batch
+        (3, (8, 12), (4, 24, 4), 4, 8),  # half a window
+        (2, (4, 3), (4, 3, 8), 0, 8),  # a window longer than an epoch has begun
+        (3, (4, 3), (4, 3, 2), 3, 0),  # the last, shorter window
+        (3, (4, 3), (4, 3, 8), 3, 0),
+        (3, (4, 3), (5, 2, 1), 2, 0),  # of 13 videos: other ones are left over, the epoch is finished
+        (2, (5, 2), (4, 3, 2), 3, 0),
+        (3, (4, 3), (4, 6, 2), 6, 0),  # twice the list, or another shot_repeat, after the epoch was trained
+        (4, (4, 6), (4, 3, 2), 3, 0),  # half the list
+        (2, (4, 6), (4, 3, 2), 2, 0),
+        (0, (4, 3), (4, 3, 2), 0, 0),
+        (3, (), (4, 3, 2), 3, 0),  # older checkpoints tell less
+        (2, (), (4, 3, 2), 2, 0),
+        (3, (8,), (4, 24, 4), 4, 8),
+    ],
 )
-def test_an_epoch_goes_on_with_batches_of_another_size(
-    step, was, videos_per_step, accumulation, expected, again, caplog
-):
-    start = {} if was is None else {"videos_per_step": was}
-    assert resumed_step(step, start, videos_per_step, accumulation) == expected
+def test_an_epoch_goes_on_with_batches_of_another_size(step, was, now, expected, again, caplog):
+    start = dict(zip(("videos_per_step", "steps_per_epoch"), was, strict=False))
+    assert resumed_step(step, start, *now) == expected
     assert (f"{again} videos of this epoch are trained on once more" in caplog.text) == (again > 0)
+
+
+@pytest.mark.parametrize(
+    ("accumulation", "steps"),
+    [(4, range(2)), (8, range(2)), (3, range(2))],
+    ids=["the last window is shorter", "a window is longer than an epoch", "windows of one length"],
+)
+def test_a_save_at_the_last_step_of_an_epoch_goes_on_with_the_epoch_s_end(build, accumulation, steps):
+    options = (f"solver.grad_accumulation_steps={accumulation}", "solver.ema=0.9", "logging.keep=50")
+    whole, run = build(*options, name="whole")
+    train(whole, run)
+    for epoch in steps:
+        saved = run.folder / "checkpoints" / f"epoch_{epoch:04d}_step_0000006.pt"
+        state, parts = build(*options, f"resume={saved}", name=f"after epoch {epoch}")
+        assert (state.epoch, state.step) == (epoch, 6)
+        validated = []
+        validate = parts.validate
+        train(state, replace(parts, validate=lambda model, v=validate, to=validated: to.append(0) or v(model)))
+        assert len(validated) == 2 * (2 - epoch)  # model and average, once an epoch
+        for name in ("last_model.pt", "ema_model.pt"):
+            assert_same(parts.folder / name, run.folder / name)
+        assert read_checkpoint(parts.folder / "last_model.pt")["step"] == 0
+
+
+def test_another_training_list_is_said(build, debug_data, tmp_path, caplog):
+    state, run = build("solver.epochs=1")
+    train(state, run)
+    lines = (debug_data / "train.txt").read_text().splitlines()
+    (tmp_path / "other.txt").write_text("\n".join(reversed(lines)))
+    build("resume=auto", f"data.train_list={debug_data / 'train.txt'}")
+    assert "training list is not" not in caplog.text
+    build("resume=auto", f"data.train_list={tmp_path / 'other.txt'}")
+    assert "training list is not the one of the checkpoint" in caplog.text
+
+
+def test_a_validation_that_is_made_up_for_is_one_row_of_the_metrics(build):
+    state, run = build("solver.epochs=1")
+    save = run.store.save
+
+    def interrupted(content, epoch, step):
+        if epoch and not content["must_validate"]:
+            raise Interrupted
+        return save(content, epoch, step)
+
+    run.store.save = interrupted
+    with pytest.raises(Interrupted):
+        train(state, run)
+    state, run = build("solver.epochs=1", "resume=auto")
+    train(state, run)
+    rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "val/top1" in row] == [6]
+    assert [row["step"] for row in rows if "train/loss" in row] == [1, 2, 3, 4, 5, 6]
 
 
 def test_what_is_configured_otherwise_than_in_the_checkpoint_is_logged(build, caplog):

@@ -84,6 +84,8 @@ def test_a_checkpoint_has_the_published_keys_and_loads_into_another_model(build)
         "best_epoch",
         "must_validate",
         "videos_per_step",
+        "steps_per_epoch",
+        "train_list",
         "config",
         "class_names",
     }

@@ -54,18 +54,3 @@ def test_common_arguments_take_a_precision_and_overrides(debug_config):
     assert parser.parse_args([]).precision == "auto"
     with pytest.raises(SystemExit):
         parser.parse_args(["--precision", "fp8"])
-
-
-def test_a_lost_data_worker_is_one_line_and_an_error_within_one_keeps_its_traceback(capsys):
-    def lost():
-        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
-
-    def failed():
-        raise RuntimeError("Caught RuntimeError in DataLoader worker process 0.\nthe worker exited unexpectedly")
-
-    with pytest.raises(SystemExit) as end:
-        run_main(lost)
-    assert end.value.code == 2
-    assert "error: a data worker died or hung (DataLoader worker (pid 7)" in capsys.readouterr().err
-    with pytest.raises(RuntimeError, match="Caught"):
-        run_main(failed)
