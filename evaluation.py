@@ -28,6 +28,7 @@ from utils.checkpoint import read_checkpoint
 from utils.cli import add_common_arguments
 from utils.config import Config, load_config
 from utils.distributed import is_main, process_group, rank, world_size
+from utils.files import whole_file, write_text
 from utils.logger import setup_logging
 from utils.model_files import is_hub_id
 from utils.precision import Precision, resolve_precision
@@ -101,7 +102,7 @@ def run_test(args: argparse.Namespace, protocol: Protocol) -> dict:
                 tested.append(_tested_split(name, splits[name], parts[name], views, scores, scale, configs[name]))
         results = next(iter(splits.values())) if len(splits) == 1 else over_splits(splits)
         if is_main():
-            (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+            write_text(folder / "results.json", json.dumps(results, indent=2) + "\n")
             logger.info("wrote %s", folder / "results.json")
             sys.stdout.write(table(splits, mean=results if len(splits) > 1 else None))
             if args.report:
@@ -276,4 +277,7 @@ def _logits_path(args: argparse.Namespace, name: str, num_configs: int) -> Path:
 
 def _save_logits(path: Path, views: ViewLogits, scores: Tensor, videos: VideoList) -> None:
     paths = np.array([videos.path(index) for index in range(len(videos))])
-    np.savez(path, view_logits=views.logits.numpy(), scores=scores.float().numpy(), labels=videos.labels, paths=paths)
+    path = path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")
+    tables = {"view_logits": views.logits.numpy(), "scores": scores.float().numpy(), "labels": videos.labels}
+    with whole_file(path) as part, part.open("wb") as file:
+        np.savez(file, **tables, paths=paths)

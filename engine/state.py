@@ -83,8 +83,8 @@ class TrainState:
                 "resume: the checkpoint's optimizer is of another kind (solver.optim) or trains other parameters "
                 "(network, solver) than configured; to start from its weights use pretrain"
             )
-        # Weight decay, lr ratios and the like are the configuration's, not the checkpoint's.
-        settings = [{k: v for k, v in group.items() if k != "params"} for group in groups]
+        # Weight decay, lr ratios and the like are the configuration's, not the checkpoint's. The lr is every step's.
+        settings = [{k: v for k, v in group.items() if k not in ("params", "lr")} for group in groups]
         parameters = [parameter for group in groups for parameter in group["params"]]
         parts = {
             index: {name: part_like(value, parameters[index]) for name, value in entry.items()}

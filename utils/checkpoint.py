@@ -50,9 +50,11 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
         with whole_file(path) as part, part.open("wb") as file:
             torch.save(content, file)
     except (OSError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and WRITER not in str(error):
+        # torch reports that its file is too short; why stands in the error before.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError) and WRITER not in str(error):
             raise
-        reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
+        reason = getattr(cause, "strerror", None) or str(error).split("\n")[0]
         raise OSError(f"could not write {path} ({reason}); checkpoints written before are intact") from error
 
 

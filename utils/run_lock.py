@@ -147,10 +147,14 @@ class RunLock:
 
     def _write_part(self) -> Path:
         part = self.path.with_name(f".{LOCK}.{uuid.uuid4().hex}.part")
-        with part.open("w") as file:
-            json.dump(asdict(self.owner), file)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with part.open("w") as file:
+                json.dump(asdict(self.owner), file)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         return part
 
     def _renew(self) -> None:
