@@ -89,7 +89,9 @@ class WorkerLoader(DataLoader):
         if batches is None:
             return
         workers = batches._workers
-        impatience = threading.Timer(GRACE_S, _kill, [workers])  # torch waits for each in turn
+        # torch waits for each in turn. One that was killed may keep the others waiting.
+        grace_s = GRACE_S if all(worker.is_alive() for worker in workers) else 0
+        impatience = threading.Timer(grace_s, _kill, [workers])
         impatience.start()
         try:
             batches._shutdown_workers()  # what the iterator's destructor calls, which comes too late in an error

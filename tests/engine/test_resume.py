@@ -19,6 +19,7 @@ from train import main, prepare, resumed_step
 from utils.checkpoint import CheckpointStore, read_checkpoint
 from utils.config import load_config
 
+TIMEOUT_S = 600  # for a busy machine
 ROOT = Path(__file__).resolve().parents[2]
 # Dropout and several experts: whatever is random takes part. A checkpoint at every step.
 OPTIONS = (
@@ -356,16 +357,86 @@ def test_a_launcher_told_to_stop_lets_its_processes_save(debug_config, tmp_path)
     assert CheckpointStore(tmp_path / "debug/tiny_clip/run", keep=2).read_newest()
 
 
+def children(pid: int) -> list[int]:
+    return [int(child) for child in subprocess.run(["pgrep", "-P", str(pid)], capture_output=True).stdout.split()]
+
+
+def test_a_data_worker_that_dies_while_a_checkpoint_is_written_is_not_an_error_of_writing(build):
+    state, run = build("solver.epochs=50", "data.workers=1")
+    save, saved = run.store.save, []
+
+    def killing(*arguments):
+        os.kill(run.loader._iterator._workers[0].pid, signal.SIGKILL)
+        time.sleep(0.3)
+        saved.append(save(*arguments))
+
+    run.store.save = killing
+    with pytest.raises(ChildProcessError, match=r"a data worker died or hung .*SIGKILL"):
+        train(state, run)
+    assert read_checkpoint(saved[-1])
+    run.loader.close()
+
+
 @pytest.mark.slow
 def test_a_data_worker_that_dies_is_one_clear_error(debug_config, tmp_path):
-    process = start(debug_config, tmp_path, overrides=("solver.epochs=50", "data.workers=2"))
+    process = start(debug_config, tmp_path, overrides=("solver.epochs=500", "data.workers=2"))
     wait_for_step(tmp_path, 2, process)
-    workers = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
-    os.kill(int(workers[0]), signal.SIGKILL)
-    assert process.wait() == 2
-    # Last: where the signal meets a destructor, Python reports that it ignored the error there, before it comes again.
-    last = (tmp_path / "output.txt").read_text().splitlines()[-1]
-    assert last.startswith("error: a data worker died or hung")
+    os.kill(children(process.pid)[0], signal.SIGKILL)
+    assert process.wait(TIMEOUT_S) == 2
+    output = (tmp_path / "output.txt").read_text()
+    assert output.splitlines()[-1].startswith("error: a data worker died or hung")
+    assert "Traceback" not in output
+    assert not list(tmp_path.rglob("run.lock"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_data_worker_that_dies_ends_all_processes(debug_config, tmp_path, rank):
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    overrides = ("data.batch_size=1", "solver.epochs=500", "data.workers=1")
+    process = start(debug_config, tmp_path, *launcher, overrides=overrides)
+    wait_for_step(tmp_path, 2, process)
+    os.kill(children(children(process.pid)[rank])[0], signal.SIGKILL)
+    assert process.wait(TIMEOUT_S) != 0
+    assert (tmp_path / "output.txt").read_text().count("error: a data worker died or hung") == 1
+
+
+def test_a_successful_run_ends_with_its_summary(debug_config, tmp_path):
+    assert start(debug_config, tmp_path, overrides=("solver.epochs=1", "data.workers=2")).wait(TIMEOUT_S) == 0
+    output = (tmp_path / "output.txt").read_text()
+    assert "test the best: " in output.splitlines()[-1]
+    assert "Traceback" not in output
+    assert not list(tmp_path.rglob("run.lock"))
+
+
+@pytest.mark.slow
+def test_a_compiled_run_ends_with_its_summary(debug_config, tmp_path):
+    overrides = ("solver.epochs=1", "data.workers=2", "network.compile=true")
+    assert start(debug_config, tmp_path, overrides=overrides).wait(TIMEOUT_S) == 0
+    assert "test the best: " in (tmp_path / "output.txt").read_text().splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_one_folder_has_one_run_and_a_killed_one_s_is_free_at_once(debug_config, tmp_path):
+    first = start(debug_config, tmp_path, overrides=("solver.epochs=500",))
+    wait_for_step(tmp_path, 2, first)
+    part = tmp_path / "debug/tiny_clip/run/checkpoints/.stranger.part"
+    (tmp_path / "second").mkdir()
+    with (tmp_path / "second" / "output.txt").open("w") as output:
+        second = subprocess.run(first.args, stdout=output, stderr=output, timeout=TIMEOUT_S, check=False)
+    last = (tmp_path / "second" / "output.txt").read_text().splitlines()[-1]
+    assert second.returncode == 2
+    assert last.startswith(f"error: {tmp_path}/debug/tiny_clip/run is in use by another run: process {first.pid} on ")
+    assert first.poll() is None
+    first.kill()
+    first.wait()
+    part.write_text("left by the killed run")
+    epoch = int(max(path.name for path in tmp_path.rglob("epoch_*.pt"))[6:10])
+    begun = time.monotonic()
+    assert start(debug_config, tmp_path, overrides=(f"solver.epochs={epoch + 1}",)).wait(TIMEOUT_S) == 0
+    assert time.monotonic() - begun < 120
+    assert not part.exists()
+    assert "took over the lock of a run that is gone" in (tmp_path / "output.txt").read_text()
 
 
 @pytest.mark.slow
