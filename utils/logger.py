@@ -39,6 +39,10 @@ class _FileHandler(logging.FileHandler):
             self.has_failed = True
             _warn_unwritable(self.baseFilename, error)
 
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # the rest of what could not be written
+            super().close()
+
 
 def setup_logging(file: Path | None = None) -> None:
     """Log INFO of the main process (warnings of all) to the console and, if given, to ``file``."""

@@ -96,7 +96,7 @@ class RunLock:
     def release(self) -> None:
         """Remove the lock, if it still is this process's."""
         self._ended.set()
-        self._heartbeat.join()
+        self._heartbeat.join(DYING_S)  # it may wait for a disk that is gone
         try:
             if _read(self.path) == self.owner:
                 self.path.unlink()

@@ -17,6 +17,12 @@ def test_of_a_repeated_step_the_last_value_counts(tmp_path):
     assert read_curves(write_metrics(tmp_path / "m.jsonl", rows))["train/loss"] == {1: 3.0, 2: 2.0}
 
 
+def test_rows_that_a_full_disk_cut_are_left_out(tmp_path):
+    file = write_metrics(tmp_path / "m.jsonl", [{"step": 1, "train/loss": 3.0}])
+    file.write_text('{"step": 7, "tra' + file.read_text() + file.read_text())
+    assert read_curves(file)["train/loss"] == {1: 3.0}
+
+
 def test_curves_become_a_picture(tmp_path):
     rows = [{"step": step, "train/loss": 1 / (1 + step), "train/grad_norm": 2.0} for step in range(50)]
     write_metrics(tmp_path / "m.jsonl", [*rows, {"step": 49, "val/top1": 80.0, "val/top5": 95.0}])

@@ -54,3 +54,10 @@ def test_common_arguments_take_a_precision_and_overrides(debug_config):
     assert parser.parse_args([]).precision == "auto"
     with pytest.raises(SystemExit):
         parser.parse_args(["--precision", "fp8"])
+
+
+def test_ctrl_c_is_one_line(capsys):
+    with pytest.raises(SystemExit) as end:
+        run_main(lambda: fail(KeyboardInterrupt()))
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "error: interrupted\n"
