@@ -69,9 +69,9 @@ class WorkerLoader(DataLoader):
         )
         self.time_limit_s = time_limit_s
         if num_workers:
-            # Without pinning a batch stays in shared memory until it is used, else until it is copied.
-            surely = min(num_workers * (1 if self.pin_memory else self.prefetch_factor), len(self))
-            most = min(num_workers * self.prefetch_factor, len(self))
+            most = min(num_workers * self.prefetch_factor + 1, len(self))  # and the one in use
+            # A batch stays in shared memory until it was used or, where it is pinned, copied.
+            surely = min(num_workers, len(self)) if self.pin_memory else most
             check_shared_memory(batch_bytes, surely, most, num_workers)
             _loaders.add(self)
 

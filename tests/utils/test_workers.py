@@ -221,7 +221,7 @@ def test_a_loader_counts_what_it_prepares_ahead_and_no_more_than_it_has(free):
     with pytest.raises(OSError, match="8 data workers put 6 batches of 17"):
         WorkerLoader(Numbers(), 17 * MIB, 0, num_workers=8, **options)
     WorkerLoader(Numbers(), 17 * MIB, 0, num_workers=2, **options)
-    with pytest.raises(OSError, match="2 data workers put 4 batches of 26"):
+    with pytest.raises(OSError, match="2 data workers put 5 batches of 26"):
         WorkerLoader(Numbers(), 26 * MIB, 0, num_workers=2, **options)
     WorkerLoader(Numbers(), 26 * MIB, 0, num_workers=0, collate_fn=collate)
 
