@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from datasets.build import build_eval_loader, build_source, decoder_of, read_data
+from datasets.decoders import PYAV
 from datasets.features import FeatureCache
 from datasets.records import VideoList
 from datasets.thumbnails import film_strip
 from datasets.transforms import CROPS
-from engine.evaluate import ViewLogits, evaluate
+from engine.evaluate import ViewLogits, check_some_read, evaluate
 from engine.protocols import accuracy, over_splits
 from engine.report import table
 from engine.report_page import TestedSplit, write_report
@@ -78,8 +79,8 @@ def run_test(args: argparse.Namespace, protocol: Protocol) -> dict:
     """Test one model on the data of every configuration; write and print the results, and return them.
 
     Raises:
-        ValueError, FileNotFoundError: anything wrong with the input, before the first video; with ``--strict``
-            also unreadable videos, after the results are written.
+        ValueError, FileNotFoundError: anything wrong with the input, before the first video; after the results are
+            written, a list of which no video could be read, and with ``--strict`` any unreadable video.
     """
     setup_logging()
     configs = read_configs(args)
@@ -90,9 +91,9 @@ def run_test(args: argparse.Namespace, protocol: Protocol) -> dict:
         model, classes = build_tested_model(args.weights, configs, parts, precision)
         _check_features(configs, model)
         folder = _create_output_folder(args, protocol, configs)
-        splits, tested = {}, []
+        splits, tested, views_of = {}, [], {}
         for name, (videos, _) in parts.items():
-            views = _test_part(model, classes[name], videos, configs[name], args, precision)
+            views = views_of[name] = _test_part(model, classes[name], videos, configs[name], args, precision)
             scores = protocol.fuse(views.logits, configs[name])
             splits[name] = _result(args, protocol, configs[name], videos, views, scores) | {"precision": precision.name}
             if args.save_logits and is_main():
@@ -107,6 +108,8 @@ def run_test(args: argparse.Namespace, protocol: Protocol) -> dict:
             sys.stdout.write(table(splits, mean=results if len(splits) > 1 else None))
             if args.report:
                 logger.info("wrote %s", write_report(args.report, results, tested))
+    for name, views in views_of.items():
+        check_some_read(views, name)
     if args.strict and results["failed_videos"]:
         failed = results["failed_videos"]
         raise ValueError(f"--strict: {len(failed)} videos could not be read: {', '.join(failed[:5])}")
@@ -117,7 +120,7 @@ def _result(
     args: argparse.Namespace, protocol: Protocol, config: Config, videos: VideoList, views: ViewLogits, scores: Tensor
 ) -> dict:
     """Figures of one list, with everything that one must know to compare them."""
-    labels = torch.from_numpy(videos.labels)
+    labels, decoder = torch.from_numpy(videos.labels), decoder_of(config.data)
     return {
         "dataset": config.data.dataset,
         **accuracy(scores, labels),
@@ -129,7 +132,9 @@ def _result(
         "weights": args.weights,
         "list_fingerprint": videos.fingerprint(),
         "failed_videos": sorted(views.failures),
-        **({"decoder": decoder} if (decoder := decoder_of(config.data)) else {}),
+        **({"decoder": decoder} if decoder else {}),
+        # PyAV is what the others are compared with.
+        **({"frame_count_mismatches": sorted(views.mismatches)} if decoder not in (None, PYAV) else {}),
         **protocol.extra_figures(scores, labels, config),
     }
 

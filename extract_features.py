@@ -125,7 +125,7 @@ def describe(config: Config, model: VideoCLIP, videos: VideoList, args: argparse
         "weights": args.weights,
         "weight_average": config.eval.weight_average if is_tuned else None,
         "modality": config.data.modality,
-        "decoder": decoder_of(config.data, "training" if num_augmented else "tests"),
+        "decoder": decoder_of(config.data),
         **sampling_rule(config.data, is_augmented=num_augmented > 0),
         "augmented": num_augmented > 0,
         "num_clips": None if num_augmented else args.test_clips,

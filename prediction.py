@@ -15,6 +15,7 @@ from torch import Tensor
 
 from clip.model import CLIP, text_tower
 from datasets.build import build_own_loader
+from datasets.decoders import AUTO, PYAV
 from datasets.labels import read_labels
 from datasets.own_videos import VideoViews
 from datasets.transforms import CENTRE_CROP, CROPS
@@ -33,7 +34,7 @@ from utils.precision import Precision, resolve_precision
 logger = logging.getLogger(__name__)
 
 DEFAULT_ARCH = "ViT-B/16"
-DECODER = "pyav"  # see datasets.own_videos
+DECODER = PYAV  # see datasets.own_videos
 MAX_WORKERS = 16
 
 
@@ -138,7 +139,7 @@ class VideoClassifier:
         if arch:
             chosen["network.arch"] = arch
         settings = resolve_config(checkpoint, str(weights), config, chosen, overrides)
-        if settings.data.decoder != DECODER:
+        if settings.data.decoder not in (AUTO, DECODER):
             raise ValueError(f"data.decoder: own videos are decoded by {DECODER}, found {settings.data.decoder!r}")
         check_network(settings)
         is_size_given = checkpoint or config or any(override.startswith("data.input_size") for override in overrides)

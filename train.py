@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from datasets.build import build_eval_loader, build_train_loader, decoder_of, read_data
+from datasets.build import build_eval_loader, build_source, build_train_loader, decoder_of, read_data
 from datasets.features import FeatureCache
-from datasets.records import write_video_list
-from engine.evaluate import evaluate
+from datasets.records import VideoList, write_video_list
+from datasets.trial import problem_of
+from engine.evaluate import check_some_read, evaluate
 from engine.protocols import accuracy, fuse_zero_shot
 from engine.report import finish_run
 from engine.state import TrainState, averaged
@@ -86,10 +87,11 @@ def prepare(config: Config, precision: Precision, log_time: str) -> tuple[TrainS
     videos_per_step, train_list = data.batch_size * world_size(), videos["train"].order_fingerprint()
     train_loader = build_train_loader(data, videos["train"], class_names, config.seed, **share)
     val_loader = build_eval_loader(data, videos["val"], **share)
+    check_videos(data, videos)
 
     state, classes = build_state(config, class_names, precision, source, start)
 
-    create_run_folder(folder, to_yaml(config), may_continue, decoder=decoder_of(data, "training"))
+    create_run_folder(folder, to_yaml(config), may_continue, decoder=decoder_of(data))
     if split and is_main():
         split.write(folder)
     if data.shot and is_main():
@@ -129,6 +131,20 @@ def prepare(config: Config, precision: Precision, log_time: str) -> tuple[TrainS
             "train_list": train_list,
         },
     )
+
+
+def check_videos(data: DataConfig, videos: dict[str, VideoList]) -> None:
+    """Read a few videos of every list.
+
+    Raises:
+        ValueError: on every process, if none of a list's can be read.
+    """
+    if data.modality == "features":
+        return
+    sources = {part: build_source(data, listed) for part, listed in videos.items()} if is_main() else {}
+    problems = [problem_of(source, data.folder or f"data.{part}_list") for part, source in sources.items()]
+    if problem := broadcast("; ".join(filter(None, problems))):
+        raise ValueError(problem)
 
 
 def build_state(
@@ -194,6 +210,7 @@ def validate(
 ) -> dict[str, float]:
     """Top-1 and top-5 of a model on the validation list, one view a video."""
     views = evaluate(model, loader, classes, 1, precision, clips_per_pass, desc="validation")
+    check_some_read(views, "data.val_list")
     return accuracy(fuse_zero_shot(views.logits), labels)
 
 

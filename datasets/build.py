@@ -106,27 +106,25 @@ def read_lists(config: DataConfig, part: str, num_classes: int) -> VideoList:
     return videos
 
 
-def decoder_of(config: DataConfig, purpose: str = "tests") -> str | None:
+def decoder_of(config: DataConfig) -> str | None:
     """Name of the decoder that reads the videos, or read them for a feature cache; None where they are not video files.
-
-    Args:
-        purpose: ``training`` or ``tests``, which differ under ``auto``.
 
     Raises:
         ValueError: see ``datasets.decoders.resolve_decoder``.
     """
     if config.modality == "features":
         return FeatureCache.open(config.val_root, "val_root").metadata["decoder"]
-    return resolve_decoder(config.decoder, purpose) if config.modality == "video" else None
+    return resolve_decoder(config.decoder) if config.modality == "video" else None
 
 
-def build_source(config: DataConfig, videos: VideoList, purpose: str = "tests") -> VideoSource:
-    """What opens the videos of a list as the configuration says; ``purpose``: see ``decoder_of``."""
+def build_source(config: DataConfig, videos: VideoList) -> VideoSource:
+    """What opens the videos of a list as the configuration says."""
     return VideoSource(
         videos,
         config.image_tmpl,
         config.index_bias,
-        decoder=decoder_of(config, purpose) or "",
+        decoder=decoder_of(config) or "",
+        max_pixels=config.max_pixels,
         timeout_s=config.decode_timeout_s,
         pack=ShardPack.open(videos.root) if config.modality == "shards" else None,
     )
@@ -155,8 +153,7 @@ def _train_clips(config: DataConfig, videos: VideoList, class_names: list[str]) 
         config.crop_area,
         (config.randaug.N, config.randaug.M) if config.randaug else None,
     )
-    source = build_source(config, videos, "training")
-    return source, partial(indices_of, num_segments=config.num_segments), transform
+    return build_source(config, videos), partial(indices_of, num_segments=config.num_segments), transform
 
 
 def _train_features(config: DataConfig, videos: VideoList, class_names: list[str], seed: int) -> TrainFeatureVideos:
@@ -221,7 +218,8 @@ def build_own_loader(config: DataConfig, paths: list[str], num_clips: int, num_c
 
     Videos are spread over the workers even if all would fit into one batch; a single video needs no worker.
     """
-    videos = OwnVideos(paths, *_eval_rules(config, num_clips, num_crops), config.decode_timeout_s)
+    rules = _eval_rules(config, num_clips, num_crops)
+    videos = OwnVideos(paths, *rules, config.decode_timeout_s, config.max_pixels)
     most = max(1, config.batch_size // (num_clips * num_crops))
     num_videos = min(most, -(-len(paths) // max(config.workers, 1)))
     few = dataclasses.replace(config, workers=min(config.workers, len(paths) - 1))

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,10 +19,10 @@ from torch import Tensor
 
 from datasets.build import build_source, decoder_of, read_data, read_lists
 from datasets.check_report import Examined, Findings, place, write_report
-from datasets.decoders import AUTO, DECODERS
+from datasets.decoders import AUTO, DECODERS, PYAV
 from datasets.isolated import Lost, run_isolated
-from datasets.probe import Facts, probe
-from datasets.readers import Reader, UnreadableVideo
+from datasets.probe import Facts, diagnosed, probe
+from datasets.readers import Reader, UnreadableVideo, open_regular, reason_of
 from datasets.records import VideoList, read_class_names
 from datasets.video import VideoSource
 from utils.cli import run_main
@@ -32,6 +32,7 @@ from utils.logger import progress, setup_logging
 CHUNK_BYTES = 128 * 2**20  # of pixels decoded in one call
 OTHER_PICTURE = 16  # mean difference in grey levels beyond which two decoders show different frames
 ANY_LABEL = 2**31
+NO_LIMIT = 0  # of time, within a process that has one
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     sources = {name: build_source(config, videos) for name, videos in lists.items()}
     start = time.monotonic()
     examined = _examine_all(sources, plan, args)
-    same = _same_content([path for path, video in examined.items() if not video.reason], args)
+    same = _same_content(examined, args)
     run = {
         "checked": args.target,
         "decoder": plan.decoder,
@@ -101,7 +102,7 @@ def _examine(sources: dict[str, VideoSource], plan: Plan, job: tuple[str, int]) 
     part, index = job
     path = Path(place(sources[part].videos, index))
     try:
-        facts = probe(path) if plan.decoder else Facts()
+        facts = probe(path, sources[part].max_pixels) if plan.decoder else Facts()
         reader = sources[part].open(index)
         if not plan.decoder:
             _measure_folder(path, reader, facts)
@@ -110,12 +111,14 @@ def _examine(sources: dict[str, VideoSource], plan: Plan, job: tuple[str, int]) 
             facts.num_frames = reader.num_frames
         sample = np.linspace(0, reader.num_frames - 1, plan.num_segments).astype(np.int64)
         frames = reader.read(sample)
-        if plan.decoder not in (None, "pyav"):
+        if plan.decoder not in (None, PYAV):
             _compare(frames, sources[part], index, sample, plan.decoder, facts)
         if plan.every_frame:
             _decode_all(reader, facts)
-    except (UnreadableVideo, OSError) as error:  # OSError: a file that may not be read
-        return Examined(reason=str(error))
+    except UnreadableVideo as error:
+        return Examined(reason=diagnosed(path, error, NO_LIMIT) if plan.decoder else str(error))
+    except OSError as error:  # of a folder
+        return Examined(reason=reason_of(error))
     return Examined(facts)
 
 
@@ -134,7 +137,7 @@ def _decode_all(reader: Reader, facts: Facts) -> None:
 
 def _compare(found: Tensor, source: VideoSource, index: int, sample: np.ndarray, decoder: str, facts: Facts) -> None:
     """Note frames that the decoder finds elsewhere than PyAV does; ``found``: its frames at ``sample``."""
-    exact = VideoSource(source.videos, decoder="pyav").open(index)
+    exact = replace(source, decoder=PYAV).open(index)
     if sample[-1] >= exact.num_frames:
         return
     expected = exact.read(sample)
@@ -147,10 +150,14 @@ def _compare(found: Tensor, source: VideoSource, index: int, sample: np.ndarray,
 
 
 def _hash(path: str) -> str:
+    """Of a file's content; empty if it cannot be read any more."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
+    try:
+        with open_regular(path) as descriptor:
+            while block := os.read(descriptor, 2**20):
+                digest.update(block)
+    except (UnreadableVideo, OSError):
+        return ""
     return digest.hexdigest()
 
 
@@ -168,16 +175,16 @@ def _examine_all(sources: dict[str, VideoSource], plan: Plan, args: argparse.Nam
     return {name: examined[name] for name in places}
 
 
-def _same_content(paths: list[str], args: argparse.Namespace) -> list[list[str]]:
-    """Groups of files with the same bytes; only files of one size are read."""
+def _same_content(examined: dict[str, Examined], args: argparse.Namespace) -> list[list[str]]:
+    """Groups of readable files with the same bytes; only files of one size are read."""
     by_size = defaultdict(list)
-    for path in paths:
-        if os.path.isfile(path):
-            by_size[os.path.getsize(path)].append(path)
+    for path, video in examined.items():
+        if not video.reason and os.path.isfile(path):
+            by_size[video.facts.num_bytes].append(path)
     candidates = [path for group in by_size.values() if len(group) > 1 for path in group]
     by_hash = defaultdict(list)
     for number, outcome in run_isolated(_hash, candidates, args.workers, args.timeout_s):
-        if not isinstance(outcome, Lost):
+        if outcome and not isinstance(outcome, Lost):
             by_hash[outcome].append(candidates[number])
     return sorted(sorted(group) for group in by_hash.values() if len(group) > 1)
 

@@ -3,8 +3,10 @@
 import contextlib
 import ctypes
 import logging
+import os
+import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -14,12 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.pyav_reader import PyAVReader
-from datasets.readers import Reader, UnreadableVideo, check_is_file, reason_of
+from datasets.pyav_reader import PyAVReader, inspect
+from datasets.readers import Reader, UnreadableVideo, open_regular, reason_of
+from utils.config import MAX_PIXELS
 
 logger = logging.getLogger(__name__)
 
-AUTO = "auto"
+AUTO, PYAV = "auto", "pyav"
+PLACE = re.compile(r"/dev/fd/\d+")  # in error messages: see ``_same_file``
 PADDED_ROWS = "from_size == to_size"  # in decord's error message
 
 
@@ -36,105 +40,122 @@ def import_decord() -> ModuleType:
     return decord
 
 
-class DecordReader:
-    """A video file through decord, single-threaded: parallelism comes from the loader's workers.
+class OtherReader(Reader):
+    """What decoders have in common that cannot be told what to open: PyAV looks at the file first.
+
+    The frames are theirs, also where PyAV finds others; ``mismatch`` then says so.
 
     Raises:
-        UnreadableVideo: missing, empty, truncated or without a video stream.
+        UnreadableVideo: missing, empty, truncated, without a video stream; refused by PyAV (see ``inspect``).
     """
 
-    def __init__(self, path: str | Path):
-        decord = import_decord()
-        check_is_file(path)
-        self._path = path
-        self._errors = (decord.DECORDError, RuntimeError)
-        try:
-            self._video = decord.VideoReader(str(path), num_threads=1)
-            self.num_frames = len(self._video)
-        except self._errors as error:
-            raise UnreadableVideo(reason_of(error)) from error
+    _errors: tuple[type[Exception], ...]  # of opening a file and of reading it
+
+    def __init__(self, path: str | Path, max_pixels: int = MAX_PIXELS):
+        self._path, self._max_pixels = path, max_pixels
+        with _same_file(path) as place:
+            content = inspect(place, max_pixels)
+            try:
+                self._open(place)
+            except self._errors as error:
+                raise UnreadableVideo(
+                    f"{self._reason(error)} (codec {content.codec}; data.decoder=pyav may read it)"
+                ) from error
         if self.num_frames == 0:
             raise UnreadableVideo("no frames")
+        if self.num_frames != content.num_frames:
+            self.mismatch = f"{self.num_frames} frames are counted, the file holds {content.num_frames}"
 
     def read(self, indices: np.ndarray) -> Tensor:
         # Each frame is decoded once and in order, however the views overlap.
         unique, inverse = np.unique(indices, return_inverse=True)
         try:
-            frames = self._decode(unique.tolist())  # [n, H, W, 3]
+            frames = self._decode(unique.tolist())  # [n, 3, H, W]
         except self._errors as error:
-            raise UnreadableVideo(reason_of(error)) from error
-        return torch.from_numpy(frames).permute(0, 3, 1, 2)[inverse]
+            raise UnreadableVideo(self._reason(error)) from error
+        self.mismatch = self.mismatch or self._repeated(frames, unique)
+        return frames[inverse]
 
-    def _decode(self, indices: list[int]) -> np.ndarray:
+    def _reason(self, error: Exception) -> str:
+        return PLACE.sub(lambda _: Path(self._path).name, reason_of(error))
+
+    def _repeated(self, frames: Tensor, indices: np.ndarray) -> str:
+        """Where frames at ascending indices are one and the same picture, but not in the file; empty if nowhere."""
+        repeats = (frames[1:] == frames[:-1]).flatten(1).all(dim=1).numpy()
+        if not repeats.any():
+            return ""
+        expected = PyAVReader(self._path, self._max_pixels).read(indices)
+        stale = repeats & (expected[1:] != expected[:-1]).flatten(1).any(dim=1).numpy()
+        return f"frame {indices[1:][stale][0]} came out as the one before it" if stale.any() else ""
+
+
+class DecordReader(OtherReader):
+    """A video file through decord, single-threaded: parallelism comes from the loader's workers."""
+
+    def _open(self, place: str) -> None:
+        decord = import_decord()
+        self._errors = (decord.DECORDError, RuntimeError)
+        self._video = decord.VideoReader(place, num_threads=1)
+        self.num_frames = len(self._video)
+
+    def _decode(self, indices: list[int]) -> Tensor:
         try:
-            return self._video.get_batch(indices).asnumpy()
+            frames = self._video.get_batch(indices).asnumpy()
         except self._errors as error:
             if PADDED_ROWS not in str(error):
                 raise
-        # decord pads the rows of some frames narrower than about 100 pixels and then takes them for four channels
-        # (a batch refuses to mix the two). The published code read that as RGBA: kept, so that results compare.
-        _warn_once(self._path)
-        return np.stack([self._video[index].asnumpy()[..., :3] for index in indices])
+            # decord pads the rows of some frames narrower than about 100 pixels and then takes them for four channels
+            # (a batch refuses to mix the two). The published code read that as RGBA: kept, so that results compare.
+            _warn_once(self._path)
+            frames = np.stack([self._video[index].asnumpy()[..., :3] for index in indices])
+        return torch.from_numpy(frames).permute(0, 3, 1, 2)
 
 
-class TorchCodecReader:
-    """A video file through torchcodec (optional: ``pip install torchcodec``, and FFmpeg's shared libraries).
+class TorchCodecReader(OtherReader):
+    """A video file through torchcodec (optional: ``pip install torchcodec``, and FFmpeg's shared libraries)."""
 
-    Raises:
-        UnreadableVideo: missing, empty, truncated or without a video stream.
-    """
+    _errors = (RuntimeError, ValueError, TypeError, IndexError)  # TypeError: no stream has a number of frames
 
-    def __init__(self, path: str | Path):
+    def _open(self, place: str) -> None:
         from torchcodec.decoders import VideoDecoder
 
-        check_is_file(path)
-        try:
-            self._video = VideoDecoder(str(path), num_ffmpeg_threads=1, seek_mode="exact")
-            self.num_frames = len(self._video)
-        except (RuntimeError, ValueError, TypeError) as error:  # TypeError: no stream has a number of frames
-            raise UnreadableVideo(reason_of(error)) from error
-        if self.num_frames == 0:
-            raise UnreadableVideo("no frames")
+        self._video = VideoDecoder(place, num_ffmpeg_threads=1, seek_mode="exact")
+        self.num_frames = len(self._video)
 
-    def read(self, indices: np.ndarray) -> Tensor:
-        unique, inverse = np.unique(indices, return_inverse=True)
-        try:
-            frames = self._video.get_frames_at(unique.tolist()).data  # [n, 3, H, W]
-        except (RuntimeError, IndexError) as error:
-            raise UnreadableVideo(reason_of(error)) from error
-        return frames[inverse]
+    def _decode(self, indices: list[int]) -> Tensor:
+        return self._video.get_frames_at(indices).data
 
 
-DECODERS: dict[str, Callable[[str | Path], Reader]] = {
+@contextlib.contextmanager
+def _same_file(path: str | Path) -> Iterator[str]:
+    """Another name of a regular file, which no library takes for an address or a pattern of names, and which stays
+    this file's whatever is moved to ``path`` meanwhile."""
+    with open_regular(path) as descriptor:
+        place = f"/dev/fd/{descriptor}"
+        yield place if os.path.exists(place) else os.path.abspath(path)
+
+
+DECODERS: dict[str, Callable[..., Reader]] = {  # (path, max_pixels) -> Reader
     "decord": DecordReader,
     "torchcodec": TorchCodecReader,
-    "pyav": PyAVReader,
+    PYAV: PyAVReader,
 }
-# What ``auto`` tries. Training takes the fastest, which is also the one that is right in every container; tests take
-# decord, because the published figures were made with its frames.
-AUTO_ORDER = {"training": ("pyav",), "tests": ("decord", "pyav")}
 
 
 @lru_cache
-def resolve_decoder(choice: str, purpose: str) -> str:
-    """The decoder to use: the one named, or for ``auto`` the first of ``AUTO_ORDER`` that works on this machine.
+def resolve_decoder(choice: str) -> str:
+    """The decoder to use: the one named, or for ``auto`` PyAV, which is right in every container and always there.
 
     Call it in the main process; datasets and workers get the name that it returns.
 
-    Args:
-        purpose: ``training`` or ``tests``.
-
     Raises:
-        ValueError: the decoder named does not work here.
+        ValueError: it does not work here.
     """
-    problems = {}
-    for name in AUTO_ORDER[purpose] if choice == AUTO else [choice]:
-        problems[name] = _problem(name)
-        if not problems[name]:
-            logger.info("videos of %s are decoded by %s (data.decoder: %s)", purpose, name, choice)
-            return name
-    reasons = "; ".join(f"{name}: {problem}" for name, problem in problems.items())
-    raise ValueError(f"data.decoder is {choice}, which does not work here ({reasons}); see docs/data/decoders.md")
+    name = PYAV if choice == AUTO else choice
+    if problem := _problem(name):
+        raise ValueError(f"data.decoder is {choice}, but {name} does not work here ({problem}); docs/data/decoders.md")
+    logger.info("videos are decoded by %s (data.decoder: %s)", name, choice)
+    return name
 
 
 def installed_decoders() -> list[str]:

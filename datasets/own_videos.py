@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datasets.probe import diagnose
+from datasets.probe import diagnosed
 from datasets.pyav_reader import PyAVReader
 from datasets.readers import UnreadableVideo
 from datasets.time_limit import within
+from utils.config import MAX_PIXELS
 
 
 class VideoViews(NamedTuple):
@@ -38,12 +39,13 @@ class OwnVideos(Dataset):
     """Video files by path.
 
     PyAV decodes them, whatever ``data.decoder`` says: here exact frames and times in every container count, not
-    agreement with published figures.
+    agreement with figures of another decoder.
 
     Args:
         indices_of: number of frames -> int64 [C, T].
         views_of: frames [n, 3, H, W] -> crops [crops, n, 3, S, S].
         timeout_s: of opening and of reading a video; 0: none.
+        max_pixels: of a picture; larger ones are unreadable.
     """
 
     def __init__(
@@ -52,8 +54,10 @@ class OwnVideos(Dataset):
         indices_of: Callable[[int], np.ndarray],
         views_of: Callable[[Tensor], Tensor],
         timeout_s: float,
+        max_pixels: int = MAX_PIXELS,
     ):
-        self.paths, self.indices_of, self.views_of, self.timeout_s = paths, indices_of, views_of, timeout_s
+        self.paths, self.indices_of, self.views_of = paths, indices_of, views_of
+        self.timeout_s, self.max_pixels = timeout_s, max_pixels
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -61,11 +65,11 @@ class OwnVideos(Dataset):
     def __getitem__(self, index: int) -> VideoViews:
         path = self.paths[index]
         try:
-            reader = within(self.timeout_s, PyAVReader, path)
+            reader = within(self.timeout_s, PyAVReader, path, self.max_pixels)
             clips = self.indices_of(reader.num_frames)
             frames = within(self.timeout_s, reader.read, clips.ravel())
         except UnreadableVideo as error:
-            return VideoViews(path, None, None, diagnose(path, str(error)))
+            return VideoViews(path, None, None, diagnosed(path, error, self.timeout_s))
         crops = self.views_of(frames)  # [crops, C*T, 3, S, S]
         return VideoViews(path, crops.unflatten(1, clips.shape).flatten(0, 1), reader.seconds(clips), None)
 

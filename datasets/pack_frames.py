@@ -11,13 +11,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-import av
 import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from datasets.pyav_reader import open_video
 from datasets.readers import Reader, UnreadableVideo
 from datasets.records import VideoList, list_text
 from datasets.sampling import eval_indices
@@ -108,11 +108,8 @@ def frame_rate(path: Path) -> Fraction:
     Raises:
         UnreadableVideo: not a video, or it does not say.
     """
-    try:
-        with av.open(str(path)) as container:
-            rate = container.streams.video[0].average_rate
-    except (av.FFmpegError, IndexError) as error:
-        raise UnreadableVideo(f"frame rate: {error}") from error
+    with open_video(path) as (_, stream):
+        rate = stream.average_rate
     if not rate:
         raise UnreadableVideo("frame rate: the file does not say")
     return Fraction(rate)

@@ -3,15 +3,19 @@
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import numpy as np
 
 from datasets.pyav_reader import Index, open_video, read_index
-from datasets.readers import UnreadableVideo, check_is_file
+from datasets.readers import UnreadableVideo, open_regular
+from datasets.time_limit import TookTooLong, within
+from utils.config import MAX_PIXELS
 
 UNEVEN_SHARE = 0.01  # of the gaps between frames may be off by 30 % before the frame rate counts as variable
-PICTURES = {b"\x89PNG": "a PNG picture", b"\xff\xd8\xff": "a JPEG picture", b"GIF8": "a GIF picture"}
+PICTURES = {b"\x89PNG": "a PNG picture", b"\xff\xd8\xff": "a JPEG picture"}
+MOST_OF_INDEX = 2**26  # bytes of an MP4's index that are searched
 
 
 @dataclass
@@ -27,37 +31,65 @@ class Facts:
     notes: list[str] = field(default_factory=list)
 
 
-def probe(path: Path) -> Facts:
+def probe(path: Path, max_pixels: int = MAX_PIXELS) -> Facts:
     """Facts of a video file, from its packets and its first frame.
 
     Raises:
-        UnreadableVideo: with what the file is instead, where that can be told.
+        UnreadableVideo: see ``datasets.pyav_reader``.
     """
-    check_is_file(path)
-    if path.stat().st_size == 0:
-        raise UnreadableVideo("empty file (0 bytes)")
-    start = _start(path)
-    for signature, name in PICTURES.items():
-        if start.startswith(signature):
-            raise UnreadableVideo(f"{name}, not a video")
-    try:
-        with open_video(path) as (container, stream):
-            index = read_index(container, stream)
-            facts = _timing(index, float(stream.time_base))
-            facts.notes += _container_notes(path, container, stream, facts)
-    except UnreadableVideo as error:
-        raise UnreadableVideo(_diagnosis(start, str(error))) from error
-    facts.num_bytes = path.stat().st_size
-    _look_at_first_frame(path, facts)
+    with open_video(path, max_pixels) as (container, stream):
+        index = read_index(container, stream)
+        facts = _timing(index, float(stream.time_base))
+        facts.notes += _container_notes(path, container, stream, facts)
+        facts.num_bytes = container.size
+    _look_at_first_frame(path, facts, max_pixels)
     return facts
 
 
-def diagnose(path: str | Path, reason: str) -> str:
-    """A decoder's reason, with what the file's first bytes tell of it."""
-    path = Path(path)
-    if not path.is_file() or not os.access(path, os.R_OK):
+def diagnosed(path: str | Path, error: UnreadableVideo, limit_s: float) -> str:
+    """Why a video is unreadable: the error's reason, after what the file itself tells of it, if anything.
+
+    Args:
+        limit_s: of looking into the file, in seconds; 0: none.
+    """
+    reason = str(error)
+    if isinstance(error, TookTooLong):  # it would again
         return reason
-    return _diagnosis(_start(path), reason) if path.stat().st_size else "empty file (0 bytes)"
+    try:
+        remark = within(limit_s, _remark, path)
+    except (UnreadableVideo, OSError):
+        return reason
+    return f"{remark} ({reason})" if remark else reason
+
+
+def _remark(path: str | Path) -> str:
+    """What the bytes of an unreadable file tell of it; empty if nothing."""
+    with open_regular(path) as descriptor, os.fdopen(descriptor, "rb", closefd=False) as file:
+        start = file.read(512)
+        if not start:
+            return "empty file (0 bytes)"
+        for signature, name in PICTURES.items():
+            if start.startswith(signature):
+                return f"{name}, not a video"
+        if start[4:8] == b"ftyp":
+            return _remark_on_mp4(file, os.fstat(descriptor).st_size)
+    return "" if any(byte < 32 and byte not in b"\t\n\r" for byte in start) else "text, not a video"
+
+
+def _remark_on_mp4(file: BinaryIO, num_bytes: int) -> str:
+    place = 0
+    while place + 8 <= num_bytes:  # boxes: length, kind, content
+        file.seek(place)
+        header = file.read(16)
+        length, kind = int.from_bytes(header[:4], "big"), header[4:8]
+        if length == 1:
+            length = int.from_bytes(header[8:16], "big")
+        elif length == 0:  # the last one
+            length = num_bytes - place
+        if kind == b"moov" and place + length <= num_bytes:
+            return "encrypted" if b"encv" in file.read(min(length, MOST_OF_INDEX)) else ""
+        place += max(length, 8)
+    return "truncated in the header: the index of this MP4 (moov) is missing or cut"
 
 
 def _timing(index: Index, time_base: float) -> Facts:
@@ -90,8 +122,8 @@ def _container_notes(
     return notes
 
 
-def _look_at_first_frame(path: Path, facts: Facts) -> None:
-    with open_video(path) as (container, stream):
+def _look_at_first_frame(path: Path, facts: Facts, max_pixels: int) -> None:
+    with open_video(path, max_pixels) as (container, stream):
         frame = next(container.decode(stream), None)
         if frame is None:
             raise UnreadableVideo("no frame can be decoded")
@@ -103,16 +135,3 @@ def _look_at_first_frame(path: Path, facts: Facts) -> None:
         bits = max(component.bits for component in frame.format.components)
         if bits > 8:
             facts.notes.append(f"{bits} bits a channel ({frame.format.name})")
-
-
-def _start(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(512)
-
-
-def _diagnosis(start: bytes, reason: str) -> str:
-    """A decoder's reason, with what the file's first bytes tell."""
-    if start[4:8] == b"ftyp" and not reason.startswith(("truncated", "no video stream (audio")):
-        return "truncated in the header: the index of this MP4 (moov) is missing or cut"
-    is_text = not any(byte < 32 and byte not in b"\t\n\r" for byte in start)
-    return f"text, not a video ({reason})" if is_text else reason

@@ -1,5 +1,6 @@
 """Video files through PyAV: exact frame numbers in every container, at the price of one pass over the packets."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,10 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.readers import UnreadableVideo, check_is_file, reason_of
+from datasets.readers import Reader, UnreadableVideo, check_size, open_regular, reason_of
+from utils.config import MAX_PIXELS
 
 # Titles in AVI files are often not UTF-8. From version 19 on PyAV reads them as they come and has no such argument.
 OPTIONS = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
+
+# FFmpeg's names of containers and raw streams that hold their video themselves. All others are refused: playlists,
+# scripts and patterns of names would have it open other files and addresses, and pictures are no videos.
+CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,ogg,mpegts,mpeg,flv,live_flv,asf,asf_o,gif,apng,mxf,gxf,nut,rm,dv,swf,"
+    "nsv,wtv,ivf,obu,av1,yuv4mpegpipe,h261,h263,h264,hevc,vvc,evc,m4v,mpegvideo,mjpeg,dirac,vc1,cavsvideo,avs2,avs3"
+)
+SIZE_CHANGES = "the size of the picture changes within the video"
 
 
 class Index(NamedTuple):
@@ -25,19 +35,26 @@ class Index(NamedTuple):
     unit_s: float  # the time base, seconds
 
 
-class PyAVReader:
+class Content(NamedTuple):
+    """What a file holds, for decoders that cannot be told what to open."""
+
+    num_frames: int
+    codec: str
+
+
+class PyAVReader(Reader):
     """A video file through PyAV, single-threaded; frame n is the n-th in the order of presentation.
 
     The file is open only within a call. Pictures are turned as their rotation tag says, like the other decoders do.
 
     Raises:
-        UnreadableVideo: missing, empty, truncated or without a video stream.
+        UnreadableVideo: missing, empty, truncated, without a video stream, not in one of ``CONTAINERS``, or with
+            pictures of more than ``max_pixels``.
     """
 
-    def __init__(self, path: str | Path):
-        check_is_file(path)
-        self._path = path
-        with open_video(self._path) as (container, stream):
+    def __init__(self, path: str | Path, max_pixels: int = MAX_PIXELS):
+        self._path, self._max_pixels = path, max_pixels
+        with open_video(path, max_pixels) as (container, stream):
             self._index = read_index(container, stream)
         self.num_frames = len(self._index.times)
         if self.num_frames == 0:
@@ -56,7 +73,7 @@ class PyAVReader:
         frames = self._by_time(unique) if self._index.is_seekable else None
         frames = self._by_counting(unique) if frames is None else frames
         if len({frame.shape for frame in frames}) > 1:
-            raise UnreadableVideo("the size of the picture changes within the video")
+            raise UnreadableVideo(SIZE_CHANGES)
         return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)[inverse]
 
     def _by_time(self, indices: np.ndarray) -> list[np.ndarray] | None:
@@ -66,7 +83,7 @@ class PyAVReader:
         """
         frames, position = [], None
         targets = self._index.times[indices]
-        with open_video(self._path) as (container, stream):
+        with open_video(self._path, self._max_pixels) as (container, stream):
             for target in targets:
                 place = np.searchsorted(self._index.keyframes, target, side="right") - 1
                 keyframe = self._index.keyframes[max(place, 0)]
@@ -83,7 +100,7 @@ class PyAVReader:
     def _by_counting(self, indices: np.ndarray) -> list[np.ndarray]:
         """Frames at ascending indices, decoded from the start."""
         wanted, frames, number = set(indices.tolist()), [], -1
-        with open_video(self._path) as (container, stream):
+        with open_video(self._path, self._max_pixels) as (container, stream):
             for number, frame in enumerate(container.decode(stream)):
                 if number in wanted:
                     frames.append(_pixels(frame))
@@ -92,23 +109,65 @@ class PyAVReader:
         raise UnreadableVideo(f"only {number + 1} of {self.num_frames} frames can be decoded")
 
 
+def inspect(path: str | Path, max_pixels: int) -> Content:
+    """What another decoder is about to open, looked at with PyAV, which takes limits.
+
+    Raises:
+        UnreadableVideo: see ``PyAVReader``; or key frames of different sizes, which other decoders stretch in silence.
+    """
+    with open_video(path, max_pixels) as (container, stream):
+        content = Content(len(read_index(container, stream).times), stream.codec_context.codec.canonical_name)
+    with open_video(path, max_pixels) as (container, stream):
+        stream.codec_context.skip_frame = "NONKEY"
+        sizes = {(frame.width, frame.height) for frame in container.decode(stream)}
+    if len(sizes) > 1:
+        raise UnreadableVideo(SIZE_CHANGES)
+    return content
+
+
 @contextmanager
-def open_video(path: str | Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+def open_video(
+    path: str | Path, max_pixels: int = MAX_PIXELS
+) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     """A container and its video stream.
+
+    FFmpeg gets an open file and may open nothing else, so no name is taken for an address or a pattern, and nothing
+    that stands in a file leads to another one.
 
     Raises:
         UnreadableVideo: also for FFmpeg's errors within the ``with`` block.
     """
-    try:
-        with av.open(str(path), **OPTIONS) as container:
-            stream = container.streams.best("video")
-            if stream is None:
-                kinds = sorted({stream.type for stream in container.streams})
-                raise UnreadableVideo(f"no video stream ({', '.join(kinds)} only)" if kinds else "no streams")
-            stream.thread_type, stream.codec_context.thread_count = "NONE", 1
-            yield container, stream
-    except (av.FFmpegError, OSError) as error:
-        raise UnreadableVideo(error.strerror or reason_of(error)) from error
+    with open_regular(path) as descriptor:
+        limits = {"fd": str(descriptor), "protocol_whitelist": "fd", "format_whitelist": CONTAINERS}
+        remark = ""
+        try:
+            with av.open("fd:", options=limits | {"max_pixels": str(max_pixels)}, **OPTIONS) as container:
+                stream = _video_stream(container, max_pixels)
+                if stream.codec_context.width == 0:  # what FFmpeg makes of a size that it may not decode
+                    remark = f"; pictures of no known size, or more than data.max_pixels ({max_pixels})"
+                yield container, stream
+        except (av.FFmpegError, OSError, ValueError, MemoryError) as error:  # ValueError: pixels of an unknown kind
+            raise UnreadableVideo(_ffmpegs_reason(error) + remark) from error
+
+
+def _video_stream(container: av.container.InputContainer, max_pixels: int) -> av.VideoStream:
+    """The stream to decode, with one thread, and no picture larger than asked for."""
+    stream = container.streams.best("video")
+    if stream is None:
+        kinds = sorted({stream.type for stream in container.streams})
+        raise UnreadableVideo(f"no video stream ({', '.join(kinds)} only)" if kinds else "no streams")
+    if stream.codec_context is None:
+        raise UnreadableVideo("a video codec that this FFmpeg does not know")
+    check_size(stream.codec_context.width, stream.codec_context.height, max_pixels)
+    stream.codec_context.options = {"max_pixels": str(max_pixels)}
+    stream.thread_type, stream.codec_context.thread_count = "NONE", 1
+    return stream
+
+
+def _ffmpegs_reason(error: Exception) -> str:
+    if getattr(error, "filename", None) == "fd:" and error.errno == errno.EINVAL:
+        return "not in a container that is opened here, see docs/data/decoders.md"
+    return getattr(error, "strerror", None) or reason_of(error)
 
 
 def read_index(container: av.container.InputContainer, stream: av.VideoStream) -> Index:
@@ -117,18 +176,23 @@ def read_index(container: av.container.InputContainer, stream: av.VideoStream) -
     Raises:
         UnreadableVideo: an MP4 whose table of frames lists more than the file holds.
     """
-    packets = [packet for packet in container.demux(stream) if packet.size]
+    times, keyframes, num_packets = [], [], 0
+    for packet in container.demux(stream):  # none is kept: a long video would not fit the memory
+        if not packet.size:
+            continue
+        num_packets += 1
+        if not packet.is_discard:  # an edit list may hide frames
+            times.append(packet.pts)
+        if packet.is_keyframe and packet.pts is not None:
+            keyframes.append(packet.pts)
     # Only MP4's table can be relied on; counts and durations in other containers are remarks of the writer.
-    if "mp4" in container.format.name and len(packets) < stream.frames:
-        raise UnreadableVideo(f"truncated: {len(packets)} of {stream.frames} frames are there")
-    shown = [packet for packet in packets if not packet.is_discard]  # an edit list may hide frames
-    times = [packet.pts for packet in shown]
+    if "mp4" in container.format.name and num_packets < stream.frames:
+        raise UnreadableVideo(f"truncated: {num_packets} of {stream.frames} frames are there")
     if None in times or len(set(times)) < len(times):
         rate = stream.average_rate or stream.guessed_rate or 25
         return Index(np.arange(len(times)), np.zeros(1, dtype=np.int64), is_seekable=False, unit_s=float(1 / rate))
     # AVI stores no presentation times: with B-frames, FFmpeg numbers its packets in the order of decoding.
     is_made_up = stream.codec_context.has_b_frames and times == sorted(times)
-    keyframes = [packet.pts for packet in packets if packet.is_keyframe and packet.pts is not None]
     is_seekable = bool(keyframes) and not is_made_up
     return Index(np.array(sorted(times)), np.array(sorted(keyframes)), is_seekable, float(stream.time_base))
 

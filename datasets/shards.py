@@ -6,7 +6,9 @@ lies, so a sample is one open file and one read for every run of neighbouring fr
 """
 
 import hashlib
+import io
 import json
+import logging
 import os
 import zlib
 from dataclasses import dataclass
@@ -15,10 +17,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
 
-from datasets.readers import UnreadableVideo
+from datasets.readers import Reader, UnreadableVideo, decode_picture, reason_of, stack_pictures
 from datasets.records import VideoList
+from utils.config import MAX_PIXELS
+
+logger = logging.getLogger(__name__)
 
 VERSION = 1
 BLOCK = 512  # bytes; tar members begin at multiples, each with a header of one block
@@ -72,7 +76,8 @@ class ShardPack:
 
         Raises:
             FileNotFoundError, ValueError: paths that are not in the pack; a shard that is missing, of another
-                size, or whose first frame is another one.
+                size, or whose first frame is another one. One that the system does not open is a warning: its
+                videos will be unreadable.
         """
         rows = self._rows(videos.paths)
         missing = np.flatnonzero(rows < 0)
@@ -83,17 +88,23 @@ class ShardPack:
         first_videos = dict(zip(*np.unique(self.videos[:, 0], return_index=True), strict=True))
         for shard, (name, size) in enumerate(self.shards):
             path = self.folder / name
-            if not path.is_file():
-                raise FileNotFoundError(f"{path}: this shard is missing")
-            if path.stat().st_size != size:
-                raise ValueError(f"{path}: truncated or another pack's: {path.stat().st_size} bytes, expected {size}")
+            try:
+                with path.open("rb") as file:
+                    found = os.fstat(file.fileno()).st_size
+            except FileNotFoundError:
+                raise FileNotFoundError(f"{path}: this shard is missing") from None
+            except OSError as error:
+                logger.warning("%s: its videos are unreadable (%s)", path, reason_of(error))
+                continue
+            if found != size:
+                raise ValueError(f"{path}: truncated or another pack's: {found} bytes, expected {size}")
             try:
                 if shard in first_videos:
                     self._reader(first_videos[shard]).read_jpegs(np.zeros(1, dtype=np.int64))
             except UnreadableVideo as error:
                 raise ValueError(f"{path}: damaged or another pack's: {error}") from error
 
-    def open_video(self, path: bytes) -> "ShardReader":
+    def open_video(self, path: bytes, max_pixels: int = MAX_PIXELS) -> "ShardReader":
         """Reader of the video with this path in the list.
 
         Raises:
@@ -102,11 +113,12 @@ class ShardPack:
         (row,) = self._rows(np.array([path]))
         if row < 0:
             raise ValueError(f"{self.folder}: {path.decode()!r} is not packed")
-        return self._reader(row)
+        return self._reader(row, max_pixels)
 
-    def _reader(self, row: int) -> "ShardReader":
+    def _reader(self, row: int, max_pixels: int = MAX_PIXELS) -> "ShardReader":
         shard, offset, first, num_frames = self.videos[row].tolist()
-        return ShardReader(self.folder / self.shards[shard][0], offset, self.frames[first : first + num_frames])
+        path, frames = self.folder / self.shards[shard][0], self.frames[first : first + num_frames]
+        return ShardReader(path, offset, frames, max_pixels)
 
     def _rows(self, paths: np.ndarray) -> np.ndarray:
         """Rows of paths, int64 [n]; -1: not in the pack."""
@@ -115,19 +127,21 @@ class ShardPack:
         return np.where(self.paths[places] == paths, places, -1)
 
 
-class ShardReader:
+class ShardReader(Reader):
     """One video of a pack.
 
     Args:
         path: the shard.
         offset: of the first frame's header, in bytes.
         frames: size and CRC-32 of each frame, [F, 2].
+        max_pixels: of a frame.
 
     Raises:
-        UnreadableVideo: bytes that are missing or not what was packed.
+        UnreadableVideo: bytes that are missing or not what was packed, or larger pictures.
     """
 
-    def __init__(self, path: Path, offset: int, frames: np.ndarray):
+    def __init__(self, path: Path, offset: int, frames: np.ndarray, max_pixels: int = MAX_PIXELS):
+        self._max_pixels = max_pixels
         self._path, self._offset, self.num_frames = path, offset, len(frames)
         self._sizes, self._checksums = frames.astype(np.int64).T
 
@@ -136,10 +150,10 @@ class ShardReader:
         unique, inverse = np.unique(indices, return_inverse=True)
         jpegs = self.read_jpegs(unique)
         try:
-            frames = [decode_jpeg(jpeg, mode=ImageReadMode.RGB) for jpeg in jpegs]
-        except RuntimeError as error:
+            frames = [decode_picture(io.BytesIO(jpeg.numpy().tobytes()), self._max_pixels) for jpeg in jpegs]
+            return stack_pictures(frames)[inverse]
+        except UnreadableVideo as error:
             raise UnreadableVideo(f"{self._path.name}: {error}") from error
-        return torch.stack(frames)[inverse]
 
     def read_jpegs(self, indices: np.ndarray) -> list[Tensor]:
         """Frames at sorted int64 indices [n], each once, as they are stored: uint8 [bytes]."""
@@ -155,7 +169,7 @@ class ShardReader:
                         raise UnreadableVideo(f"{self._path.name}: ends within the video")
                     jpegs += [content[starts[i] - start : ends[i] - start] for i in run.tolist()]
         except OSError as error:
-            raise UnreadableVideo(f"{self._path.name}: {error.strerror}") from error
+            raise UnreadableVideo(f"{self._path.name}: {reason_of(error)}") from error
         for index, jpeg in zip(indices.tolist(), jpegs, strict=True):
             if zlib.crc32(jpeg.numpy()) != self._checksums[index]:
                 raise UnreadableVideo(f"{self._path.name}: frame {index} is not what was packed (checksum)")

@@ -19,7 +19,7 @@ MAX_WIDTH = 2 * HEIGHT  # of a frame; wider ones are lower
 def film_strip(source: VideoSource, index: int) -> bytes | None:
     """JPEG of the frames in the middle of each quarter of a video; None, and a warning, if it cannot be read."""
     try:
-        frames, _ = source.read(index, _middles)  # [n, 3, H, W]
+        frames = source.read(index, _middles).pixels  # [n, 3, H, W]
     except UnreadableVideo as error:
         logger.warning("no picture of %s (%s)", source.videos.path(index), error)
         return None

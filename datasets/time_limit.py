@@ -11,6 +11,10 @@ Result = TypeVar("Result")
 _of_this_thread = threading.local()  # its helper, kept for the next call
 
 
+class TookTooLong(UnreadableVideo):
+    """Opening or reading a video ran into the time limit."""
+
+
 def within(limit_s: float, function: Callable[..., Result], *args: object) -> Result:
     """``function(*args)`` in a helper thread, waited for at most ``limit_s`` seconds (0: here, without a limit).
 
@@ -18,7 +22,7 @@ def within(limit_s: float, function: Callable[..., Result], *args: object) -> Re
     keep the process from ending.
 
     Raises:
-        UnreadableVideo: it took longer. Whatever ``function`` raises.
+        TookTooLong: than ``limit_s``. Whatever ``function`` raises.
     """
     if not limit_s:
         return function(*args)
@@ -30,7 +34,7 @@ def within(limit_s: float, function: Callable[..., Result], *args: object) -> Re
         result, error = helper.outcomes.get(timeout=limit_s)
     except Empty:
         del _of_this_thread.helper
-        raise UnreadableVideo(f"took longer than {limit_s:g} s") from None
+        raise TookTooLong(f"took longer than {limit_s:g} s") from None
     if error is not None:
         raise error
     return result

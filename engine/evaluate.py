@@ -21,6 +21,19 @@ class ViewLogits:
 
     logits: Tensor  # [N, V, K] float32 on the CPU; NaN for videos that could not be read
     failures: dict[str, str]  # path -> reason
+    mismatches: dict[str, str]  # path -> why its frames may be other ones than were asked for
+    num_failed: int  # of the N videos; a path may stand twice in a list
+
+
+def check_some_read(views: ViewLogits, name: str) -> None:
+    """See that a figure stands for something.
+
+    Raises:
+        ValueError: every video of the list failed; ``name`` says which list.
+    """
+    if views.num_failed == len(views.logits):
+        path, reason = next(iter(sorted(views.failures.items())))
+        raise ValueError(f"{name}: none of {views.num_failed} videos could be read; the first: {path} ({reason})")
 
 
 @torch.inference_mode()
@@ -79,8 +92,12 @@ def collect(
     device, (num_views, num_columns) = precision.device, shape
     table = torch.zeros(len(loader.dataset), num_views, num_columns, device=device)
     failures: dict[str, str] = {}
+    mismatches: dict[str, str] = {}
+    num_failed = 0
     for batch in progress(loader, desc, len(loader), every=max(len(loader) // 10, 10)):
         failures |= {failure.path: failure.reason for failure in batch.failures}
+        mismatches |= {mismatch.path: mismatch.reason for mismatch in batch.mismatches}
+        num_failed += len(batch.failed_indices)
         table[batch.failed_indices.to(device, non_blocking=True)] = torch.nan
         if batch.frames is None:
             continue
@@ -88,8 +105,13 @@ def collect(
         with precision.autocast():
             logits = [classify(part) for part in clips.split(clips_per_pass)]
         table[batch.indices.to(device, non_blocking=True)] = torch.cat(logits).unflatten(0, (-1, num_views))
-    for other in gather(failures):
-        failures |= other
+    found = gather((failures, mismatches, num_failed))
+    for other_failures, other_mismatches, _ in found:
+        failures |= other_failures
+        mismatches |= other_mismatches
     for path, reason in sorted(failures.items()):
         logger.warning("unreadable, counted as wrong: %s (%s)", path, reason)
-    return ViewLogits(sum_over_processes(table).cpu(), failures)
+    for path, reason in sorted(mismatches.items()):
+        logger.warning("perhaps other frames than asked for: %s (%s)", path, reason)
+    num_failed = sum(count for _, _, count in found)
+    return ViewLogits(sum_over_processes(table).cpu(), failures, mismatches, num_failed)

@@ -1,5 +1,6 @@
 """Frame features of every view of a list, chunk by chunk, into a writer."""
 
+import logging
 from typing import Protocol
 
 import numpy as np
@@ -9,6 +10,8 @@ from torch.utils.data import DataLoader
 
 from utils.logger import progress
 from utils.precision import Precision
+
+logger = logging.getLogger(__name__)
 
 
 class ChunkWriter(Protocol):
@@ -56,6 +59,8 @@ def extract(
         if not features.isfinite().all():
             raise FloatingPointError(f"features of rows {rows.start} to {rows.stop - 1} do not fit into float16")
         failures = {failure.path: failure.reason for failure in batch.failures}
+        for path, reason in batch.mismatches:
+            logger.warning("perhaps other frames than asked for: %s (%s)", path, reason)
         writer.write(number, features.numpy(), labels.numpy(), failures)
 
 

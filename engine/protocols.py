@@ -53,6 +53,7 @@ def half_class(scores: Tensor, labels: Tensor, num_trials: int = 10) -> dict[str
     return summary
 
 
+PATHS = ("failed_videos", "frame_count_mismatches")  # of videos, in the results of a split
 SHARED_ENTRIES = ("num_clips", "num_crops", "dense", "fusion", "weights", "precision")
 
 
@@ -65,5 +66,9 @@ def over_splits(splits: dict[str, dict]) -> dict:
         summary |= {name: mean, f"{name}_std": std}
     summary["num_videos"] = sum(split["num_videos"] for split in splits.values())
     summary |= {name: first[name] for name in SHARED_ENTRIES}
-    summary["failed_videos"] = [path for split in splits.values() for path in split["failed_videos"]]
+    for name in PATHS:
+        if any(name in split for split in splits.values()):
+            summary[name] = [path for split in splits.values() for path in split.get(name, ())]
+    if len(decoders := {split.get("decoder") for split in splits.values()} - {None}) == 1:
+        summary["decoder"] = decoders.pop()
     return summary | {"splits": splits}

@@ -296,6 +296,8 @@ def _log(where: str, metrics: dict[str, float]) -> None:
 
 def _report_failures(batch) -> set[str]:
     """Log the videos of a batch that could not be read; returns their paths."""
+    for path, reason in batch.mismatches:
+        logger.warning("perhaps other frames than asked for: %s (%s)", path, reason)
     for path, reason in batch.failures:
         logger.warning("unreadable, replaced by another video: %s (%s)", path, reason)
     if batch.frames is None:

@@ -24,6 +24,7 @@ from utils.yaml_text import MAX_BYTES, read_yaml
 
 logger = logging.getLogger(__name__)
 
+MAX_PIXELS = 40_000_000  # of a picture by default: somewhat more than 8K video has
 
 # The most that a count may be where nothing else limits it: more is a slip of the hand, and no run can use it.
 MANY = 10**6
@@ -55,7 +56,9 @@ class DataConfig:
     workers: int = bounded(8, 0, 1024)
     prefetch: int = bounded(2, 1, 1024)  # batches that a worker prepares ahead
     loader_timeout_s: float = bounded(600.0, 0.0, MOST_SECONDS)  # longest wait for a batch of the workers; 0: no limit
-    decoder: Literal["auto", "decord", "torchcodec", "pyav"] = "auto"  # of video files
+    decoder: Literal["auto", "decord", "torchcodec", "pyav"] = "auto"  # of video files; auto: pyav
+    # a video or frame with larger pictures counts as unreadable
+    max_pixels: int = bounded(MAX_PIXELS, 1, 2**30)
     decode_timeout_s: float = bounded(
         60.0, 0.0, MOST_SECONDS
     )  # a video that takes longer counts as unreadable; 0: no limit

@@ -44,6 +44,7 @@ def config(golden, tmp_path_factory) -> Path:
             "num_classes": 12,
             "val_root": str(golden / "videos"),
             "val_list": str(golden / "list.txt"),
+            "decoder": "decord",  # as the published code
             "label_list": str(golden / "labels.csv"),
             "input_size": 48,
         },
@@ -93,6 +94,13 @@ def test_close_set_results_are_the_published_ones(golden, close_set, run, name):
     top1, top5 = percentages(reference["report"])
     assert results["top1"] == pytest.approx(top1, abs=1e-3)
     assert results["top5"] == pytest.approx(top5, abs=1e-3)
+
+
+def test_pyav_finds_the_same_frames_in_mp4(close_set, run):
+    published, found = (
+        run(close_set, "--test_clips", "2", f"data.decoder={name}")[1]["view_logits"] for name in ("decord", "auto")
+    )
+    assert np.array_equal(found, published)
 
 
 def test_zero_shot_results_are_the_published_ones(golden, zero_shot, run):

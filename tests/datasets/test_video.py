@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.decoders import DecordReader
+from datasets.pyav_reader import PyAVReader
 from datasets.readers import FrameFolderReader, UnreadableVideo
 from datasets.records import VideoList
 from datasets.sampling import eval_indices, train_indices
@@ -60,7 +60,7 @@ def assert_equal_samples(one: Sample, other: Sample) -> None:
 
 def test_a_source_opens_videos_below_its_root(videos):
     reader = make_source(videos, ["2.mp4"]).open(0)
-    assert isinstance(reader, DecordReader)
+    assert isinstance(reader, PyAVReader)
     assert reader.num_frames == 22
 
 
@@ -85,7 +85,7 @@ def test_views_are_crop_major_then_clip(videos):
     source = make_source(videos, ["5.mp4"])
     sample = eval_videos(source, num_clips=3, num_crops=5)[0]
     assert sample.frames.shape == (15, 4, 3, SIZE, SIZE)
-    reader = DecordReader(videos / "5.mp4")
+    reader = PyAVReader(videos / "5.mp4")
     for clip, indices in enumerate(eval_indices(25, 4, 3)):
         crops = eval_views(reader.read(indices), SIZE, 5)
         for crop in range(5):
