@@ -94,7 +94,7 @@ class PyAVReader(Reader):
                 if frame is None or frame.pts != target:
                     return None
                 position = frame.pts
-                frames.append(_pixels(frame))
+                frames.append(_pixels(frame, self._max_pixels))
         return frames
 
     def _by_counting(self, indices: np.ndarray) -> list[np.ndarray]:
@@ -103,7 +103,7 @@ class PyAVReader(Reader):
         with open_video(self._path, self._max_pixels) as (container, stream):
             for number, frame in enumerate(container.decode(stream)):
                 if number in wanted:
-                    frames.append(_pixels(frame))
+                    frames.append(_pixels(frame, self._max_pixels))
                 if len(frames) == len(indices):
                     return frames
         raise UnreadableVideo(f"only {number + 1} of {self.num_frames} frames can be decoded")
@@ -120,6 +120,8 @@ def inspect(path: str | Path, max_pixels: int) -> Content:
     with open_video(path, max_pixels) as (container, stream):
         stream.codec_context.skip_frame = "NONKEY"
         sizes = {(frame.width, frame.height) for frame in container.decode(stream)}
+    for size in sizes:
+        check_size(*size, max_pixels)
     if len(sizes) > 1:
         raise UnreadableVideo(SIZE_CHANGES)
     return content
@@ -141,7 +143,7 @@ def open_video(
         limits = {"fd": str(descriptor), "protocol_whitelist": "fd", "format_whitelist": CONTAINERS}
         remark = ""
         try:
-            with av.open("fd:", options=limits | {"max_pixels": str(max_pixels)}, **OPTIONS) as container:
+            with av.open("fd:", options=limits | _decoder_limits(max_pixels), **OPTIONS) as container:
                 stream = _video_stream(container, max_pixels)
                 if stream.codec_context.width == 0:  # what FFmpeg makes of a size that it may not decode
                     remark = f"; pictures of no known size, or more than data.max_pixels ({max_pixels})"
@@ -159,9 +161,14 @@ def _video_stream(container: av.container.InputContainer, max_pixels: int) -> av
     if stream.codec_context is None:
         raise UnreadableVideo("a video codec that this FFmpeg does not know")
     check_size(stream.codec_context.width, stream.codec_context.height, max_pixels)
-    stream.codec_context.options = {"max_pixels": str(max_pixels)}
+    stream.codec_context.options = _decoder_limits(max_pixels)
     stream.thread_type, stream.codec_context.thread_count = "NONE", 1
     return stream
+
+
+def _decoder_limits(max_pixels: int) -> dict[str, str]:
+    """What keeps FFmpeg from decoding pictures that a header did not announce. Twice the limit: it counts padding."""
+    return {"max_pixels": str(2 * max_pixels)}
 
 
 def _ffmpegs_reason(error: Exception) -> str:
@@ -210,6 +217,7 @@ def _decode(
         yield from packet.decode()
 
 
-def _pixels(frame: av.VideoFrame) -> np.ndarray:
+def _pixels(frame: av.VideoFrame, max_pixels: int) -> np.ndarray:
     """RGB as uint8 [H, W, 3], turned upright."""
+    check_size(frame.width, frame.height, max_pixels)
     return np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))

@@ -97,10 +97,10 @@ def test_close_set_results_are_the_published_ones(golden, close_set, run, name):
 
 
 def test_pyav_finds_the_same_frames_in_mp4(close_set, run):
-    published, found = (
-        run(close_set, "--test_clips", "2", f"data.decoder={name}")[1]["view_logits"] for name in ("decord", "auto")
-    )
-    assert np.array_equal(found, published)
+    published, found = (run(close_set, "--test_clips", "2", f"data.decoder={name}")[1] for name in ("decord", "auto"))
+    same = (found["view_logits"] == published["view_logits"]).all(axis=(1, 2))
+    misread = ["clip_01.mp4", "clip_07.mp4", "clip_13.mp4"]  # 72 pixels wide: decord takes their rows for RGBA
+    assert found["paths"][~same].tolist() == misread
 
 
 def test_zero_shot_results_are_the_published_ones(golden, zero_shot, run):

@@ -1,8 +1,11 @@
 """Readers: the frames asked for, bit for bit, or a reason why not."""
 
 import logging
+import struct
 import threading
+import zlib
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -11,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from datasets import readers
 from datasets.decoders import DECODERS, DecordReader, installed_decoders
 from datasets.readers import FrameFolderReader, Reader, UnreadableVideo
 
@@ -226,6 +230,151 @@ def test_frames_of_other_colour_modes_become_rgb(tmp_path, mode):
     frames = FrameFolderReader(tmp_path, 1, "{}.png", 1).read(np.array([0]))
     assert frames.shape == (1, 3, 32, 40)
     assert (frames == 204).all()
+
+
+def write_deep_png(path: Path, pixels: np.ndarray, pix_fmt: str) -> None:
+    """A PNG of 16 bits a channel."""
+    encoder = av.CodecContext.create("png", "w")
+    encoder.height, encoder.width = pixels.shape[:2]
+    encoder.pix_fmt, encoder.time_base = pix_fmt, Fraction(1, 25)
+    frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format=pix_fmt)
+    path.write_bytes(b"".join(map(bytes, [*encoder.encode(frame), *encoder.encode(None)])))
+
+
+@pytest.mark.parametrize("pix_fmt", ["rgb48be", "rgba64be", "gray16be", "ya16be"])
+def test_sixteen_bits_become_eight_beside_pictures_of_eight(tmp_path, pix_fmt):
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 40, 1), dtype=np.uint8).repeat(3, axis=2)
+    write_deep_png(tmp_path / "1.png", pixels, pix_fmt)
+    Image.fromarray(pixels).save(tmp_path / "2.png")
+    frames = FrameFolderReader(tmp_path, 2, "{}.png", 1).read(np.arange(2))
+    assert frames.dtype == torch.uint8
+    assert (frames[0].int() - frames[1].int()).abs().max() <= 1
+    assert (frames[1].permute(1, 2, 0).numpy() == pixels).all()
+
+
+def test_a_cmyk_jpeg_and_a_grey_one_become_rgb(tmp_path):
+    for number, mode in enumerate(("CMYK", "L"), start=1):
+        Image.new("RGB", (40, 32), (204, 204, 204)).convert(mode).save(tmp_path / f"{number}.jpg", quality=95)
+    frames = FrameFolderReader(tmp_path, 2, "{}.jpg", 1).read(np.arange(2))
+    assert (frames.int() - 204).abs().max() <= 2
+
+
+def test_an_animation_is_not_a_frame(tmp_path):
+    black, white = Image.new("L", (40, 32), 0), Image.new("L", (40, 32), 255)
+    black.save(tmp_path / "1.gif", save_all=True, append_images=[white])
+    with pytest.raises(UnreadableVideo, match=r"1\.gif: an animation"):
+        FrameFolderReader(tmp_path, 1, "{}.gif", 1).read(np.array([0]))
+
+
+# --- large pictures, and sizes that change
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+def test_a_large_frame_is_refused_by_its_header(tmp_path, suffix, monkeypatch):
+    Image.new("RGB", (40, 32)).save(tmp_path / f"1.{suffix}")
+    assert FrameFolderReader(tmp_path, 1, "{}." + suffix, 1, max_pixels=1280).read(np.array([0])).shape[2:] == (32, 40)
+    monkeypatch.setattr(readers, "decode_image", None)  # never come to
+    with pytest.raises(UnreadableVideo, match="40 x 32 pixels, more than"):
+        FrameFolderReader(tmp_path, 1, "{}." + suffix, 1, max_pixels=1279).read(np.array([0]))
+
+
+def test_a_header_that_claims_more_pixels_than_memory_is_refused(tmp_path):
+    Image.new("RGB", (40, 32)).save(tmp_path / "1.png")
+    content = bytearray((tmp_path / "1.png").read_bytes())
+    content[16:24] = struct.pack(">2I", 2**30, 2**30)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    (tmp_path / "1.png").write_bytes(content)
+    with pytest.raises(UnreadableVideo, match="pixels"):
+        FrameFolderReader(tmp_path, 1, "{}.png", 1).read(np.array([0]))
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "libx264"), ("a.mkv", "ffv1"), ("a.avi", "mpeg4")])
+def test_a_large_video_is_refused_before_it_is_decoded(tmp_path, write_video, reader_of, name, codec):
+    path = write_video(tmp_path / name, codec=codec, num_frames=3)
+    assert reader_of(path, 128 * 96).num_frames == 3
+    with pytest.raises(UnreadableVideo, match="max_pixels"):
+        reader_of(path, 128 * 96 - 1).read(np.array([0]))
+
+
+@pytest.fixture(scope="module")
+def growing(tmp_path_factory, write_video) -> Path:
+    """A stream whose pictures are larger from frame 20 on."""
+    folder = tmp_path_factory.mktemp("growing")
+    small = write_video(folder / "1.ts", num_frames=20, g=5, bf=0)
+    large = write_video(folder / "2.ts", num_frames=20, g=5, bf=0, width=160, height=128)
+    (folder / "a.ts").write_bytes(small.read_bytes() + large.read_bytes())
+    return folder / "a.ts"
+
+
+def test_pictures_that_change_size_are_right_or_refused(growing, reader_of):
+    expected = {0: (96, 128), 30: (128, 160)}
+    for indices in ([0, 3], [30, 33], [0, 30]):
+        try:
+            frames = reader_of(growing).read(np.array(indices))
+        except UnreadableVideo as error:
+            assert "size" in str(error)  # noqa: PT017
+        else:
+            assert {tuple(frames.shape[2:])} == {expected[index // 30 * 30] for index in indices}
+
+
+def test_pictures_that_grow_beyond_the_limit_are_refused(growing, reader_of):
+    with pytest.raises(UnreadableVideo):
+        reader_of(growing, 128 * 96).read(np.array([30, 33]))
+
+
+# --- what decord shows beside the frames asked for
+
+
+@pytest.fixture
+def cut_by_an_edit_list(tmp_path, write_video) -> Path:
+    """40 frames of which an edit list hides the first 5, as a cut without decoding leaves them."""
+    whole = write_video(tmp_path / "whole.mp4")
+    with av.open(str(whole)) as source, av.open(str(tmp_path / "cut.mp4"), "w") as target:
+        stream = source.streams.video[0]
+        packets = [packet for packet in source.demux(stream) if packet.size]
+        start = sorted(packet.pts for packet in packets)[5]
+        copy = target.add_stream_from_template(stream)
+        for packet in packets:
+            packet.stream, packet.pts, packet.dts = copy, packet.pts - start, packet.dts - start
+            target.mux(packet)
+    return tmp_path / "cut.mp4"
+
+
+def test_a_number_of_frames_that_the_file_does_not_hold_is_told(cut_by_an_edit_list, video):
+    pytest.importorskip("decord")
+    assert DecordReader(cut_by_an_edit_list).mismatch == "40 frames are counted, the file holds 35"
+    good = DecordReader(video)
+    good.read(np.arange(60))
+    assert good.mismatch == ""
+
+
+def test_a_frame_shown_twice_is_told_unless_the_video_stands_still(tmp_path, video, write_video, monkeypatch):
+    pytest.importorskip("decord")
+    decode = DecordReader._decode
+
+    def stale(reader, indices):
+        frames = decode(reader, indices)
+        frames[-1] = frames[-2]
+        return frames
+
+    monkeypatch.setattr(DecordReader, "_decode", stale)
+    reader = DecordReader(video)
+    reader.read(np.array([3, 10, 20]))
+    assert reader.mismatch == "frame 20 came out as the one before it"
+    monkeypatch.undo()
+    with av.open(str(tmp_path / "still.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        for _ in range(10):
+            grey = av.VideoFrame.from_ndarray(np.full((96, 128, 3), 90, dtype=np.uint8), format="rgb24")
+            container.mux(stream.encode(grey))
+        container.mux(stream.encode())
+    still = DecordReader(tmp_path / "still.mkv")
+    still.read(np.arange(10))
+    assert still.mismatch == ""
+
+
+# --- frames of folders that are missing or damaged
 
 
 def test_a_missing_frame_is_named(tmp_path):
