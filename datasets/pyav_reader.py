@@ -167,8 +167,8 @@ def _video_stream(container: av.container.InputContainer, max_pixels: int) -> av
 
 
 def _decoder_limits(max_pixels: int) -> dict[str, str]:
-    """What keeps FFmpeg from decoding pictures that a header did not announce. Twice the limit: it counts padding."""
-    return {"max_pixels": str(2 * max_pixels)}
+    """What keeps FFmpeg from decoding a picture much larger than its header said. It counts padding and work space."""
+    return {"max_pixels": str(2 * max_pixels + 2**20)}
 
 
 def _ffmpegs_reason(error: Exception) -> str:

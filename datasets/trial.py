@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections import Counter
 from dataclasses import replace
 
@@ -28,8 +29,9 @@ def problem_of(source: VideoSource, name: str) -> str:
     """
     indices = np.unique(np.linspace(0, len(source.videos) - 1, MOST).astype(int)).tolist()
     trials = [_Trial(source, index) for index in indices]
+    deadline = time.monotonic() + (source.timeout_s or LIMIT_S)
     for trial in trials:
-        trial.wait(source.timeout_s or LIMIT_S)
+        trial.wait(deadline)
     failed = [f"{source.videos.path(trial.index)!r}: {trial.problem}" for trial in trials if trial.problem]
     found = Counter(trial.codec for trial in trials if not trial.problem)
     decoder = f" with data.decoder={source.decoder}" if source.has_files else ""
@@ -61,20 +63,20 @@ class _Trial(threading.Thread):
         except Exception as error:  # raised again by ``wait``
             self._error = error
 
-    def wait(self, limit_s: float) -> None:
-        """Wait for the end, or ``limit_s`` seconds."""
-        self.join(limit_s)
+    def wait(self, deadline: float) -> None:
+        """Wait for the end, or until ``time.monotonic()`` is ``deadline``."""
+        self.join(max(deadline - time.monotonic(), 0))
         if self.is_alive():
-            self.problem = f"took longer than {limit_s:g} s"
+            self.problem = "took too long"
         if self._error:
             raise self._error
 
     def _read(self) -> None:
+        self._source.read(self.index, self._first)
         self.codec = "packed" if self._source.pack else "folders of frames"
         if self._source.has_files:
             with open_video(self._source.place(self.index), self._source.max_pixels) as (_, stream):
                 self.codec = stream.codec_context.codec.canonical_name
-        self._source.read(self.index, self._first)
 
     def _first(self, num_frames: int) -> np.ndarray:
         self.num_frames = num_frames
