@@ -132,6 +132,22 @@ def write_video() -> Callable[..., Path]:
     return _write_video
 
 
+@pytest.fixture(scope="session")
+def cut_videos(tmp_path_factory) -> Path:
+    """Folder of ``whole.mp4`` and of ``cut.mp4``, whose first 5 of 40 frames an edit list hides. Read only."""
+    folder = tmp_path_factory.mktemp("cut videos")
+    whole = _write_video(folder / "whole.mp4")
+    with av.open(str(whole)) as source, av.open(str(folder / "cut.mp4"), "w") as target:
+        stream = source.streams.video[0]
+        packets = [packet for packet in source.demux(stream) if packet.size]
+        start = sorted(packet.pts for packet in packets)[5]
+        copy = target.add_stream_from_template(stream)
+        for packet in packets:
+            packet.stream, packet.pts, packet.dts = copy, packet.pts - start, packet.dts - start
+            target.mux(packet)
+    return folder
+
+
 def _turn(content: bytes) -> bytes:
     """An MP4 with the rotation of a phone held upright in its track header."""
     header = content.index(b"tkhd")

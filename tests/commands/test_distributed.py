@@ -80,6 +80,26 @@ def test_two_processes_test_like_one(two_processes_tested, of_one_process):
     assert results["failed_videos"] == ["gone.mp4"]
 
 
+@pytest.mark.slow
+def test_mismatches_of_all_processes_are_named(on_two_processes, debug_config, weights, cut_videos, tmp_path):
+    pytest.importorskip("decord")
+    (tmp_path / "list.txt").write_text("whole.mp4 0\ncut.mp4 1\n")  # each process has one
+    data = [f"data.val_root={cut_videos}", f"data.val_list={tmp_path / 'list.txt'}", "data.decoder=decord"]
+    done = on_two_processes("test.py", "--config", debug_config, "--weights", weights, "--output", tmp_path, *data)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads((tmp_path / "results.json").read_text())["frame_count_mismatches"] == ["cut.mp4"]
+
+
+@pytest.mark.slow
+def test_a_list_without_a_readable_video_ends_all_processes(on_two_processes, debug_config, tmp_path):
+    (tmp_path / "list.txt").write_text("gone.mp4 0\nmissing.mp4 1\n")
+    data = [f"data.val_list={tmp_path / 'list.txt'}", "data.batch_size=2", f"data.output_path={tmp_path}"]
+    done = on_two_processes("train.py", "--config", debug_config, *data)
+    assert done.returncode != 0
+    assert "error: none of the 2 videos tried of data.val_list can be read" in done.stderr
+    assert "Traceback" not in done.stderr.split("error: none of")[0]
+
+
 def test_only_one_process_reports(two_processes_tested):
     done, _ = two_processes_tested
     assert done.stdout.count("failed   top1   top5") == 1

@@ -393,10 +393,10 @@ def test_each_listed_failure_is_counted(debug_data, broken, close_set, test_argu
     assert results["num_videos"] == 10
 
 
-def test_a_list_of_broken_videos_scores_nothing(broken, close_set, zero_shot, test_arguments):
+def test_a_list_of_broken_videos_is_an_error(broken, close_set, zero_shot, test_arguments):
     for main in (close_set, zero_shot):
-        results = main([*test_arguments, *write_list(broken, ["empty.mp4 0", "cut in half.mp4 1"])])
-        assert (results["top1"], results["top5"]) == (0.0, 0.0)
+        with pytest.raises(ValueError, match="none of 2 videos could be read"):
+            main([*test_arguments, *write_list(broken, ["empty.mp4 0", "cut in half.mp4 1"])])
 
 
 def test_strict_makes_a_broken_video_an_error(debug_data, broken, close_set, test_arguments):

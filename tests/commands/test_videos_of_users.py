@@ -8,7 +8,6 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 
@@ -43,22 +42,6 @@ def run_test(repo_root, debug_config, tmp_path) -> Callable[..., dict]:
         return json.loads((tmp_path / "results.json").read_text())
 
     return run
-
-
-@pytest.fixture(scope="module")
-def cut(tmp_path_factory, odd_videos) -> Path:
-    """Folder of ``cut.mp4``, whose first 5 of 40 frames an edit list hides, and of a whole video."""
-    folder = tmp_path_factory.mktemp("cut")
-    shutil.copy(odd_videos / "good.mp4", folder / "good.mp4")
-    with av.open(str(folder / "good.mp4")) as source, av.open(str(folder / "cut.mp4"), "w") as target:
-        stream = source.streams.video[0]
-        packets = [packet for packet in source.demux(stream) if packet.size]
-        start = sorted(packet.pts for packet in packets)[5]
-        copy = target.add_stream_from_template(stream)
-        for packet in packets:
-            packet.stream, packet.pts, packet.dts = copy, packet.pts - start, packet.dts - start
-            target.mux(packet)
-    return folder
 
 
 # --- the files of users
@@ -157,21 +140,21 @@ def test_results_name_the_decoder(run_test, odd_videos):
     assert "frame_count_mismatches" not in results
 
 
-def test_videos_that_decord_counts_otherwise_are_named(run_test, cut, caplog):
+def test_videos_that_decord_counts_otherwise_are_named(run_test, cut_videos, caplog):
     pytest.importorskip("decord")
     with caplog.at_level(logging.WARNING):
-        results = run_test(cut, ["good.mp4 0", "cut.mp4 1"], "data.decoder=decord", "data.workers=2")
+        results = run_test(cut_videos, ["whole.mp4 0", "cut.mp4 1"], "data.decoder=decord", "data.workers=2")
     assert results["decoder"] == "decord"
     assert results["frame_count_mismatches"] == ["cut.mp4"]
     assert results["failed_videos"] == []
     assert "cut.mp4 (40 frames are counted, the file holds 35)" in caplog.text
 
 
-def test_validation_warns_of_them(cut, debug_config, tmp_path, caplog):
+def test_validation_warns_of_them(cut_videos, debug_config, tmp_path, caplog):
     pytest.importorskip("decord")
-    (tmp_path / "list.txt").write_text("good.mp4 0\ncut.mp4 1\n")
+    (tmp_path / "list.txt").write_text("whole.mp4 0\ncut.mp4 1\n")
     lists = [f"data.{part}_{key}={value}" for part in ("train", "val")
-             for key, value in (("root", cut), ("list", tmp_path / "list.txt"))]  # fmt: skip
+             for key, value in (("root", cut_videos), ("list", tmp_path / "list.txt"))]  # fmt: skip
     settings = ["data.decoder=decord", "solver.epochs=1", "data.batch_size=2", f"data.output_path={tmp_path}"]
     with caplog.at_level(logging.WARNING):
         train.main(["--config", str(debug_config), *lists, *settings])

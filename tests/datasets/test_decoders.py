@@ -132,20 +132,10 @@ def test_pyav_finds_the_nth_frame(tmp_path, write_video, name, options):
     assert torch.equal(reader.read(np.arange(40)), expected)
 
 
-def test_pyav_leaves_out_frames_that_an_edit_list_hides(tmp_path, write_video):
-    whole = write_video(tmp_path / "whole.mp4")
-    packets_hidden = 5
-    with av.open(str(whole)) as source, av.open(str(tmp_path / "cut.mp4"), "w") as target:
-        stream = source.streams.video[0]
-        packets = [packet for packet in source.demux(stream) if packet.size]
-        start = sorted(packet.pts for packet in packets)[packets_hidden]
-        copy = target.add_stream_from_template(stream)
-        for packet in packets:
-            packet.stream, packet.pts, packet.dts = copy, packet.pts - start, packet.dts - start
-            target.mux(packet)
-    reader = PyAVReader(tmp_path / "cut.mp4")
-    assert reader.num_frames == 40 - packets_hidden
-    assert torch.equal(reader.read(np.arange(reader.num_frames)), in_order(whole)[packets_hidden:])
+def test_pyav_leaves_out_frames_that_an_edit_list_hides(cut_videos):
+    reader = PyAVReader(cut_videos / "cut.mp4")
+    assert reader.num_frames == 35
+    assert torch.equal(reader.read(np.arange(35)), in_order(cut_videos / "whole.mp4")[5:])
 
 
 def test_pyav_counts_the_frames_that_are_there_whatever_the_header_says(tmp_path, write_video):
