@@ -158,6 +158,8 @@ def _video_stream(container: av.container.InputContainer, max_pixels: int) -> av
     if stream is None:
         kinds = sorted({stream.type for stream in container.streams})
         raise UnreadableVideo(f"no video stream ({', '.join(kinds)} only)" if kinds else "no streams")
+    if stream.disposition & av.stream.Disposition.attached_pic:
+        raise UnreadableVideo("no video stream (sound and its cover picture only)")
     if stream.codec_context is None:
         raise UnreadableVideo("a video codec that this FFmpeg does not know")
     check_size(stream.codec_context.width, stream.codec_context.height, max_pixels)

@@ -117,6 +117,18 @@ def test_a_picture_is_no_video(tmp_path, picture, name):
         PyAVReader(tmp_path / name)
 
 
+def test_the_cover_of_a_sound_file_is_no_video(tmp_path, reader_of):
+    with av.open(str(tmp_path / "a.m4a"), "w", format="mp4") as container:
+        cover = container.add_stream("mjpeg", rate=25)
+        cover.width, cover.height, cover.pix_fmt = 128, 96, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        grey = av.VideoFrame.from_ndarray(np.full((96, 128, 3), 90, dtype=np.uint8), format="rgb24")
+        container.mux(cover.encode(grey.reformat(format="yuvj420p")))
+        container.mux(cover.encode())
+    with pytest.raises(UnreadableVideo, match="cover picture"):
+        reader_of(tmp_path / "a.m4a")
+
+
 NAMES = [
     "12:30 clip.mp4", "http:/x.mp4", "concat:a.mp4", "file:a.mp4", "subfile,,start,0,end,0,,:a.mp4", "fd:", "pipe:0",
     "-x.mp4", "a%03d.mp4", "a%03d.png", "*.mp4", "{}.mp4", "a b?c#d&e.mp4", "tee:x|y.mp4", "\udcff.mp4", "x.m3u8",

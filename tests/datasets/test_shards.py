@@ -1,14 +1,18 @@
 """Packs: every frame where the index says, the same training as from the videos, and damage that is found."""
 
+import errno
+import os
 import pickle
 import runpy
 import shutil
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torchvision.io import encode_jpeg
 
 import train
 from datasets import pack, pack_shards
@@ -17,7 +21,8 @@ from datasets.decoders import DecordReader
 from datasets.readers import UnreadableVideo
 from datasets.records import read_class_names
 from datasets.samplers import TrainBatches
-from datasets.shards import ShardPack
+from datasets.shards import ShardPack, ShardReader
+from datasets.trial import problem_of
 from utils.checkpoint import read_checkpoint
 from utils.config import DataConfig, load_config
 
@@ -240,6 +245,40 @@ def test_a_shard_that_vanishes_or_shrinks_later_makes_its_videos_unreadable(copy
     shard.unlink()
     with pytest.raises(UnreadableVideo, match="No such file"):
         reader.read(np.array([0]))
+
+
+@pytest.mark.parametrize("code", [errno.ESTALE, errno.EIO, errno.EACCES])
+def test_a_shard_that_the_system_does_not_open_makes_its_videos_unreadable(data, copy, monkeypatch, caplog, code):
+    def broken(path, *args, **kwargs):
+        if path.name == "shard-000001.tar":
+            raise OSError(code, os.strerror(code), str(path))
+        return genuine(path, *args, **kwargs)
+
+    genuine = Path.open
+    monkeypatch.setattr(Path, "open", broken)
+    data = replace(data, train_root=str(copy))
+    videos = read_lists(data, "train", 4)
+    assert os.strerror(code) in caplog.text
+    source, read = build_source(data, videos), []
+    for index in range(len(videos)):
+        try:
+            read.append(source.read(index, lambda num_frames: np.zeros(1, int)).pixels)
+        except UnreadableVideo as error:
+            assert os.strerror(code) in str(error)  # noqa: PT017
+    assert len(videos) - len(read) == 5  # a shard's
+    assert problem_of(source, "data.train_list") == ""
+    assert "data.train_list: " in caplog.text
+
+
+def test_frames_of_different_sizes_and_large_ones_are_unreadable(tmp_path):
+    jpegs = [encode_jpeg(torch.zeros(3, *size, dtype=torch.uint8)).numpy().tobytes() for size in ((32, 40), (30, 40))]
+    (tmp_path / "a.tar").write_bytes(b"".join(pack_shards.tar_member("x.jpg", jpeg) for jpeg in jpegs))
+    frames = np.array([(len(jpeg), zlib.crc32(jpeg)) for jpeg in jpegs], dtype=np.uint32)
+    assert ShardReader(tmp_path / "a.tar", 0, frames).read(np.array([1])).shape == (1, 3, 30, 40)
+    with pytest.raises(UnreadableVideo, match="different sizes"):
+        ShardReader(tmp_path / "a.tar", 0, frames).read(np.arange(2))
+    with pytest.raises(UnreadableVideo, match=r"40 x 32 pixels, more than data\.max_pixels"):
+        ShardReader(tmp_path / "a.tar", 0, frames, 1200).read(np.arange(2))
 
 
 def test_frames_that_are_no_pictures_are_unreadable(copy):
