@@ -14,9 +14,12 @@ from torch import Tensor
 from datasets.readers import Reader, UnreadableVideo, check_size, open_regular, reason_of
 from utils.config import MAX_PIXELS
 
+VERSION = tuple(int(part) for part in av.__version__.split(".")[:2])
 # Titles in AVI files are often not UTF-8. From version 19 on PyAV reads them as they come and has no such argument.
-OPTIONS = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
-
+OPTIONS = {"metadata_errors": "ignore"} if VERSION < (19, 0) else {}
+# Before, PyAV wrote beyond its memory where options of the streams met a container without a header (MPEG-PS, FLV).
+# Then FFmpeg's own limit (16,000 x 16,000) holds for the frame that it may decode to know a stream.
+CAN_LIMIT_STREAMS = VERSION >= (17, 1)
 # FFmpeg's names of containers and raw streams that hold their video themselves. All others are refused: playlists,
 # scripts and patterns of names would have it open other files and addresses, and pictures are no videos.
 CONTAINERS = (
@@ -140,10 +143,11 @@ def open_video(
         UnreadableVideo: also for FFmpeg's errors within the ``with`` block.
     """
     with open_regular(path) as descriptor:
+        of_streams = _decoder_limits(max_pixels) if CAN_LIMIT_STREAMS else {}
         limits = {"fd": str(descriptor), "protocol_whitelist": "fd", "format_whitelist": CONTAINERS}
         remark = ""
         try:
-            with av.open("fd:", options=limits | _decoder_limits(max_pixels), **OPTIONS) as container:
+            with av.open("fd:", container_options=limits, options=of_streams, **OPTIONS) as container:
                 stream = _video_stream(container, max_pixels)
                 if stream.codec_context.width == 0:  # what FFmpeg makes of a size that it may not decode
                     remark = f"; pictures of no known size, or more than data.max_pixels ({max_pixels})"
