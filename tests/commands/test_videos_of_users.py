@@ -169,7 +169,7 @@ def test_a_test_in_which_every_video_fails_is_an_error_after_its_results(run_tes
 
 @pytest.mark.parametrize(
     ("names", "settings"),
-    [(["zero.mp4 0", "missing.mp4 1"], []), (["good.mp4 4 0", "one.mp4 4 1"], ["data.modality=RGB"])],
+    [(["zero.mp4 0", "missing.mp4 1"], []), (["folder.mp4 4 0", "gone 4 1"], ["data.modality=RGB"])],
 )
 def test_a_list_of_which_nothing_can_be_read_stops_a_run_before_its_first_step(
     debug_config, odd_videos, tmp_path, names, settings
