@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from utils.sharding import without_memory
+
 # Dense bf16 tensor-core rates, TFLOP/s, by a part of the device's name; the first match counts. From the data sheets.
 PEAK_BF16 = {
     "B200": 2250.0,
@@ -29,18 +31,19 @@ def peak_flops(device: torch.device) -> float | None:
     return next((1e12 * rate for part, rate in PEAK_BF16.items() if part in name), None)
 
 
-def count_flops(model: nn.Module, loss: Callable[[], Tensor]) -> float:
-    """Operations of a forward and backward pass, recomputation (checkpointing) not counted.
+def count_flops(model: nn.Module, loss: Callable[[nn.Module], Tensor]) -> float:
+    """Operations of a forward and backward pass, recomputation (checkpointing, fused attention) not counted.
+
+    Only shapes are computed, on the meta device, so that no size of model or batch needs any memory.
 
     Args:
-        loss: runs the model; gradients are dropped afterwards.
+        loss: runs the copy of the model that it is given, on inputs of the meta device. Tokens may be on the CPU, since
+            the lengths of texts are values.
     """
-    checkpointing = [m for m in model.modules() if getattr(m, "grad_checkpointing", False)]
-    for module in checkpointing:
-        module.grad_checkpointing = False
+    shapes = without_memory(model)
+    for module in shapes.modules():
+        if hasattr(module, "grad_checkpointing"):
+            module.grad_checkpointing = False
     with FlopCounterMode(display=False) as counter, torch.compiler.set_stance("force_eager"):
-        loss().backward()
-    for module in checkpointing:
-        module.grad_checkpointing = True
-    model.zero_grad(set_to_none=True)
+        loss(shapes).backward()
     return float(counter.get_total_flops())

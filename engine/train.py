@@ -251,13 +251,12 @@ def _utilisation(state: TrainState, run: Training) -> tuple[float | None, float 
     if peak is None or run.precision.name == "fp32":
         return None, None
     mixing = state.model.draw_mixing(torch.Generator().manual_seed(0))
-    clips = run.example.to(run.precision.device)
-    labels = torch.zeros(len(clips), dtype=torch.long, device=clips.device)
+    clips = run.example.to("meta")
+    labels = torch.zeros(len(clips), dtype=torch.long, device="meta")
+    classes = run.classes.to("meta" if run.classes.is_floating_point() else "cpu")
 
-    def loss() -> Tensor:
-        with run.precision.autocast():
-            output = state.model(clips, run.classes, mixing if mixing is None else mixing.to(clips.device))
-            return run.loss(output, labels)[0]
+    def loss(model: nn.Module) -> Tensor:
+        return run.loss(model(clips, classes, mixing if mixing is None else mixing.to("meta")), labels)[0]
 
     # Of a whole batch: a text tower that trains runs once for all its videos.
     return count_flops(state.model, loss) / len(clips), peak

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from clip.model import ACTIVATIONS, MLP
+from utils.precision import without_autocast
 
 
 class ExpertFFN(nn.Module):
@@ -68,7 +69,7 @@ def _mix(experts: nn.ModuleList, mixing: Tensor) -> tuple[Tensor, Tensor]:
     weights = torch.stack([e.weight for e in experts])
     biases = torch.stack([e.bias for e in experts])
     # Parameters mix in their own precision: autocast would round the experts before averaging them.
-    with torch.autocast(weights.device.type, enabled=False):
+    with without_autocast(weights):
         mixing = mixing.to(weights.dtype)
         return torch.einsum("re,eoi->roi", mixing, weights), mixing @ biases
 

@@ -11,6 +11,7 @@ from clip.model import CLIP
 from modules.mote import merged_experts
 from modules.temporal import TemporalTransformer, modulation_gate
 from modules.text_prompt import class_features_from_tokens
+from utils.precision import without_autocast
 
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -71,7 +72,7 @@ class VideoCLIP(nn.Module):
         gate = None if self.training else self._modulate(frame_features, classes)
         features = self.head(frame_features, mixing, gate)  # [R, B, T, D]
         # Cosines in fp32 under any autocast (TF32 on a GPU): bf16 would round them to two digits.
-        with torch.autocast(frames.device.type, enabled=False):
+        with without_autocast(frames):
             video_features = F.normalize(features.float().mean(dim=2), dim=-1)
             logits = video_features @ classes.float().T  # [R, B, K]
         return VideoOutput(logits, features, frame_features, self.clip.logit_scale.exp())
@@ -84,7 +85,7 @@ class VideoCLIP(nn.Module):
     def _modulate(self, frame_features: Tensor, class_features: Tensor) -> Tensor | None:
         if self.modulation is None or not isinstance(self.head, TemporalTransformer):
             return None
-        with torch.autocast(frame_features.device.type, enabled=False):
+        with without_autocast(frame_features):
             return modulation_gate(
                 frame_features.float(), class_features.float(), self.head.spe_cls_feature, *self.modulation
             )

@@ -57,3 +57,10 @@ def _cpu_has_bf16_units() -> bool:
     # AVX512-BF16 or AMX; elsewhere bf16 is emulated and slower than fp32.
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def without_autocast(tensor: torch.Tensor) -> contextlib.AbstractContextManager:
+    """Context in which operations on the tensor's device keep its precision, whatever autocast says outside."""
+    if tensor.is_meta:  # only shapes are computed there, and torch knows no autocast for it
+        return contextlib.nullcontext()
+    return torch.autocast(tensor.device.type, enabled=False)

@@ -89,6 +89,34 @@ def whole(value: Any) -> Any:
     return [whole(item) for item in value] if isinstance(value, list) else value
 
 
+def without_memory(model: nn.Module) -> nn.Module:
+    """A copy that computes shapes alone: whole tensors on the meta device, no hooks, not sharded, not compiled."""
+    copies: dict[nn.Module, nn.Module] = {}
+
+    def copied(module: nn.Module) -> nn.Module:
+        if module in copies:
+            return copies[module]
+        kind = type(module).__mro__[2] if isinstance(module, FSDPModule) else type(module)  # sharding adds a class
+        copies[module] = copy = object.__new__(kind)
+        copy.__dict__.update(module.__dict__ | nn.Module().__dict__ | {
+            "training": module.training,
+            "_parameters": {name: p if p is None else _shape_of(p) for name, p in module._parameters.items()},
+            "_buffers": {name: b if b is None else _shape_of(b) for name, b in module._buffers.items()},
+            "_non_persistent_buffers_set": module._non_persistent_buffers_set,
+            "_modules": {name: m if m is None else copied(m) for name, m in module._modules.items()},
+            "_compiled_call_impl": None,
+        })  # fmt: skip
+        return copy
+
+    return copied(model)
+
+
+def _shape_of(tensor: Tensor) -> Tensor:
+    """The same without values; of a sharded parameter, the whole of it."""
+    shape = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+    return nn.Parameter(shape, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else shape
+
+
 def part_like(tensor: Any, parameter: Tensor) -> Any:
     """This process's part of a whole optimizer tensor that belongs to ``parameter``, cut as that is."""
     if not isinstance(parameter, DTensor) or tensor.shape != parameter.shape:
