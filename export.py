@@ -138,7 +138,7 @@ def write_hub_folder(merged: dict[str, Any], config: Config, results: list[dict]
     for path, result in zip(args.results, results, strict=True):
         if result["weights"] != args.weights:
             logger.warning("%s was measured with %s, not with %s", path, result["weights"], args.weights)
-    if Path(config.network.arch).is_file():
+    if Path(config.network.arch).exists():
         logger.warning("network.arch is the file %s, which users of the model need too", config.network.arch)
     stored = _without_paths(parse_config(merged["config"], "merged configuration"))
     write_model_folder(args.out, merged | {"config": to_yaml(stored)})

@@ -15,6 +15,7 @@ from datasets.trial import problem_of
 from engine.evaluate import check_some_read, evaluate
 from engine.protocols import accuracy, fuse_zero_shot
 from engine.report import finish_run
+from engine.resume import check_place
 from engine.state import TrainState, averaged
 from engine.train import Training, train
 from modules.build import build_classes, build_clip, build_model, check_network, image_tower
@@ -90,6 +91,9 @@ def prepare(config: Config, precision: Precision, log_time: str) -> tuple[TrainS
     check_videos(data, videos)
 
     state, classes = build_state(config, class_names, precision, source, start)
+    if start and source != config.pretrain:
+        videos_per_epoch = len(train_loader.dataset) * data.shot_repeat
+        check_place(start, solver.epochs, videos_per_epoch, videos_per_step, f"checkpoint {source}")
 
     create_run_folder(folder, to_yaml(config), may_continue, decoder=decoder_of(data))
     if split and is_main():
@@ -169,7 +173,7 @@ def build_state(
     optimizer, ema = build_optimizer(model, solver), averaged(model, solver.ema)
     state = TrainState(model, optimizer, precision.grad_scaler(), ema, epoch=solver.start_epoch)
     if is_resumed:
-        state.resume(start)
+        state.resume(start, source)
     return state, classes
 
 

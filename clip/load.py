@@ -1,19 +1,21 @@
 """From a name or a path to a loaded CLIP: OpenAI's models, open_clip tags, archives, state dicts."""
 
+import logging
 import os
-import pickle
-import struct
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file as load_safetensors
 from torch import Tensor
 
 from clip.model import CLIP, CLIPConfig
+from clip.transformers_names import from_transformers, is_transformers_clip, read_transformers_config
+from utils.state_dicts import check_weights, plain_names
+from utils.weight_files import is_safetensors, is_torchscript, read_safetensors, read_torch_file, read_torchscript
+
+logger = logging.getLogger(__name__)
 
 # OpenAI's released ViTs: file and SHA-256, which is also a part of the address.
 OPENAI_MODELS = {
@@ -31,12 +33,19 @@ OPENAI_URL = "https://openaipublic.azureedge.net/clip/models/{sha256}/{file}"
 # The same towers use the exact GELU, all of OpenAI's the quick one.
 WIDE_VISION_HEADS = {1280: 16, 1408: 16, 1664: 16}
 HEAD_WIDTH = 64
-# What the readers raise on garbage: torch's unpickler trips over whatever bytes come.
-UNREADABLE = (
-    SafetensorError, pickle.UnpicklingError, struct.error, RuntimeError, EOFError, LookupError, ValueError,
-    TypeError, AttributeError,
-)  # fmt: skip
 OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
+# Tensors that tell the shapes of a CLIP, and their dimensions.
+TELLING = {
+    "visual.conv1.weight": 4,
+    "visual.positional_embedding": 2,
+    "visual.proj": 2,
+    "token_embedding.weight": 2,
+    "positional_embedding": 2,
+    "text_projection": 2,
+}
+# Of a model folder of transformers, the first that is there.
+FOLDER_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+FOLDER_CONFIG = "config.json"
 
 
 @dataclass(frozen=True)
@@ -55,7 +64,8 @@ def load_clip(arch: str, visual_only: bool = False, **options) -> CLIP:
     Args:
         arch: ``ViT-B/16`` and the like (downloaded once, checked by SHA-256, kept in ``$CLIP_CACHE``);
             an open_clip tag ``MODEL/PRETRAINED`` such as ``ViT-B-16/laion2b_s34b_b88k``; or a file: an
-            OpenAI archive, a plain state dict or safetensors.
+            OpenAI archive, a plain state dict or safetensors, with OpenAI's or transformers' names; or a folder of
+            transformers.
         visual_only: leave the text tower at its random initialisation (published option ``init: False``).
         **options: fields of ``CLIPConfig`` to set, e.g. ``drop_path``.
     """
@@ -80,9 +90,9 @@ def load_clip(arch: str, visual_only: bool = False, **options) -> CLIP:
 def read_weights(arch: str) -> ClipWeights:
     """Find and read the weights that ``arch`` names, see ``load_clip``."""
     if arch in OPENAI_MODELS:
-        return ClipWeights(_read_file(_download(arch)))
-    if Path(arch).is_file():
-        return ClipWeights(_read_file(Path(arch)))
+        return _read_local(_download(arch))
+    if Path(arch).is_file() or Path(arch, FOLDER_CONFIG).is_file():
+        return _read_local(Path(arch))
     model_name, _, tag = arch.rpartition("/")
     if model_name and not Path(arch).suffix:
         return _read_open_clip(model_name, tag)
@@ -99,25 +109,35 @@ def infer_config(weights: ClipWeights, source: str = "weights") -> CLIPConfig:
         ValueError: the state dict is not that of a CLIP with a ViT.
     """
     state = weights.state_dict
-    needed = ("visual.conv1.weight", "visual.positional_embedding", "visual.proj", "token_embedding.weight",
-              "positional_embedding", "text_projection")  # fmt: skip
-    if missing := [k for k in needed if k not in state]:
+    if missing := [name for name in TELLING if name not in state]:
         raise ValueError(f"{source}: not a CLIP ViT, missing {_listed(missing)}")
+    for name, ndim in TELLING.items():
+        if state[name].ndim != ndim or not state[name].numel():
+            found = list(state[name].shape)
+            raise ValueError(f"{source}: not a CLIP ViT, {name} has the shape {found}, expected {ndim} dimensions")
     vision_width, _, patch_size, _ = state["visual.conv1.weight"].shape
     grid = round((state["visual.positional_embedding"].shape[0] - 1) ** 0.5)
     text_width = state["token_embedding.weight"].shape[1]
     is_wide = vision_width in WIDE_VISION_HEADS
     first_mlp = state.get("visual.transformer.resblocks.0.mlp.c_fc.weight")
+    vision_heads = weights.vision_heads or WIDE_VISION_HEADS.get(vision_width, vision_width // HEAD_WIDTH)
+    text_heads = weights.text_heads or text_width // HEAD_WIDTH
+    for tower, width, heads in (("image", vision_width, vision_heads), ("text", text_width, text_heads)):
+        if not heads or width % heads:
+            raise ValueError(
+                f"{source}: the {tower} tower is {width} wide, which {heads or 'no'} attention heads do not share "
+                f"(a head is {HEAD_WIDTH} wide)"
+            )
     return CLIPConfig(
         embed_dim=state["visual.proj"].shape[1],
         image_size=grid * patch_size,
         patch_size=patch_size,
         vision_width=vision_width,
         vision_layers=_count_blocks(state, "visual.transformer.resblocks."),
-        vision_heads=weights.vision_heads or WIDE_VISION_HEADS.get(vision_width, vision_width // HEAD_WIDTH),
+        vision_heads=vision_heads,
         text_width=text_width,
         text_layers=_count_blocks(state, "transformer.resblocks."),
-        text_heads=weights.text_heads or text_width // HEAD_WIDTH,
+        text_heads=text_heads,
         vision_mlp=None if first_mlp is None or len(first_mlp) == 4 * vision_width else len(first_mlp),
         context_length=state["positional_embedding"].shape[0],
         vocab_size=state["token_embedding.weight"].shape[0],
@@ -157,30 +177,51 @@ def _download(name: str) -> Path:
     return path
 
 
-def _read_file(path: Path) -> Mapping[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            state = load_safetensors(path)
-        elif _is_torchscript(path):
-            state = dict(torch.jit.load(path, map_location="cpu").state_dict())
+def _read_local(path: Path) -> ClipWeights:
+    """A file, or a folder of transformers, whose ``config.json`` also counts where it stands beside its file.
+
+    Raises:
+        FileNotFoundError, ValueError: not readable, not finite, or no CLIP.
+    """
+    folder = path if path.is_dir() else path.parent
+    if path.is_dir():
+        path = next((path / name for name in FOLDER_WEIGHTS if (path / name).is_file()), path / FOLDER_WEIGHTS[0])
+    state = _read_state(path)
+    facts: dict[str, Any] = {}
+    if is_transformers_clip(state):
+        if path.name in FOLDER_WEIGHTS and (folder / FOLDER_CONFIG).is_file():
+            facts = read_transformers_config(folder / FOLDER_CONFIG)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
-        reason = str(error).split("\n")[0] or type(error).__name__
-        raise ValueError(f"{path}: not readable as CLIP weights ({reason})") from error
+            logger.warning(
+                "%s has transformers' names and no config.json beside it that tells its activation: quick_gelu is "
+                "assumed, as in OpenAI's models; LAION's need network.activation=gelu",
+                path,
+            )
+        check_weights({name: value for name, value in state.items() if not name.endswith("position_ids")}, str(path))
+        state = from_transformers(state, str(path))
+    # Three integers that OpenAI stored beside the weights; their values follow from the shapes.
+    state = {name: value for name, value in state.items() if name not in OPENAI_EXTRAS}
+    if missing := [name for name in TELLING if name not in state]:
+        raise ValueError(f"{path}: not a CLIP ViT, missing {_listed(missing)}")
+    check_weights(state, str(path))
+    return ClipWeights(state, **facts)
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """The state dict in a file, without the prefixes of wrappers."""
+    problem = f"{path}: not readable as CLIP weights"
+    if path.is_file() and is_safetensors(path):
+        state, _ = read_safetensors(path, problem)
+    elif path.is_file() and is_torchscript(path):
+        state = read_torchscript(path, problem)
+    else:
+        state = read_torch_file(path, problem)
     if not isinstance(state, dict):
         raise ValueError(f"{path}: expected a state dict, found {type(state).__name__}")
     state = state.get("state_dict", state)
-    state = {name.removeprefix("module."): value for name, value in state.items()}
-    # Three integers that OpenAI stored beside the weights; their values follow from the shapes.
-    return {name: value for name, value in state.items() if name not in OPENAI_EXTRAS}
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    if not isinstance(state, dict):
+        raise ValueError(f"{path}: expected a state dict under state_dict, found {type(state).__name__}")
+    return plain_names(state, str(path))
 
 
 def _read_open_clip(model_name: str, tag: str) -> ClipWeights:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from engine.resume import check_training_state
 from utils.checkpoint import load_weights, weights_of
 from utils.sharding import part_like, whole
 
@@ -51,48 +52,42 @@ class TrainState:
         """The averaged weights alone, in the published format."""
         return {"epoch": self.epoch - 1, **weights_of(self.ema.module), "optimizer_state_dict": {}}
 
-    def resume(self, checkpoint: dict) -> None:
+    def resume(self, checkpoint: dict, source: str = "being resumed") -> None:
         """Continue where the checkpoint was written; its weights are loaded separately.
 
+        Args:
+            source: name of the checkpoint in errors.
+
         Raises:
-            ValueError: a checkpoint without optimizer state, such as a released one, or with one of another optimizer;
-                or without averaged weights where they are asked for.
+            ValueError: a checkpoint without optimizer state, such as a released one, with state that cannot be, of
+                another optimizer or of other parameters; or without averaged weights where they are asked for.
         """
-        missing = [key for key in ("scaler_state_dict", "step", "best_top1") if key not in checkpoint]
-        if missing or not checkpoint["optimizer_state_dict"]:
-            raise ValueError("resume: the checkpoint has no training state; to start from its weights use pretrain")
+        check_training_state(checkpoint, self.optimizer, f"checkpoint {source}")
         self._resume_optimizer(checkpoint["optimizer_state_dict"])
         if checkpoint["scaler_state_dict"]:  # empty in other precisions than fp16
             self.scaler.load_state_dict(checkpoint["scaler_state_dict"])
         if self.ema:
             if "ema" not in checkpoint:
-                raise ValueError("resume: the checkpoint has no averaged weights; set solver.ema=0 or start anew")
-            load_weights(self.ema.module, checkpoint["ema"], "being resumed")
+                raise ValueError(
+                    f"checkpoint {source}: resume: it has no averaged weights; set solver.ema=0 or start anew"
+                )
+            load_weights(self.ema.module, checkpoint["ema"], source)
             self.ema.n_averaged.copy_(checkpoint["ema"]["n_averaged"])
         self.epoch, self.step = checkpoint["epoch"] + 1, checkpoint["step"]
         self.best_top1, self.best_epoch = checkpoint["best_top1"], checkpoint.get("best_epoch", 0)
         self.must_validate = checkpoint.get("must_validate", False)
 
     def _resume_optimizer(self, saved: dict) -> None:
-        groups = self.optimizer.param_groups
-        found, expected = (
-            [(sorted(group), len(group["params"])) for group in each] for each in (saved["param_groups"], groups)
-        )
-        if found != expected:
-            raise ValueError(
-                "resume: the checkpoint's optimizer is of another kind (solver.optim) or trains other parameters "
-                "(network, solver) than configured; to start from its weights use pretrain"
-            )
-        # Weight decay, lr ratios and the like are the configuration's, not the checkpoint's. The lr is every step's.
-        settings = [{k: v for k, v in group.items() if k not in ("params", "lr")} for group in groups]
-        parameters = [parameter for group in groups for parameter in group["params"]]
+        # Weight decay, lr ratios and the like are the configuration's, not the checkpoint's. The lr is every step's: that
+        # of the last one stands in the next checkpoint, also where no step is left to take.
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         parts = {
             index: {name: part_like(value, parameters[index]) for name, value in entry.items()}
             for index, entry in saved["state"].items()
         }
-        self.optimizer.load_state_dict({**saved, "state": parts})
-        for group, setting in zip(self.optimizer.param_groups, settings, strict=True):
-            group.update(setting)
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": parts})
+        for group, before in zip(self.optimizer.param_groups, saved["param_groups"], strict=True):
+            group["lr"] = before["lr"]
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel | None:

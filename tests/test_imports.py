@@ -12,7 +12,7 @@ from utils.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = {
-    "clip": {"clip"},
+    "clip": {"clip", "utils"},
     "utils": {"utils"},
     "modules": {"clip", "modules", "utils"},
     "datasets": {"datasets", "utils"},

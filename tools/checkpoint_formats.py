@@ -56,14 +56,6 @@ def format_of(content: Any, source: str) -> str:
     return "mote" if TRAIN_CLASS_FEATURES in content[HEAD] or not has_text(content) else "bike"
 
 
-def without_module(content: Any) -> Any:
-    """``content`` with the prefix ``module.`` of data-parallel runs taken off every tensor's name."""
-    if not isinstance(content, dict):
-        return content
-    parts = {part: content[part] for part in (MODEL, HEAD) if isinstance(content.get(part), dict)}
-    return {**content, **{part: {k.removeprefix("module."): v for k, v in s.items()} for part, s in parts.items()}}
-
-
 def _outline(content: Any) -> str:
     return ", ".join(sorted(map(str, content))[:4]) if isinstance(content, dict) else type(content).__name__
 

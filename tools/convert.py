@@ -26,7 +26,6 @@ from tools.checkpoint_formats import (
     plain_head,
     split_text4vis,
     text_tower,
-    without_module,
 )
 from utils.checkpoint import MERGED, TRAIN_CLASS_FEATURES, read_content, save_checkpoint
 from utils.cli import run_main
@@ -59,7 +58,7 @@ def main(argv: list[str] | None = None) -> Content:
     """
     args = parse_args(argv)
     setup_logging()
-    content = without_module(read_content(args.source))
+    content = read_content(args.source)
     kind = format_of(content, args.source)
     config = _config(content, args)
     four_keys = _four_keys(content, kind, config, args.source)

@@ -9,7 +9,6 @@ import hashlib
 import logging
 import os
 import shutil
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from utils.files import remove_parts, whole_file
-from utils.model_files import CLIP_PREFIX, HEAD_PREFIX, UNREADABLE, locate, read_model_file
+from utils.model_files import CLIP_PREFIX, HEAD_PREFIX, PREFIXES, check_facts, locate, read_model_file
+from utils.state_dicts import check_weights, plain_names
+from utils.weight_files import is_safetensors, is_torchscript, read_torch_file
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +95,6 @@ class CheckpointStore:
         candidates = self._newest_first()
         for path in candidates:
             try:
-                check_sums(path)
                 return path, read_checkpoint(path)
             except (ValueError, OSError) as error:
                 logger.warning("%s; trying the one before", error)
@@ -106,21 +106,6 @@ class CheckpointStore:
 
     def _newest_first(self) -> list[Path]:
         return sorted(self.folder.glob("epoch_*_step_*.pt"), reverse=True)
-
-
-def check_sums(path: Path) -> None:
-    """Compare what a file of torch.save holds with its check sums, which torch.load does not.
-
-    Raises:
-        ValueError: they differ, or the file is cut short.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"checkpoint {path}: not readable ({error})") from error
-    if broken:
-        raise ValueError(f"checkpoint {path}: damaged, {broken} does not have its check sum")
 
 
 def publish(checkpoint: Path, path: Path) -> None:
@@ -137,51 +122,59 @@ def publish(checkpoint: Path, path: Path) -> None:
 
 
 def read_checkpoint(name: str | Path) -> dict[str, Any]:
-    """Read a checkpoint, ours or a published one, on the CPU; ``module.`` prefixes are taken off.
+    """Read a checkpoint, ours or a published one, on the CPU; see ``read_content``.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not readable, damaged, or not in the four-key format.
+        ConnectionError: the Hub cannot be reached, and the model is not in its cache.
+    """
+    content = read_content(name)
+    if not isinstance(content, dict) or not PREFIXES.keys() <= content.keys():
+        if isinstance(content, dict) and "visual.conv1.weight" in content:
+            raise ValueError(f"checkpoint {name}: found the weights of CLIP alone; {CLIP_HINT}")
+        found = sorted(map(str, content))[:4] if isinstance(content, dict) else type(content).__name__
+        raise ValueError(f"checkpoint {name}: expected keys {', '.join(sorted(PREFIXES))}, found {found}")
+    for part in PREFIXES:
+        if not isinstance(content[part], dict):
+            raise ValueError(f"checkpoint {name}: expected tensors under {part}, found {type(content[part]).__name__}")
+    return content
+
+
+def read_content(name: str | Path) -> Any:
+    """What a file holds, whatever that is. Weights are finite, without the prefixes that wrappers put before names.
 
     Args:
         name: a file of torch.save or safetensors, a folder in the Hub's format, or ``hf://owner/name``.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not readable, or not in the four-key format.
-        ConnectionError: the Hub cannot be reached, and the model is not in its cache.
+        FileNotFoundError, ValueError, ConnectionError: see ``read_checkpoint``.
     """
-    content = read_content(name)
-    expected = {"model_state_dict", "fusion_model_state_dict"}
-    if not isinstance(content, dict) or not expected <= content.keys():
-        if isinstance(content, dict) and "visual.conv1.weight" in content:
-            raise ValueError(f"checkpoint {name}: found the weights of CLIP alone; {CLIP_HINT}")
-        found = sorted(map(str, content))[:4] if isinstance(content, dict) else type(content).__name__
-        raise ValueError(f"checkpoint {name}: expected keys {', '.join(sorted(expected))}, found {found}")
-    for part in expected:
-        if not isinstance(content[part], dict):
-            raise ValueError(f"checkpoint {name}: expected tensors under {part}, found {type(content[part]).__name__}")
-        content[part] = {k.removeprefix("module."): v for k, v in content[part].items()}
-    return content
-
-
-def read_content(name: str | Path) -> Any:
-    """What the file, folder or Hub model ``name`` holds, whatever that is; errors of ``read_checkpoint``."""
     path = locate(name)
-    if path.is_dir() or path.suffix == ".safetensors":
-        return read_model_file(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"checkpoint {path}: no such file")
-    if _is_torchscript(path):
+    if path.is_dir() or path.suffix == ".safetensors" or (path.is_file() and is_safetensors(path)):
+        content = read_model_file(path)
+    elif path.is_file() and is_torchscript(path):
         raise ValueError(f"checkpoint {path}: found a TorchScript archive, such as CLIP's own; {CLIP_HINT}")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
-        reason = str(error).split("\n")[0] or type(error).__name__
-        raise ValueError(f"checkpoint {path}: not readable ({reason})") from error
+    else:
+        content = read_torch_file(path, f"checkpoint {path}: not readable")
+    if not isinstance(content, dict):
+        return content
+    check_facts(content, f"checkpoint {name}")
+    parts = {part: content[part] for part in PREFIXES if isinstance(content.get(part), dict)}
+    return {**content, **{part: plain_weights(state, f"checkpoint {name}") for part, state in parts.items()}}
 
 
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+def plain_weights(state: Mapping[str, Any], source: str) -> dict[str, Tensor]:
+    """Weights that came from a file, see ``utils.state_dicts``.
+
+    Raises:
+        ValueError: they cannot be weights; the tensor is named.
+    """
+    state = plain_names(state, source)
+    check_weights(state, source)
+    return state
 
 
 def load_weights(

@@ -7,17 +7,16 @@ configuration, class names, whether the experts are merged), is JSON: in the met
 
 import json
 import math
-import pickle
-import struct
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from utils.files import whole_file
+from utils.weight_files import SHA256_KEY, one_line, read_safetensors, tensors_sha256
 
 CLIP_PREFIX, HEAD_PREFIX = "clip.", "head."
 PREFIXES = {"model_state_dict": CLIP_PREFIX, "fusion_model_state_dict": HEAD_PREFIX}
@@ -25,18 +24,7 @@ FACTS = ("epoch", "merged", "config", "class_names")
 FACTS_KEY = "mote"  # in the metadata of a single file
 HUB = "hf://"
 WEIGHTS_FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.json", "README.md"
-# What the readers raise on garbage: torch's unpickler trips over whatever bytes come.
-UNREADABLE = (
-    SafetensorError,
-    pickle.UnpicklingError,
-    struct.error,
-    RuntimeError,
-    EOFError,
-    LookupError,
-    ValueError,
-    TypeError,
-    AttributeError,
-)
+OWNER_NAME = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+")
 
 
 def is_hub_id(name: str | Path) -> bool:
@@ -59,18 +47,18 @@ def _download(model: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-    if model.count("/") != 1:
+    if not OWNER_NAME.fullmatch(model):
         raise ValueError(f"{HUB}{model}: expected {HUB}owner/name")
     try:
         return Path(snapshot_download(model, allow_patterns=[WEIGHTS_FILE, CONFIG_FILE]))
     except HFValidationError as error:
-        raise ValueError(f"{HUB}{model}: {_one_line(error)}") from error
+        raise ValueError(f"{HUB}{model}: {one_line(error)}") from error
     except RepositoryNotFoundError as error:
         raise FileNotFoundError(f"{HUB}{model}: no such model on the Hub, or not for your token") from error
     except LocalEntryNotFoundError as error:
         raise ConnectionError(f"{HUB}{model}: not in the cache, and the Hub cannot be reached") from error
     except (OSError, HTTPError) as error:
-        raise ConnectionError(f"{HUB}{model}: could not be downloaded ({_one_line(error)})") from error
+        raise ConnectionError(f"{HUB}{model}: could not be downloaded ({one_line(error)})") from error
 
 
 def upload(folder: Path, model: str) -> None:
@@ -83,19 +71,15 @@ def upload(folder: Path, model: str) -> None:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HTTPError
 
-    if model.count("/") != 1:
+    if not OWNER_NAME.fullmatch(model):
         raise ValueError(f"model {model!r} for the Hub: expected owner/name")
     try:
         HfApi().create_repo(model, exist_ok=True)
         HfApi().upload_folder(repo_id=model, folder_path=folder, allow_patterns=[WEIGHTS_FILE, CONFIG_FILE, CARD_FILE])
     except (OSError, HTTPError) as error:
         raise ConnectionError(
-            f"could not upload {folder} to {model} ({_one_line(error)}); log in with `hf auth login` or set HF_TOKEN"
+            f"could not upload {folder} to {model} ({one_line(error)}); log in with `hf auth login` or set HF_TOKEN"
         ) from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def write_model_file(path: Path, content: Mapping[str, Any]) -> None:
@@ -106,8 +90,10 @@ def write_model_file(path: Path, content: Mapping[str, Any]) -> None:
         for name, value in content[part].items()
     }
     facts = {name: content[name] for name in FACTS if name in content}
+    metadata = {"format": "pt", FACTS_KEY: json.dumps(facts)}
+    metadata |= {SHA256_KEY: tensors_sha256(tensors, metadata)}
     with whole_file(path) as part:
-        part.write_bytes(save(tensors, metadata={"format": "pt", FACTS_KEY: json.dumps(facts)}))
+        part.write_bytes(save(tensors, metadata=metadata))
 
 
 def write_model_folder(folder: Path, content: Mapping[str, Any]) -> None:
@@ -128,14 +114,9 @@ def read_model_file(path: Path) -> dict[str, Any]:
     """
     is_folder = path.is_dir()
     weights = path / WEIGHTS_FILE if is_folder else path
-    if not weights.is_file():
+    if not weights.exists():
         raise FileNotFoundError(f"checkpoint {weights}: no such file")
-    try:
-        with safe_open(weights, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except UNREADABLE as error:
-        raise ValueError(f"checkpoint {weights}: not readable ({_one_line(error)})") from error
+    tensors, metadata = read_safetensors(weights, f"checkpoint {weights}: not readable")
     if stray := sorted(name for name in tensors if not name.startswith((CLIP_PREFIX, HEAD_PREFIX))):
         raise ValueError(f"checkpoint {weights}: expected tensors clip.* and head.*, found {', '.join(stray[:4])}")
     facts = _read_config_file(path / CONFIG_FILE) if is_folder else _parse_facts(metadata, weights)
@@ -146,26 +127,54 @@ def read_model_file(path: Path) -> dict[str, Any]:
     return {"epoch": 0, **facts, **parts, "optimizer_state_dict": {}}
 
 
+def check_facts(content: Mapping[str, Any], source: str) -> None:
+    """See that what a checkpoint says beside its tensors has the types that it is used with.
+
+    Raises:
+        ValueError: it names the entry.
+    """
+    expected = {
+        "epoch": "an integer",
+        "merged": "true or false",
+        "config": "YAML text",
+        "class_names": "a list of texts",
+    }
+    fits = {
+        "epoch": lambda value: type(value) is int,
+        "merged": lambda value: type(value) is bool,
+        "config": lambda value: isinstance(value, str),
+        "class_names": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
+    }
+    for name in FACTS:
+        if name in content and not fits[name](content[name]):
+            found = f"{type(content[name]).__name__} {str(content[name])[:40]!r}"
+            raise ValueError(f"{source}: {name}: expected {expected[name]}, found {found}")
+
+
 def _parse_facts(metadata: Mapping[str, str], source: Path) -> dict[str, Any]:
     try:
         facts = json.loads(metadata[FACTS_KEY])
-    except (KeyError, json.JSONDecodeError):
+        return {name: facts[name] for name in FACTS if name in facts}
+    except (KeyError, ValueError, TypeError, RecursionError):
         raise ValueError(
             f"checkpoint {source}: expected metadata under {FACTS_KEY!r}, which export.py writes"
         ) from None
-    return {name: facts[name] for name in FACTS if name in facts}
 
 
 def _read_config_file(path: Path) -> dict[str, Any]:
     try:
-        facts = json.loads(path.read_text())
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(facts, dict) and isinstance(facts.get("config"), dict):
+            facts["config"] = yaml.safe_dump(facts["config"], sort_keys=False)
     except FileNotFoundError:
         raise FileNotFoundError(f"checkpoint {path}: no such file") from None
     except ValueError as error:
-        raise ValueError(f"checkpoint {path}: not JSON ({_one_line(error)})") from None
-    if not isinstance(facts, dict) or not isinstance(facts.get("config", {}), dict):
+        raise ValueError(f"checkpoint {path}: not JSON ({one_line(error)})") from None
+    except RecursionError:
+        raise ValueError(f"checkpoint {path}: nested too deeply") from None
+    if not isinstance(facts, dict) or not isinstance(facts.get("config", ""), str):
         raise ValueError(f"checkpoint {path}: expected keys {', '.join(FACTS)}")
-    facts |= {"config": yaml.safe_dump(facts["config"], sort_keys=False)} if "config" in facts else {}
+    check_facts(facts, f"checkpoint {path}")
     return {name: facts[name] for name in FACTS if name in facts}
 
 

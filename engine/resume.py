@@ -1,0 +1,178 @@
+"""Whether the training state in a checkpoint can be one of this run; looked at before any of it is used.
+
+A fused optimizer does not compare shapes: state of another one would be written beyond the end of its tensors.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from utils.state_dicts import check_weights
+
+PARTS = ("model_state_dict", "fusion_model_state_dict")  # of averaged weights, as of a checkpoint
+MOST_STEPS = 2**24  # torch counts the steps of an optimizer in float32, which does not go on here
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= MOST_STEPS
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+# Entry: what it is, and whether a value can be it.
+ENTRIES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "epoch": (
+        "the last finished epoch, counted from 0",
+        lambda value: type(value) is int and -1 <= value <= MOST_STEPS,
+    ),
+    "step": ("a number of steps", _is_count),
+    "best_top1": ("a percentage, or -1", lambda value: _is_number(value) and -1 <= value <= 100),
+    "best_epoch": ("a number of epochs", _is_count),
+    "must_validate": ("true or false", lambda value: type(value) is bool),
+    "videos_per_step": ("a positive number", lambda value: _is_count(value) and value > 0),
+}
+# Of the loss scaler of fp16; the state of one that is switched off is empty.
+SCALER: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "scale": ("a positive number", lambda value: _is_number(value) and value > 0),
+    "growth_factor": ("a number above 1", lambda value: _is_number(value) and value > 1),
+    "backoff_factor": ("a number between 0 and 1", lambda value: _is_number(value) and 0 < value < 1),
+    "growth_interval": ("a positive number of steps", lambda value: _is_count(value) and value > 0),
+    "_growth_tracker": ("a number of steps", _is_count),
+}
+
+
+def check_training_state(checkpoint: Mapping[str, Any], optimizer: torch.optim.Optimizer, source: str) -> None:
+    """Check everything that a run takes from a checkpoint beside its weights.
+
+    Args:
+        optimizer: the one that is to take the state.
+        source: how errors begin, such as ``checkpoint PATH``.
+
+    Raises:
+        ValueError: names what cannot be, and what was expected.
+    """
+    missing = [key for key in ("epoch", "scaler_state_dict", "step", "best_top1") if key not in checkpoint]
+    if missing or not checkpoint.get("optimizer_state_dict"):
+        raise ValueError(f"{source}: resume: it has no training state; to start from its weights use pretrain")
+    _check_entries({name: checkpoint[name] for name in ENTRIES if name in checkpoint}, ENTRIES, source)
+    scaler = checkpoint["scaler_state_dict"]
+    if not isinstance(scaler, dict) or (scaler and scaler.keys() != SCALER.keys()):
+        raise ValueError(
+            f"{source}: scaler_state_dict: expected {', '.join(SCALER)} or nothing, found {_shown(scaler)}"
+        )
+    _check_entries(scaler, SCALER, f"{source}: scaler_state_dict")
+    _check_optimizer(checkpoint["optimizer_state_dict"], optimizer, source)
+    if "ema" in checkpoint:
+        _check_averaged(checkpoint["ema"], source)
+
+
+def check_place(checkpoint: Mapping[str, Any], epochs: int, num_videos: int, videos_per_step: int, source: str) -> None:
+    """Check that the place where a run was is one of this run.
+
+    Args:
+        epochs: of the whole run.
+        num_videos: of an epoch.
+        videos_per_step: where the checkpoint does not say how many a step had.
+
+    Raises:
+        ValueError: there are not so many epochs, or steps in one.
+    """
+    finished, step = checkpoint["epoch"] + 1, checkpoint["step"]
+    if finished > epochs:
+        raise ValueError(f"{source}: epoch: {finished} epochs are finished, but solver.epochs is {epochs}")
+    per_step = checkpoint.get("videos_per_step", videos_per_step)
+    if step * per_step > num_videos:
+        raise ValueError(
+            f"{source}: step: {step} steps of {per_step} videos are done of an epoch, which has {num_videos} videos"
+        )
+
+
+def _check_entries(found: Mapping[str, Any], known: dict[str, tuple[str, Callable[[Any], bool]]], source: str) -> None:
+    for name, value in found.items():
+        what, fits = known[name]
+        if isinstance(value, Tensor) or not fits(value):
+            raise ValueError(f"{source}: {name}: expected {what}, found {_shown(value)}")
+
+
+def _check_optimizer(saved: Any, optimizer: torch.optim.Optimizer, source: str) -> None:
+    """Kind, groups and the state of every parameter."""
+    groups, states = (
+        (saved.get(name) for name in ("param_groups", "state")) if isinstance(saved, dict) else (None, None)
+    )
+    if not isinstance(states, dict) or not isinstance(groups, list) or not all(map(_is_group, groups)):
+        raise ValueError(f"{source}: optimizer_state_dict: expected state and param_groups, found {_shown(saved)}")
+    found, expected = (
+        [(sorted(group), len(group["params"])) for group in each] for each in (groups, optimizer.param_groups)
+    )
+    if found != expected:
+        raise ValueError(
+            f"{source}: resume: the checkpoint's optimizer is of another kind (solver.optim) or trains other "
+            "parameters (network, solver) than configured; to start from its weights use pretrain"
+        )
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    numbers = list(range(len(parameters)))
+    if [number for group in groups for number in group["params"]] != numbers:
+        raise ValueError(f"{source}: optimizer_state_dict: params: expected 0 to {numbers[-1]} in their order")
+    if strange := [number for number in states if type(number) is not int or number not in range(len(parameters))]:
+        raise ValueError(
+            f"{source}: optimizer_state_dict: state of parameter {strange[0]!r}, expected 0 to {numbers[-1]}"
+        )
+    if states and (missing := [number for number in numbers if number not in states]):  # before the first update: none
+        raise ValueError(f"{source}: optimizer_state_dict: state of parameter {missing[0]} is missing")
+    for number, entry in states.items():
+        where = f"{source}: optimizer_state_dict: parameter {number}"
+        _check_moments(entry, parameters[number], optimizer.defaults, where)
+
+
+def _is_group(group: Any) -> bool:
+    return isinstance(group, dict) and all(isinstance(key, str) for key in group) and type(group.get("params")) is list
+
+
+def _check_moments(entry: Any, parameter: Tensor, defaults: Mapping[str, Any], source: str) -> None:
+    """What an optimizer keeps for one parameter."""
+    is_adam = "betas" in defaults
+    known = {"step", "exp_avg", "exp_avg_sq"} if is_adam else {"momentum_buffer"}
+    needed = known if is_adam or defaults.get("momentum") else set()
+    if not isinstance(entry, dict) or not needed <= entry.keys() <= known:
+        raise ValueError(f"{source}: expected {', '.join(sorted(known))}, found {_shown(entry)}")
+    for name, value in entry.items():
+        check_weights({name: value}, source)
+        shape, kind = (torch.Size(), torch.float32) if name == "step" else (parameter.shape, parameter.dtype)
+        if value.shape != shape or value.dtype != kind:
+            raise ValueError(
+                f"{source}: {name} is {value.dtype} {list(value.shape)}, its parameter takes {kind} {list(shape)}"
+            )
+    if is_adam:
+        step = entry["step"].item()
+        if not 0 <= step <= MOST_STEPS or step != int(step):
+            raise ValueError(f"{source}: step: expected a number of steps, found {step}")
+        if (entry["exp_avg_sq"] < 0).any():
+            raise ValueError(f"{source}: exp_avg_sq is a mean of squares, but negative in places")
+
+
+def _check_averaged(ema: Any, source: str) -> None:
+    """Averaged weights, and how many steps they are the average of."""
+    if not isinstance(ema, dict) or not all(isinstance(ema.get(part), dict) for part in PARTS):
+        raise ValueError(f"{source}: ema: expected {', '.join(PARTS)} and n_averaged, found {_shown(ema)}")
+    for part in PARTS:
+        check_weights(ema[part], f"{source}: ema")
+    count = ema.get("n_averaged")
+    is_tensor = (
+        type(count) is Tensor and count.shape == () and count.dtype == torch.int64 and count.device.type == "cpu"
+    )
+    if not is_tensor or count < 0:
+        raise ValueError(f"{source}: ema: n_averaged: expected a number of steps, int64, found {_shown(count)}")
+
+
+def _shown(value: Any) -> str:
+    """A value as a short text for an error."""
+    if isinstance(value, dict):
+        return f"a dict of {', '.join(map(str, list(value)[:4]))}" if value else "an empty dict"
+    if isinstance(value, Tensor):
+        return f"a tensor of {value.dtype} {list(value.shape)}"
+    return f"{type(value).__name__} {str(value)[:40]}"

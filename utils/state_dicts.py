@@ -1,0 +1,67 @@
+"""State dicts of others: names without what wrappers added, and values that can be weights."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+WRAPPER = "module."  # DataParallel and DistributedDataParallel, which may be nested, put it in front
+# Parts of names that other wrappers add anywhere: torch.compile, FSDP, activation checkpointing.
+INNER_WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+WEIGHT_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+def plain_names(state: Mapping[Any, Any], source: str) -> dict[str, Any]:
+    """The state dict without the prefixes of wrappers.
+
+    Args:
+        source: how errors begin, such as ``checkpoint PATH``.
+
+    Raises:
+        ValueError: a name is no text, or two become one.
+    """
+    plain: dict[str, Any] = {}
+    first: dict[str, str] = {}
+    for name, value in state.items():
+        if not isinstance(name, str):
+            raise ValueError(f"{source}: expected names of tensors, found the key {name!r}")
+        short = name
+        for wrapper in INNER_WRAPPERS:
+            short = short.replace(wrapper, "")
+        while short.startswith(WRAPPER):
+            short = short.removeprefix(WRAPPER)
+        if short in plain:
+            raise ValueError(f"{source}: {first[short]} and {name} are both {short}, expected one of them")
+        plain[short], first[short] = value, name
+    return plain
+
+
+def check_weights(state: Mapping[str, Any], source: str) -> None:
+    """See that every value is a tensor that can be a weight: floating-point, plain, and finite in fp32.
+
+    Raises:
+        ValueError: it names the first that is not.
+    """
+    for name, value in state.items():
+        if problem := _problem(value):
+            raise ValueError(f"{source}: {name} {problem}")
+
+
+def _problem(value: Any) -> str:
+    """What keeps a value from being a weight; empty if nothing does."""
+    if not isinstance(value, Tensor):
+        return f"is of type {type(value).__name__}, expected a tensor"
+    if type(value) not in (Tensor, nn.Parameter):
+        return f"is a {type(value).__name__}, expected a plain tensor"
+    if value.layout is not torch.strided or value.is_quantized or value.is_nested:
+        return f"is a tensor of another kind ({value.layout}, {value.dtype}), expected a plain one"
+    if value.dtype not in WEIGHT_TYPES:
+        return f"is {str(value.dtype).removeprefix('torch.')}, expected float32, float16, bfloat16 or float64"
+    if value.device.type != "cpu":
+        return "holds no values (device meta)"
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        return f"of shape {list(value.shape)} repeats a part of its values, expected as many as its shape has"
+    if not (finite := value.detach().float().isfinite()).all():
+        return f"is not finite: {int((~finite).sum())} of its {value.numel()} values are NaN or infinite in float32"
+    return ""
