@@ -33,6 +33,7 @@ from modules.video_clip import VideoCLIP
 from utils.checkpoint import read_checkpoint
 from utils.cli import run_main
 from utils.config import Config, DataConfig, parse_config, to_yaml
+from utils.files import whole_file, write_text
 from utils.logger import setup_logging
 from utils.model_files import CARD_FILE, WEIGHTS_FILE, upload, write_model_file, write_model_folder
 
@@ -109,10 +110,11 @@ def write_graph(
             write_onnx(graph, path)
             run = run_onnx(path)
         else:
-            torch.export.save(trace(graph), path)
+            with whole_file(path) as part, part.open("wb") as file:
+                torch.export.save(trace(graph), file)
             run = run_program(path)
         difference = check_graph(graph, run, config.data.num_segments)
-    (args.out / "model.json").write_text(json.dumps(describe(graph, labels, config), indent=2) + "\n")
+    write_text(args.out / "model.json", json.dumps(describe(graph, labels, config), indent=2) + "\n")
     logger.info("wrote %s; probabilities differ from the model's by at most %.1e", path, difference)
     return path
 
@@ -143,7 +145,7 @@ def write_hub_folder(merged: dict[str, Any], config: Config, results: list[dict]
     stored = _without_paths(parse_config(merged["config"], "merged configuration"))
     write_model_folder(args.out, merged | {"config": to_yaml(stored)})
     name = args.push_to or args.out.resolve().name
-    (args.out / CARD_FILE).write_text(model_card(name, stored.network, stored.data, merged.get("class_names"), results))
+    write_text(args.out / CARD_FILE, model_card(name, stored.network, stored.data, merged.get("class_names"), results))
     logger.info("wrote %s", args.out)
     if args.push_to:
         upload(args.out, args.push_to)

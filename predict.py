@@ -18,6 +18,7 @@ from datasets.embeddings import Embeddings, check_embeddings_path, write_embeddi
 from datasets.transforms import CROPS
 from prediction import Prediction, VideoClassifier, add_model_arguments, printable
 from utils.cli import add_common_arguments, run_main, split_overrides
+from utils.files import errors_naming
 from utils.logger import setup_logging
 
 __all__ = ["Prediction", "VideoClassifier", "main"]
@@ -136,10 +137,14 @@ def write_files(args: argparse.Namespace, classifier: VideoClassifier, predictio
         videos = [{"path": p.path, "scores": p.scores, "error": p.error} for p in predictions]
         content = facts(args, classifier) | {"videos": videos}
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        with errors_naming(args.json):
+            args.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     if args.csv:
         args.csv.parent.mkdir(parents=True, exist_ok=True)
-        with args.csv.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        with (
+            errors_naming(args.csv),
+            args.csv.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+        ):
             csv.writer(file, lineterminator="\n").writerows(csv_rows(predictions, args.top))
     if args.embed:
         good = [prediction for prediction in predictions if prediction.error is None]

@@ -56,6 +56,7 @@ class ClipWeights:
     activation: str | None = None
     vision_heads: int | None = None
     text_heads: int | None = None
+    is_activation_unknown: bool = False  # weights of several origins have these names
 
 
 def load_clip(arch: str, visual_only: bool = False, **options) -> CLIP:
@@ -70,6 +71,12 @@ def load_clip(arch: str, visual_only: bool = False, **options) -> CLIP:
         **options: fields of ``CLIPConfig`` to set, e.g. ``drop_path``.
     """
     weights = read_weights(arch)
+    if weights.is_activation_unknown and "activation" not in options:
+        logger.warning(
+            "%s: transformers' names, without the config.json that tells the activation: quick_gelu is taken, which is "
+            "OpenAI's; LAION's models need network.activation=gelu",
+            arch,
+        )
     config = replace(infer_config(weights, source=arch), **options)
     model = CLIP(config)
     state = {k: v.float() for k, v in weights.state_dict.items() if k.startswith("visual.") or not visual_only}
@@ -189,14 +196,9 @@ def _read_local(path: Path) -> ClipWeights:
     state = _read_state(path)
     facts: dict[str, Any] = {}
     if is_transformers_clip(state):
+        facts["is_activation_unknown"] = True
         if path.name in FOLDER_WEIGHTS and (folder / FOLDER_CONFIG).is_file():
             facts = read_transformers_config(folder / FOLDER_CONFIG)
-        else:
-            logger.warning(
-                "%s has transformers' names and no config.json beside it that tells its activation: quick_gelu is "
-                "assumed, as in OpenAI's models; LAION's need network.activation=gelu",
-                path,
-            )
         check_weights({name: value for name, value in state.items() if not name.endswith("position_ids")}, str(path))
         state = from_transformers(state, str(path))
     # Three integers that OpenAI stored beside the weights; their values follow from the shapes.

@@ -91,7 +91,7 @@ def read_lists(config: DataConfig, part: str, num_classes: int) -> VideoList:
     path, root = getattr(config, f"{part}_list"), getattr(config, f"{part}_root")
     # The list of a feature cache is the one of the videos that it was made from.
     is_cached = config.modality == "features"
-    modality = FeatureCache.open(root, f"{part}_root").metadata["modality"] if is_cached else config.modality
+    modality = FeatureCache.open(root, f"{part}_root").entry("modality") if is_cached else config.modality
     videos = read_video_list(path, root, modality, num_classes, key=part)
     if config.modality == "RGB":
         few = range(min(len(videos), NUM_LOOKED_AT))
@@ -113,7 +113,7 @@ def decoder_of(config: DataConfig) -> str | None:
         ValueError: see ``datasets.decoders.resolve_decoder``.
     """
     if config.modality == "features":
-        return FeatureCache.open(config.val_root, "val_root").metadata["decoder"]
+        return FeatureCache.open(config.val_root, "val_root").entry("decoder")
     return resolve_decoder(config.decoder) if config.modality == "video" else None
 
 
@@ -160,14 +160,16 @@ def _train_features(config: DataConfig, videos: VideoList, class_names: list[str
     """Views of a feature cache for training: augmented ones, or those of an evaluation."""
     cache = FeatureCache.open(videos.root, "train_root")
     cache.check(sampling_rule(config, cache.is_augmented))
-    if cache.metadata["num_crops"] == 10 and transforms.mirror_labels(class_names) != list(range(len(class_names))):
+    if cache.entry("num_crops") == 10 and transforms.mirror_labels(class_names) != list(range(len(class_names))):
         raise ValueError(
             f"data.train_root {cache.folder}: 10 crops hold mirror images under the label of the original, and classes "
             "here mirror each other; use augmented views"
         )
     kind = "augmented" if cache.is_augmented else "evaluation, not augmented"
     logger.info("training on cached features, %d views a video (%s)", cache.num_views, kind)
-    return TrainFeatureVideos(cache, videos, seed)
+    dataset = TrainFeatureVideos(cache, videos, seed)
+    cache.check_arrays(dataset.rows, num_classes=len(class_names))
+    return dataset
 
 
 def build_eval_loader(
@@ -178,6 +180,10 @@ def build_eval_loader(
         cache = FeatureCache.open(videos.root, "val_root")
         views = {"augmented": False, "num_clips": num_clips, "num_crops": num_crops}
         cache.check(views | sampling_rule(config, is_augmented=False))
+        _, num_views, num_frames, _ = cache.entry("shape")
+        if num_views != num_clips * num_crops or num_frames not in (1, config.num_segments):  # 1: joint attention
+            expected = f"{num_clips * num_crops} views of {config.num_segments} frames"
+            raise ValueError(f"feature cache {cache.folder}: damaged, its shape is not that of {expected}")
         dataset: Dataset = FeatureVideos(cache, videos)
     else:
         dataset = eval_views_of(config, videos, num_clips, num_crops)

@@ -12,6 +12,7 @@ import numpy as np
 
 from datasets.probe import Facts
 from datasets.records import VideoList, write_video_list
+from utils.files import write_text
 
 UNREADABLE, TOO_SHORT, TWICE, ACROSS, SAME, NOTE = (
     "unreadable", "too short", "twice in the list", "in both lists", "same content", "note",
@@ -107,11 +108,11 @@ def write_report(out: Path, found: Findings, class_names: list[str], num_segment
     problems = find_problems(found, num_segments)
     lists = {name: _list_entry(found, name, class_names) for name in found.lists}
     content = {**run, "lists": lists, "problems": [problem._asdict() for problem in problems]}
-    (out / "report.json").write_text(json.dumps(content, indent=2) + "\n")
+    write_text(out / "report.json", json.dumps(content, indent=2) + "\n")
     for name in found.lists:
         write_video_list(out / f"{name}_clean.txt", _readable(found, name))
     text = _text(run, lists, problems)
-    (out / "report.md").write_text(text, encoding="utf-8")
+    write_text(out / "report.md", text)
     return text + f"\nwritten to {out}\n"
 
 

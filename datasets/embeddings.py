@@ -1,11 +1,14 @@
 """One unit vector a video in a file (.npz or .parquet), with what it depends on."""
 
 import json
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from datasets.arrays import DAMAGED
 from utils.files import whole_file
 
 EMBEDDING_SUFFIXES = (".npz", ".parquet")
@@ -62,24 +65,48 @@ def read_embeddings(path: Path) -> Embeddings:
     if not path.is_file():
         raise FileNotFoundError(f"embeddings {path}: no such file")
     try:
-        return _read_npz(path) if path.suffix == ".npz" else _read_parquet(path)
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        reason = str(error).split("\n")[0]
+        embeddings = _read_npz(path) if path.suffix == ".npz" else _read_parquet(path)
+        _check(embeddings)
+    except (OSError, zipfile.BadZipFile, zlib.error, LookupError, AttributeError, RuntimeError, *DAMAGED) as error:
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise ValueError(f"embeddings {path}: not a file that predict.py --embed wrote ({reason})") from error
+    return embeddings
 
 
 def _read_npz(path: Path) -> Embeddings:
     with np.load(path, allow_pickle=False) as file:
-        return Embeddings(file["paths"].tolist(), file["embeddings"], json.loads(file["metadata"].item()))
+        paths, vectors, metadata = (file[name] for name in ("paths", "embeddings", "metadata"))
+    if paths.dtype.kind != "U" or paths.ndim != 1 or metadata.dtype.kind != "U" or metadata.ndim:
+        raise ValueError(
+            f"paths are {paths.dtype} {list(paths.shape)}, metadata {metadata.dtype} {list(metadata.shape)}"
+        )
+    return Embeddings(paths.tolist(), vectors, json.loads(metadata.item()))
 
 
 def _read_parquet(path: Path) -> Embeddings:
-    _, parquet = _pyarrow(path)
+    pa, parquet = _pyarrow(path)
     table = parquet.read_table(path)
     metadata = json.loads((table.schema.metadata or {})[PARQUET_METADATA])
     column = table["embedding"].combine_chunks()
-    vectors = column.values.to_numpy().reshape(len(column), -1)
+    if not pa.types.is_fixed_size_list(column.type) or column.null_count:
+        raise ValueError(f"embedding is {column.type}, expected lists of one size without gaps")
+    vectors = column.flatten().to_numpy().reshape(len(column), column.type.list_size)
     return Embeddings(table["path"].to_pylist(), vectors, metadata)
+
+
+def _check(embeddings: Embeddings) -> None:
+    """See that the parts of a file fit together.
+
+    Raises:
+        ValueError: they do not.
+    """
+    paths, vectors, metadata = embeddings.paths, embeddings.vectors, embeddings.metadata
+    if not all(isinstance(path, str) for path in paths) or not isinstance(metadata, dict):
+        raise ValueError("paths are no texts, or metadata no object")
+    if vectors.dtype != np.float32 or vectors.ndim != 2 or len(vectors) != len(paths) or not vectors.size:
+        raise ValueError(f"embeddings are {vectors.dtype} {list(vectors.shape)}, expected float32 [{len(paths)}, D]")
+    if not np.isfinite(vectors).all():
+        raise ValueError("embeddings are not finite")
 
 
 def _pyarrow(path: Path) -> tuple:

@@ -14,7 +14,7 @@ import numpy as np
 
 from datasets.features import CLASS_FEATURES, FAILED, FEATURES, INDEX, LABELS, METADATA
 from datasets.records import VideoList
-from utils.files import write_text
+from utils.files import read_json, write_text
 
 UNFINISHED = "unfinished.json"
 
@@ -48,7 +48,7 @@ class FeatureWriter:
         """
         for name in (METADATA, UNFINISHED):
             if (self.folder / name).is_file():
-                self._check_same(json.loads((self.folder / name).read_text()))
+                self._check_same(read_json(self.folder / name, "the description of a feature cache"))
                 return self._missing()
         shutil.rmtree(self.folder / "chunks", ignore_errors=True)
         (self.folder / "chunks").mkdir(parents=True)
@@ -89,7 +89,7 @@ class FeatureWriter:
     def finish(self, class_features: np.ndarray) -> None:
         """Write what is small, then declare the cache complete; on the main process, after all others."""
         if not (self.folder / METADATA).is_file():
-            notes = [json.loads(self._note(number).read_text()) for number in range(len(self.chunks))]
+            notes = [self._read_note(number) for number in range(len(self.chunks))]
             failures = {path: reason for note in notes for path, reason in note["failures"].items()}
             np.save(self.folder / LABELS, np.array([row for note in notes for row in note["labels"]], dtype=np.int64))
             np.save(self.folder / CLASS_FEATURES, class_features.astype(np.float32))
@@ -106,6 +106,14 @@ class FeatureWriter:
     def failed(self) -> list[str]:
         """Paths of a complete cache that could not be read."""
         return [line.rsplit("\t", 1)[0] for line in (self.folder / FAILED).read_text(encoding="utf-8").split("\n")[:-1]]
+
+    def _read_note(self, number: int) -> dict:
+        note = read_json(self._note(number), "a finished chunk")
+        rows, failures = note.get("labels"), note.get("failures")
+        has_rows = isinstance(rows, list) and len(rows) == len(self.chunks[number])
+        if not has_rows or any(len(row) != self.shape[1] for row in rows) or not isinstance(failures, dict):
+            raise ValueError(f"{self._note(number)}: damaged; remove it, and its chunk is written once more")
+        return note
 
     def _note(self, number: int) -> Path:
         return self.folder / "chunks" / f"{number:06d}.json"

@@ -14,21 +14,38 @@ and NumPy alone reads it.
 """
 
 import json
+import re
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from datasets.arrays import map_array
 from datasets.records import VideoList
 from datasets.video import MAX_TRIES, Batch, Failure
+from utils.files import read_json
 
 METADATA, INDEX, FAILED = "metadata.json", "index.txt", "failed.txt"
 FEATURES, LABELS, CLASS_FEATURES = "features.npy", "labels.npy", "class_features.npy"
 NO_ROW = -1  # of a video that could not be read
 # What the pictures of training views depend on beside what evaluation views do.
 AUGMENTATION = ("random_shift", "crop_area", "randaug")
+ROW = re.compile(rb"(\d{1,15}) (\d{1,15}) (.+)", re.DOTALL)  # of the index: row, label, path
+# Entries of the metadata that are used here: what they are, and whether a value can be one.
+ENTRIES = {
+    "shape": (
+        "four positive sizes",
+        lambda value: isinstance(value, list) and len(value) == 4 and all(type(n) is int and n > 0 for n in value),
+    ),
+    "augmented": ("true or false", lambda value: type(value) is bool),
+    "modality": ("video, RGB or shards", lambda value: value in ("video", "RGB", "shards")),
+    "decoder": ("a name or null", lambda value: value is None or isinstance(value, str)),
+    "num_crops": ("a number or null", lambda value: value is None or type(value) is int),
+}
 
 
 @dataclass(frozen=True)
@@ -47,6 +64,7 @@ class FeatureCache:
 
         Raises:
             FileNotFoundError: no complete cache is there.
+            ValueError: its metadata are damaged.
         """
         path = Path(folder, METADATA)
         if not path.is_file():
@@ -54,17 +72,51 @@ class FeatureCache:
                 f"data.{key} {str(folder)!r}: expected the folder of a feature cache, found no {METADATA}; "
                 "extract_features.py writes one (start it again if it was stopped)"
             )
-        return cls(Path(folder), json.loads(path.read_text()))
+        cache = cls(Path(folder), read_json(path, "the description of a feature cache"))
+        for name in {"shape", *ENTRIES} & {"shape", *cache.metadata}:
+            cache.entry(name)
+        return cache
+
+    def entry(self, name: str) -> Any:
+        """A value of the metadata.
+
+        Raises:
+            ValueError: it is missing or cannot be.
+        """
+        what, fits = ENTRIES[name]
+        value = self.metadata.get(name)
+        if name not in self.metadata or not fits(value):
+            found = repr(value)[:60] if name in self.metadata else "nothing"
+            raise ValueError(f"{self.folder / METADATA}: damaged, {name}: expected {what}, found {found}")
+        return value
 
     @property
     def num_views(self) -> int:
         """V."""
-        return self.metadata["shape"][1]
+        return self.entry("shape")[1]
 
     @property
     def is_augmented(self) -> bool:
         """Whether the views are those of training, not of evaluation."""
-        return self.metadata["augmented"]
+        return self.entry("augmented")
+
+    def check_arrays(self, rows: np.ndarray, num_classes: int | None = None) -> None:
+        """See that the arrays are whole and as the metadata say.
+
+        Args:
+            rows: that will be read.
+            num_classes: labels of augmented views are below; None: they are not used.
+
+        Raises:
+            OSError, ValueError: an array is missing or damaged; it is named.
+        """
+        map_array(self.folder / FEATURES, "float16", tuple(self.entry("shape")))
+        if num_classes is None or not self.is_augmented:
+            return
+        labels = map_array(self.folder / LABELS, "int64", tuple(self.entry("shape")[:2]))[rows[rows != NO_ROW]]
+        if labels.size and not 0 <= labels.min() <= labels.max() < num_classes:
+            found = f"{labels.min()} to {labels.max()}"
+            raise ValueError(f"{self.folder / LABELS}: damaged, expected labels 0 to {num_classes - 1}, found {found}")
 
     def check(self, expected: dict) -> None:
         """Compare metadata with what a run would compute from the videos.
@@ -84,10 +136,11 @@ class FeatureCache:
         """Rows of a list's videos, int64 [N], and the videos (by position) that could not be read: ``NO_ROW``.
 
         Raises:
-            ValueError: a video is not in the cache; or the cache is augmented and was made for another label.
+            ValueError: a video is not in the cache; the cache is augmented and was made for another label; or its index
+                is damaged.
         """
         rows, labels = self._read_index()
-        failed = dict(line.rsplit(b"\t", 1) for line in _lines(self.folder / FAILED))
+        failed = self._read_failed(rows)
         paths = videos.paths.tolist()
         if missing := [path.decode() for path in paths if path not in rows and path not in failed]:
             raise ValueError(
@@ -102,7 +155,9 @@ class FeatureCache:
                         "in the list; augmented views keep the labels that they were made with"
                     )
         failures = {
-            index: Failure(path.decode(), failed[path].decode()) for index, path in enumerate(paths) if path in failed
+            index: Failure(path.decode(), failed[path].decode(errors="replace"))
+            for index, path in enumerate(paths)
+            if path in failed
         }
         return np.array([rows.get(path, NO_ROW) for path in paths], dtype=np.int64), failures
 
@@ -110,15 +165,41 @@ class FeatureCache:
         """Row and label of every path; the first of a path that was listed twice."""
         rows: dict[bytes, int] = {}
         labels: dict[bytes, int] = {}
-        for line in _lines(self.folder / INDEX):
-            row, label, path = line.split(b" ", 2)
-            rows.setdefault(path, int(row))
-            labels.setdefault(path, int(label))
+        owners: dict[int, bytes] = {}
+        num_rows = self.entry("shape")[0]
+        for number, line in enumerate(_lines(self.folder / INDEX), 1):
+            where = f"{self.folder / INDEX}:{number}: damaged"
+            if not (match := ROW.fullmatch(line)):
+                raise ValueError(f"{where}, expected `row label path`, found {line[:60].decode(errors='replace')!r}")
+            row, label, path = int(match[1]), int(match[2]), match[3]
+            if row >= num_rows:
+                raise ValueError(f"{where}, row {row}, but the cache has {num_rows}")
+            if row in owners:
+                both = f"{owners[row].decode(errors='replace')} and {path.decode(errors='replace')}"
+                raise ValueError(f"{where}, row {row} belongs to both {both}")
+            owners[row] = path
+            rows.setdefault(path, row)
+            labels.setdefault(path, label)
         return rows, labels
+
+    def _read_failed(self, rows: Container[bytes]) -> dict[bytes, bytes]:
+        """Reasons of the videos that could not be read; none of them has a row."""
+        failed = {}
+        for number, line in enumerate(_lines(self.folder / FAILED), 1):
+            path, tab, reason = line.rpartition(b"\t")
+            if not tab or path in rows:
+                expected = "a path that the index does not have, a tab and a reason"
+                found = line[:60].decode(errors="replace")
+                raise ValueError(f"{self.folder / FAILED}:{number}: damaged, expected {expected}, found {found!r}")
+            failed[path] = reason
+        return failed
 
 
 def _lines(path: Path) -> list[bytes]:
-    return path.read_bytes().split(b"\n")[:-1]
+    content = path.read_bytes()
+    if content and not content.endswith(b"\n"):
+        raise ValueError(f"{path}: damaged, its last line is cut")
+    return content.split(b"\n")[:-1]
 
 
 class FeatureVideos(Dataset):
@@ -131,6 +212,11 @@ class FeatureVideos(Dataset):
     def __init__(self, cache: FeatureCache, videos: VideoList):
         self.cache, self.videos = cache, videos
         self.rows, self.failures = cache.rows(videos)
+        cache.check_arrays(self.rows)
+
+    def path(self, index: int) -> str:
+        """Of a video, as the list names it."""
+        return self.videos.path(index)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -146,6 +232,10 @@ class FeatureVideos(Dataset):
         features = np.load(self.cache.folder / FEATURES, mmap_mode="r")
         # [B, V, T, D]; with one view a video, chosen by an array, [B, T, D]
         frames = torch.from_numpy(np.asarray(features[self.rows[indices], views]))
+        if not frames.isfinite().all():
+            wrong = next(i for i, each in zip(indices, frames, strict=True) if not each.isfinite().all())
+            row = f"row {self.rows[wrong]}, of {self.path(wrong)}"
+            raise ValueError(f"{self.cache.folder / FEATURES}: damaged, {row}, is not finite")
         return Batch(
             indices=torch.tensor(indices, dtype=torch.long),
             labels=torch.from_numpy(self.videos.labels[indices]),

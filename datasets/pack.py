@@ -21,7 +21,7 @@ from datasets.pack_videos import pack_videos
 from datasets.records import VideoList, read_video_list
 from datasets.shards import VERSION
 from utils.cli import run_main
-from utils.files import PART, remove_parts, write_text
+from utils.files import PART, read_json, remove_parts, write_text
 from utils.logger import setup_logging
 
 logger = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ def _claim(folder: Path, settings: Settings) -> None:
         if any(path.suffix != PART for path in folder.iterdir()):
             raise ValueError(f"--out {folder} holds other files (no {SETTINGS}); choose a new folder")
         write_text(noted, json.dumps(wanted, indent=1) + "\n")
-    found = json.loads(noted.read_text())
+    found = read_json(noted, "the note of a pack's settings")
     if changed := [name for name in wanted if found.get(name) != wanted[name]]:
         differences = ", ".join(f"{name} {found.get(name)!r}, now {wanted[name]!r}" for name in changed)
         raise ValueError(f"{folder} was begun with {differences}; choose a new folder")

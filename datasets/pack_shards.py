@@ -10,8 +10,10 @@ import io
 import json
 import logging
 import os
+import re
 import shutil
 import tarfile
+import zipfile
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +22,7 @@ import numpy as np
 from torchvision.io import encode_jpeg
 from tqdm import tqdm
 
+from datasets.arrays import DAMAGED
 from datasets.pack_frames import (
     FailedVideo,
     ListedVideo,
@@ -167,7 +170,9 @@ def _videos_per_shard(videos: list[ListedVideo], settings: Settings, folder: Pat
     """How many videos make a shard of about the size asked for, from a few of them; noted on the first start."""
     note = folder / RECORDS / "videos_per_shard.json"
     if note.exists():
-        return json.loads(note.read_text())
+        if not re.fullmatch(r"[1-9][0-9]{0,8}", text := note.read_text(errors="replace").strip()):
+            raise ValueError(f"{note}: damaged, expected a number of videos, found {text[:40]!r}; remove it")
+        return int(text)
     places = np.linspace(0, len(videos) - 1, min(SAMPLE, len(videos))).astype(int)
     sizes = list(run_jobs(_packed_size, [(videos[place], settings) for place in places], min(workers, len(places))))
     readable = [size for size in sizes if size]
@@ -193,8 +198,14 @@ def _packed_size(job: tuple[ListedVideo, Settings]) -> int:
 
 
 def _read_record(path: Path) -> dict:
-    with np.load(path) as record:
-        return {**record, "failed": json.loads(str(record["failed"]))}
+    try:
+        with np.load(path, allow_pickle=False) as record:
+            record = {**record, "failed": json.loads(str(record["failed"]))}
+    except (zipfile.BadZipFile, zlib.error, KeyError, *DAMAGED) as error:
+        raise ValueError(f"{path}: damaged ({error}); remove it, and its shard is written once more") from None
+    if missing := {"paths", "offsets", "counts", "frames", "size"} - record.keys():
+        raise ValueError(f"{path}: damaged, without {min(missing)}; remove it, and its shard is written once more")
+    return record
 
 
 def _write_index(folder: Path, settings: Settings, jobs: list[ShardJob], records: list[dict]) -> None:

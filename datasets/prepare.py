@@ -21,6 +21,7 @@ from datasets.prepare_report import list_entry, summary
 from datasets.records import VideoList, read_class_names, read_video_list, write_video_list
 from datasets.video_files import VIDEO_SUFFIXES, VideoFiles, class_key
 from utils.cli import run_main
+from utils.files import write_text
 
 LISTS = Path(__file__).resolve().parents[1] / "lists"
 REPORT = "prepare_report.json"
@@ -53,7 +54,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         report = prepare_folder(args.videos, args.out, args.val_share, args.seed)
     else:
         report = prepare_official(args.dataset, args.videos, args.annotations, args.out)
-    (args.out / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(args.out / REPORT, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     sys.stdout.write(summary(report, args.out / REPORT))
     return report
 

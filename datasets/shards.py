@@ -7,20 +7,23 @@ lies, so a sample is one open file and one read for every run of neighbouring fr
 
 import hashlib
 import io
-import json
 import logging
 import os
+import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from datasets.arrays import map_array
 from datasets.readers import Reader, UnreadableVideo, decode_picture, reason_of, stack_pictures
 from datasets.records import VideoList
 from utils.config import MAX_PIXELS
+from utils.files import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +31,9 @@ VERSION = 1
 BLOCK = 512  # bytes; tar members begin at multiples, each with a header of one block
 INDEX = "index"
 MANIFEST = "pack.json"
-ARRAYS = ("paths", "videos", "frames")  # beside it, as .npy
+# Beside it, as .npy: kind and shape, see ``ShardPack``.
+ARRAYS = {"paths": ("bytes", (None,)), "videos": ("int64", (None, 4)), "frames": ("uint32", (None, 2))}
+SHARD_NAME = re.compile(r"[\w.-]+\.tar", re.ASCII)
 NAMED = 5  # paths that an error message lists
 
 
@@ -58,14 +63,14 @@ class ShardPack:
         if not (index / MANIFEST).is_file():
             raise FileNotFoundError(f"{folder}: no packed videos here (index/{MANIFEST}); see python -m datasets.pack")
         try:
-            manifest = json.loads((index / MANIFEST).read_text())
-            paths, videos, frames = (np.load(index / f"{name}.npy", mmap_mode="r") for name in ARRAYS)
+            manifest = read_json(index / MANIFEST, "the description of a pack")
+            _check_manifest(manifest, index / MANIFEST)
+            paths, videos, frames = (map_array(index / f"{name}.npy", *ARRAYS[name]) for name in ARRAYS)
         except (OSError, ValueError) as error:
-            raise ValueError(f"{index}: damaged index: {error}") from error
-        if manifest["version"] != VERSION:
-            raise ValueError(f"{index}: written in version {manifest['version']} of the format, expected {VERSION}")
+            raise ValueError(f"{folder}: damaged index: {error}") from error
         if manifest["fingerprint"] != fingerprint(paths, videos) or manifest["num_frames"] != len(frames):
             raise ValueError(f"{index}: {MANIFEST} and the arrays beside it belong to different packs")
+        _check_tables(paths, videos, len(frames), [size for _, size in manifest["shards"]], index)
         return cls(Path(folder), manifest["settings"], manifest["shards"], paths, videos, frames)
 
     def __reduce__(self):
@@ -127,6 +132,58 @@ class ShardPack:
         return np.where(self.paths[places] == paths, places, -1)
 
 
+def _check_manifest(manifest: dict[str, Any], path: Path) -> None:
+    """See that the description of a pack has the entries of this version.
+
+    Raises:
+        ValueError: it does not; it names the entry.
+    """
+    if manifest.get("version") != VERSION:
+        raise ValueError(f"{path}: written in version {manifest.get('version')} of the format, expected {VERSION}")
+    shards, settings = manifest.get("shards"), manifest.get("settings")
+    problems = {
+        "fingerprint": not isinstance(manifest.get("fingerprint"), str),
+        "num_frames": type(manifest.get("num_frames")) is not int,
+        "settings": not isinstance(settings, dict) or not isinstance(settings.get("frames"), int),
+        "shards": not isinstance(shards, list) or not all(map(_is_shard, shards)),
+    }
+    if wrong := [name for name, is_wrong in problems.items() if is_wrong]:
+        found = repr(manifest.get(wrong[0]))[:60]
+        raise ValueError(f"{path}: {wrong[0]} is not that of a pack, found {found}")
+
+
+def _is_shard(entry: Any) -> bool:
+    """Whether an entry is [name of a file in the folder, its size in bytes]."""
+    if not isinstance(entry, list) or len(entry) != 2:
+        return False
+    name, size = entry
+    return isinstance(name, str) and SHARD_NAME.fullmatch(name) is not None and type(size) is int and size >= 0
+
+
+def _check_tables(paths: np.ndarray, videos: np.ndarray, num_frames: int, sizes: list[int], index: Path) -> None:
+    """See that every video lies within a shard and has frames of its own.
+
+    Raises:
+        ValueError: names the table, and the first video that does not.
+    """
+    if len(paths) != len(videos):
+        raise ValueError(f"{index}: damaged index: {len(paths)} paths, but {len(videos)} videos")
+    if (unsorted := np.flatnonzero(paths[:-1] >= paths[1:])).size:
+        raise ValueError(f"{index / 'paths.npy'}: damaged index: row {unsorted[0] + 1} is not in order")
+    shards, offsets, firsts, counts = videos.T
+    ends = np.array(sizes, dtype=np.int64)
+    fits = (shards >= 0) & (shards < len(sizes)) & (firsts >= 0) & (counts >= 0) & (counts <= num_frames)
+    fits &= (firsts <= num_frames - counts) & (offsets >= 0) & (offsets % BLOCK == 0)
+    if len(sizes):
+        fits &= offsets <= ends[shards.clip(0, len(sizes) - 1)]
+    order = np.argsort(firsts, kind="stable")
+    fits[order[1:]] &= firsts[order][1:] >= (firsts + counts)[order][:-1]
+    if not fits.all():
+        row = int(np.argmin(fits))
+        found = f"row {row} (shard, offset, first frame, frames: {videos[row].tolist()})"
+        raise ValueError(f"{index / 'videos.npy'}: damaged index: {found} of {paths[row].decode(errors='replace')!r}")
+
+
 class ShardReader(Reader):
     """One video of a pack.
 
@@ -162,6 +219,8 @@ class ShardReader(Reader):
         jpegs = []
         try:
             with self._path.open("rb", buffering=0) as file:
+                if len(indices) and ends[indices[-1]] > os.fstat(file.fileno()).st_size:
+                    raise UnreadableVideo(f"{self._path.name}: ends within the video")
                 for run in np.split(indices, np.flatnonzero(np.diff(indices) > 1) + 1):
                     start = int(starts[run[0]])
                     content = torch.empty(int(ends[run[-1]]) - start, dtype=torch.uint8)

@@ -145,6 +145,10 @@ class EvalVideos(Dataset):
     def __len__(self) -> int:
         return len(self.source.videos)
 
+    def path(self, index: int) -> str:
+        """Of a video, as the list names it."""
+        return self.source.videos.path(index)
+
     def __getitem__(self, index: int) -> Sample:
         label = int(self.source.videos.labels[index])
         try:

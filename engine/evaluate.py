@@ -88,9 +88,13 @@ def collect(
     Args:
         classify: clips uint8 [B, T, 3, S, S] -> [B, K].
         shape: V, views a video, and K.
+
+    Raises:
+        FloatingPointError: cosines of a video that could be read are not finite, which is no wrong prediction.
     """
     device, (num_views, num_columns) = precision.device, shape
     table = torch.zeros(len(loader.dataset), num_views, num_columns, device=device)
+    not_finite = torch.zeros(len(loader.dataset), device=device)
     failures: dict[str, str] = {}
     mismatches: dict[str, str] = {}
     num_failed = 0
@@ -104,7 +108,9 @@ def collect(
         clips = batch.frames.to(device, non_blocking=True).flatten(0, 1)  # [B*V, T, 3, S, S]
         with precision.autocast():
             logits = [classify(part) for part in clips.split(clips_per_pass)]
-        table[batch.indices.to(device, non_blocking=True)] = torch.cat(logits).unflatten(0, (-1, num_views))
+        rows, cosines = batch.indices.to(device, non_blocking=True), torch.cat(logits).unflatten(0, (-1, num_views))
+        table[rows] = cosines
+        not_finite[rows] = (~cosines.isfinite().flatten(1).all(dim=1)).to(not_finite.dtype)
     found = gather((failures, mismatches, num_failed))
     for other_failures, other_mismatches, _ in found:
         failures |= other_failures
@@ -113,5 +119,10 @@ def collect(
         logger.warning("unreadable, counted as wrong: %s (%s)", path, reason)
     for path, reason in sorted(mismatches.items()):
         logger.warning("perhaps other frames than asked for: %s (%s)", path, reason)
+    if wrong := sum_over_processes(not_finite).nonzero()[:, 0].tolist():
+        raise FloatingPointError(
+            f"{desc}: the cosines of {len(wrong)} of {len(table)} videos are not finite, the first is "
+            f"{loader.dataset.path(wrong[0])}; the weights are damaged, or too large for {precision.name}"
+        )
     num_failed = sum(count for _, _, count in found)
     return ViewLogits(sum_over_processes(table).cpu(), failures, mismatches, num_failed)

@@ -36,6 +36,9 @@ def score_views(
         views: uint8 [B, V, T, 3, S, S], V = crops * clips, crop-major.
         class_features: unit vectors [K, D]; K = 0: embeddings only.
         clips_per_pass: clips in one forward pass, which bounds memory.
+
+    Raises:
+        FloatingPointError: features or cosines are not finite.
     """
     batch_size, num_views, num_frames = views.shape[:3]
     clips = views.to(precision.device, non_blocking=True).flatten(0, 1)
@@ -43,6 +46,10 @@ def score_views(
     cosines, frame_cosines, features = (
         torch.cat(parts).unflatten(0, (batch_size, num_views)) for parts in zip(*passes, strict=True)
     )
+    if not all(part.isfinite().all() for part in (cosines, frame_cosines, features)):
+        raise FloatingPointError(
+            f"the cosines of a video are not finite: the weights are too large for {precision.name}"
+        )
     scale = model.clip.logit_scale.exp()
     by_crop = frame_cosines.unflatten(1, (num_crops, -1)).mean(dim=1)  # [B, C, T, K]
     by_crop = by_crop.expand(-1, -1, num_frames, -1)  # joint attention has one feature a clip

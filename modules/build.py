@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from clip.load import load_clip
 from clip.model import CLIP
 from modules.temporal import HEAD_WIDTH, MeanPooling, TemporalTransformer
-from modules.text_prompt import TEMPLATES, encode_classes, tokenize_classes
+from modules.text_prompt import TEMPLATES, check_text_tower, encode_classes, tokenize_classes
 from modules.video_clip import VideoCLIP
 from utils.checkpoint import MERGED, load_weights, weights_of, weights_sha256
 from utils.config import Config, NetworkConfig, to_yaml
@@ -99,7 +99,9 @@ def build_classes(config: NetworkConfig, clip: CLIP, class_names: list[str]) -> 
     tokens [K, M, 77] where that tower trains too (``fix_text: False``)."""
     if config.fix_text:
         return encode_classes(clip, class_names, config.templates)
-    return tokenize_classes(class_names, config.templates).to(clip.logit_scale.device)
+    tokens = tokenize_classes(class_names, config.templates)
+    check_text_tower(clip, tokens)
+    return tokens.to(clip.logit_scale.device)
 
 
 def build_model(config: Config, clip: CLIP, classes: Tensor) -> VideoCLIP:

@@ -19,6 +19,7 @@ ARCHS = {
     (1024, 14, 16): "ViT-L/14",
     (1024, 14, 24): "ViT-L/14@336px",
 }
+FUSION_WEIGHT = "transformer.resblocks.0.mlp.mote_fusion_weight"  # [E]
 
 
 def resolve_config(
@@ -67,11 +68,14 @@ def infer_settings(checkpoint: Mapping[str, Mapping[str, Tensor]], source: str) 
         "network.fix_text": "token_embedding.weight" not in clip,
     }
     if "visual.time_embedding" in clip:
+        _check_ndim(clip, "visual.time_embedding", 2, source)
         settings |= {"network.joint_st": True, "data.num_segments": len(clip["visual.time_embedding"])}
     if not head:
         return settings | {"network.sim_header": "None"}
     blocks = {name.split(".")[2] for name in head if name.startswith("transformer.resblocks.")}
-    experts = head.get("transformer.resblocks.0.mlp.mote_fusion_weight", ())
+    if FUSION_WEIGHT in head:
+        _check_ndim(head, FUSION_WEIGHT, 1, source)
+    experts = head.get(FUSION_WEIGHT, ())
     return settings | {"network.temporal_layer": len(blocks), "network.num_experts": len(experts)}
 
 
@@ -80,6 +84,8 @@ def _image_tower(clip: Mapping[str, Tensor], source: str) -> tuple[str, int]:
     missing = [name for name in ("visual.conv1.weight", "visual.positional_embedding") if name not in clip]
     if missing:
         raise ValueError(f"checkpoint {source}: model_state_dict holds no CLIP, missing {', '.join(missing)}")
+    _check_ndim(clip, "visual.conv1.weight", 4, source)
+    _check_ndim(clip, "visual.positional_embedding", 2, source)
     width, _, patch_size, _ = clip["visual.conv1.weight"].shape
     grid = round((len(clip["visual.positional_embedding"]) - 1) ** 0.5)
     arch = ARCHS.get((width, patch_size, grid))
@@ -89,3 +95,8 @@ def _image_tower(clip: Mapping[str, Tensor], source: str) -> tuple[str, int]:
             f"patches of {patch_size} pixels) is none of {', '.join(ARCHS.values())}; give its --config"
         )
     return arch, grid * patch_size
+
+
+def _check_ndim(state: Mapping[str, Tensor], name: str, ndim: int, source: str) -> None:
+    if state[name].ndim != ndim:
+        raise ValueError(f"checkpoint {source}: {name} is {list(state[name].shape)}, expected {ndim} dimensions")

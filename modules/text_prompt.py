@@ -45,6 +45,20 @@ def tokenize_classes(class_names: list[str], templates: str) -> Tensor:
     return torch.stack(tokens)
 
 
+def check_text_tower(clip: CLIP, tokens: Tensor) -> None:
+    """See that a text tower knows all tokens, which one of another vocabulary does not.
+
+    Raises:
+        ValueError: it does not, or is made for shorter texts.
+    """
+    longest, highest = int(tokens.argmax(dim=-1).max()) + 1, int(tokens.max())
+    if highest >= clip.config.vocab_size or longest > clip.config.context_length:
+        raise ValueError(
+            f"network.arch: its text tower reads {clip.config.context_length} of {clip.config.vocab_size} tokens, the "
+            f"class names need {longest} of {highest + 1}"
+        )
+
+
 def class_features_from_tokens(clip: CLIP, tokens: Tensor, chunk: int | None = None) -> Tensor:
     """Unit class features [K, D] from tokens [K, M, 77]: each text normalised, mean, normalised again.
 
@@ -60,7 +74,9 @@ def class_features_from_tokens(clip: CLIP, tokens: Tensor, chunk: int | None = N
 def encode_classes(clip: CLIP, class_names: list[str], templates: str, chunk: int = 512) -> Tensor:
     """Class features [K, D] of a frozen text tower in eval mode, in fp32 on its device."""
     logger.info("encoding %d classes x %d templates", len(class_names), len(TEMPLATES[templates]))
-    tokens = tokenize_classes(class_names, templates).to(clip.token_embedding.weight.device)
+    tokens = tokenize_classes(class_names, templates)
+    check_text_tower(clip, tokens)
+    tokens = tokens.to(clip.token_embedding.weight.device)
     was_training = clip.training
     features = class_features_from_tokens(clip.eval(), tokens, chunk)
     clip.train(was_training)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from utils.cli import add_common_arguments, run_main
 from utils.config import load_config
+from utils.files import write_text
 from utils.metrics import harmonic_mean, mean_and_std
 from utils.run_folder import run_folder
 
@@ -30,7 +31,7 @@ def main(argv: list[str] | None = None) -> Path:
         sys.stdout.write(f"{folder}\n")
         return folder
     text = report(read_results(folder))
-    (folder / "report.md").write_text(text, encoding="utf-8")
+    write_text(folder / "report.md", text)
     sys.stdout.write(f"{text}\nwrote {folder / 'report.md'}\n")
     return folder
 

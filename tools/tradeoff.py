@@ -109,7 +109,7 @@ def main(argv: list[str] | None = None) -> dict:
             _write(args.out / "tradeoff.json", results)
             draw(results, args.out / "tradeoff.png")
             text = table(results)
-            (args.out / "tradeoff.txt").write_text(text, encoding="utf-8")
+            write_text(args.out / "tradeoff.txt", text)
             sys.stdout.write(f"{text}\nwrote {args.out}/tradeoff.json, .png, .txt\n")
     return results
 

@@ -208,7 +208,7 @@ def load_weights(
     if TRAIN_CLASS_FEATURES in head and name in expected:
         if keep_train_classes:
             head[TRAIN_CLASS_FEATURES] = expected[name]
-        else:  # any number of training classes fits
+        elif head[TRAIN_CLASS_FEATURES].ndim and len(head[TRAIN_CLASS_FEATURES]):  # any number of training classes fits
             expected[name] = expected[name].new_empty(len(head[TRAIN_CLASS_FEATURES]), expected[name].shape[1])
     state = tuned | {HEAD_PREFIX + name: value for name, value in head.items()}
     _check_fit(expected, state, source)

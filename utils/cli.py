@@ -14,6 +14,8 @@ from utils.workers import workers_ended
 # What a user can cause; anything else is our mistake and keeps its traceback.
 USER_ERRORS = (ValueError, OSError, FloatingPointError)
 
+IN_WORKER = re.compile(r"Caught \w+ in DataLoader worker")
+
 OVERRIDE = re.compile(r"(\w+\.)*\w+=")
 
 
@@ -43,7 +45,10 @@ def run_main(main: Callable[[], object]) -> None:
     except USER_ERRORS as error:
         if os.environ.get("TRACEBACK"):
             raise
-        sys.stderr.write(f"error: {error}\n")
+        message = str(error)
+        if IN_WORKER.match(message):  # torch hands over the worker's whole traceback, which ends with the message
+            message = message.strip().splitlines()[-1].split(": ", 1)[-1]
+        sys.stderr.write(f"error: {message}\n")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.stderr.write("error: interrupted\n")

@@ -1,11 +1,13 @@
 """Files that are whole or not there."""
 
+import json
 import os
 import shutil
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 PART = ".part"  # suffix of unfinished files
 
@@ -22,20 +24,53 @@ def whole_file(path: Path) -> Iterator[Path]:
     # A hash of the name, which may be too long for an addition; processes of two machines may have one number.
     part = path.with_name(f".{zlib.crc32(os.fsencode(path.name)):08x}.{os.getpid()}{PART}")
     try:
-        yield part
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+        with errors_naming(path):
+            yield part
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def errors_naming(path: Path) -> Iterator[None]:
+    """A block whose errors of the system, such as a full disk, name the file that it writes."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        cause: BaseException | None = error
+        while cause and not isinstance(cause, OSError):
+            cause = cause.__context__  # torch speaks of positions in the file, where the system said why
+        if cause is None:
+            raise
+        raise OSError(cause.errno, cause.strerror or str(cause), str(path)) from error
 
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8, see ``whole_file``."""
     with whole_file(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path, what: str) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Args:
+        what: the file's part in errors, such as ``the description of a pack``.
+
+    Raises:
+        OSError: it cannot be opened.
+        ValueError: it is not JSON, nested beyond reason, or no object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise ValueError(f"{path}: damaged, {what} is not JSON ({reason})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: damaged, {what} is a JSON {type(content).__name__}, expected an object")
+    return content
 
 
 def remove_parts(folder: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from safetensors.torch import save
 
-from utils.files import whole_file
+from utils.files import whole_file, write_text
 from utils.weight_files import SHA256_KEY, one_line, read_safetensors, tensors_sha256
 
 CLIP_PREFIX, HEAD_PREFIX = "clip.", "head."
@@ -103,7 +103,7 @@ def write_model_folder(folder: Path, content: Mapping[str, Any]) -> None:
     facts = {name: content[name] for name in FACTS if name in content}
     facts |= {"config": _finite(yaml.safe_load(content["config"]))} if "config" in content else {}
     facts = {"library_name": "mote", **facts}
-    (folder / CONFIG_FILE).write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n")
+    write_text(folder / CONFIG_FILE, json.dumps(facts, indent=2, allow_nan=False) + "\n")
 
 
 def read_model_file(path: Path) -> dict[str, Any]:
@@ -153,12 +153,12 @@ def check_facts(content: Mapping[str, Any], source: str) -> None:
 
 def _parse_facts(metadata: Mapping[str, str], source: Path) -> dict[str, Any]:
     try:
-        facts = json.loads(metadata[FACTS_KEY])
-        return {name: facts[name] for name in FACTS if name in facts}
-    except (KeyError, ValueError, TypeError, RecursionError):
-        raise ValueError(
-            f"checkpoint {source}: expected metadata under {FACTS_KEY!r}, which export.py writes"
-        ) from None
+        facts = json.loads(metadata.get(FACTS_KEY, ""))
+    except (ValueError, RecursionError):
+        facts = None
+    if not isinstance(facts, dict):
+        raise ValueError(f"checkpoint {source}: expected metadata under {FACTS_KEY!r}, which export.py writes")
+    return {name: facts[name] for name in FACTS if name in facts}
 
 
 def _read_config_file(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pickle
 import pickletools
 import re
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -46,8 +47,13 @@ NOT_WEIGHTS = {
     b"\x1f\x8b": "a gzip archive, which must be unpacked first",
     b"<?xml": "an XML text, as a failed download leaves it",
 }
+FOLDER_MARK = 0x10  # in a zip archive's attributes of a part
 # How torch names the object that it refuses.
 REFUSED = re.compile(r"GLOBAL (\S+)|(?:function|but got) <[a-z\- ]*'?([\w.]+)")
+# Objects that belong to tensors.
+PLAIN = re.compile(
+    r"collections\.OrderedDict|torch\.(_utils\.\w+|\w*Storage|\w+|storage\.\w+|nn\.parameter\.Parameter)"
+)
 
 
 def is_safetensors(path: Path) -> bool:
@@ -100,7 +106,9 @@ def read_torch_file(path: Path, problem: str) -> Any:
             if file.read(2) == b"PK":
                 _check_sums(file)
             file.seek(0)
-            return torch.load(file, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about a pickle_protocol that it may not read: then it is an error
+                return torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, *UNREADABLE) as error:
         raise ValueError(f"{problem} ({_reason(error, path)})") from error
 
@@ -165,9 +173,11 @@ def _check_sums(file: BinaryIO) -> None:
     try:
         size = file.seek(0, os.SEEK_END)
         with zipfile.ZipFile(file) as archive:
-            names = archive.namelist()
-            # torch.save stores each part once and as it is; a small file must not unfold into a huge one.
-            if len(set(names)) < len(names) or sum(part.file_size for part in archive.infolist()) > size:
+            names, parts = archive.namelist(), archive.infolist()
+            # torch.save stores each part once and as it is; a small file must not unfold into a huge one. Of a part
+            # that is marked as a folder torch would read no byte.
+            is_folder = any(part.external_attr & FOLDER_MARK for part in parts)
+            if is_folder or len(set(names)) < len(names) or sum(part.file_size for part in parts) > size:
                 raise ValueError("damaged, its parts do not add up to the file")
             if not any(name.endswith("data.pkl") for name in names):
                 raise ValueError("a zip archive that torch.save did not write")
@@ -205,8 +215,8 @@ def _first_object(path: Path) -> str | None:
     memo: list[str] = []
     try:
         for code, argument, _ in pickletools.genops(content):
-            if code.name == "STACK_GLOBAL" and texts[-2].split(".")[0] not in ("torch", "collections"):
-                return ".".join(texts[-2:])
+            if code.name == "STACK_GLOBAL" and not PLAIN.fullmatch(name := ".".join(texts[-2:])):
+                return name
             if code.name == "MEMOIZE":
                 memo.append(texts[-1] if texts else "")
             elif code.name in ("BINGET", "LONG_BINGET"):
