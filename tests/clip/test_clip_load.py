@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 import clip.load
 from clip.load import ClipWeights, infer_config, load_clip
 from clip.model import CLIP, CLIPConfig
+from modules.text_prompt import encode_classes
 from tools.make_debug_data import TINY_CLIP, random_clip_state
 
 RELEASED = {
@@ -297,3 +298,42 @@ def test_a_tensor_of_another_shape_is_an_error_that_names_it(tmp_path):
     torch.save(state, tmp_path / "clip.pt")
     with pytest.raises(ValueError, match=r"shapes that do not fit: visual\.ln_post\.weight \[3\] for \[64\]"):
         load_clip(str(tmp_path / "clip.pt"))
+
+
+WRONG = {
+    "NaN": ("visual.proj", lambda value: value * float("nan"), "visual.proj is not finite"),
+    "integers": ("visual.proj", lambda value: value.long(), "visual.proj is int64"),
+    "complex numbers": ("ln_final.bias", lambda value: value.cfloat(), "ln_final.bias is complex64"),
+    "a text": ("visual.proj", lambda value: "x", "visual.proj is of type str"),
+    "a vector": ("visual.proj", lambda value: value.flatten(), "expected 2 dimensions"),
+    "a scalar": ("positional_embedding", lambda value: value.sum(), "expected 2 dimensions"),
+    "a matrix of filters": ("visual.conv1.weight", lambda value: value.flatten(1), "expected 4 dimensions"),
+    "an endless vocabulary": (
+        "token_embedding.weight", lambda value: torch.zeros(1, 1).expand(10**9, value.shape[1]), "repeats a part",
+    ),
+    "a narrow tower": ("token_embedding.weight", lambda value: value[:, :32].clone(), "the text tower is 32 wide"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_tensors_that_cannot_be_those_of_a_clip_are_named(case, state, tmp_path):
+    name, change, message = WRONG[case]
+    torch.save(state | {name: change(state[name])}, tmp_path / "clip.pt")
+    with pytest.raises(ValueError, match=message) as error:
+        load_clip(str(tmp_path / "clip.pt"))
+    assert "clip.pt" in str(error.value)
+
+
+@pytest.mark.parametrize("prefix", ["module.module.", "_orig_mod.", "_orig_mod.module."])
+def test_prefixes_of_wrappers_are_taken_off(prefix, state, tmp_path):
+    torch.save({prefix + name: value for name, value in state.items()}, tmp_path / "clip.pt")
+    assert_loads(tmp_path / "clip.pt", state)
+    inner = {name.replace("resblocks.0.", "resblocks.0._orig_mod."): value for name, value in state.items()}
+    torch.save(inner, tmp_path / "clip.pt")
+    assert_loads(tmp_path / "clip.pt", state)
+
+
+def test_a_text_tower_of_another_vocabulary_reads_no_class_names(state, tmp_path):
+    torch.save(state | {"token_embedding.weight": state["token_embedding.weight"][:64].clone()}, tmp_path / "clip.pt")
+    with pytest.raises(ValueError, match=r"text tower reads 77 of 64 tokens, the class names need \d+ of 49408"):
+        encode_classes(load_clip(str(tmp_path / "clip.pt")), ["a cat"], "single")
