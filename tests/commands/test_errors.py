@@ -1,5 +1,6 @@
 """Bad input: one line that names the thing, before any training step; broken videos: named, never hidden."""
 
+import argparse
 import json
 import re
 import runpy
@@ -8,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -62,6 +64,19 @@ def bad(debug_data, weights, tmp_path_factory) -> Path:
     torch.save({"state_dict": {}}, folder / "other keys.pt")
     torch.save(checkpoint["model_state_dict"] | {"class_names": ["a"]}, folder / "values.pt")
     head = checkpoint["fusion_model_state_dict"]
+    for name, part in (("nan", head), ("nan classes", head), ("infinite", checkpoint["model_state_dict"])):
+        tensor = part["spe_cls_feature" if "classes" in name else next(iter(part))].view(-1)
+        before = tensor[0].item()
+        tensor[0] = float("inf" if name == "infinite" else "nan")
+        torch.save(checkpoint, folder / f"{name}.pt")
+        tensor[0] = before
+    torch.save(checkpoint | {"args": argparse.Namespace(lr=1)}, folder / "namespace.pt")
+    torch.save(checkpoint | {"best_acc": np.float64(1)}, folder / "numpy.pt")
+    flipped = bytearray(content)
+    flipped[content.index(head["frame_position_embeddings.weight"].numpy().tobytes())] ^= 1
+    (folder / "flipped.pt").write_bytes(flipped)
+    (folder / "page.pt").write_text("<!DOCTYPE html><html>not found</html>")
+    (folder / "pointer.pt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     head["frame_position_embeddings.weight"] = head["frame_position_embeddings.weight"][:10]
     torch.save(checkpoint, folder / "shape.pt")
     head["extra.weight"] = torch.zeros(1)
@@ -115,6 +130,14 @@ CHECKPOINT_ERRORS = {
     "YAML": ("{bad}/yaml.pt", [], ValueError, r"yaml\.pt: not readable"),
     "a video": ("{bad}/video.pt", [], ValueError, r"video\.pt: not readable"),
     "cut": ("{bad}/cut.pt", [], ValueError, r"cut\.pt: not readable"),
+    "a web page": ("{bad}/page.pt", [], ValueError, r"page\.pt: not readable \(a web page"),
+    "a pointer": ("{bad}/pointer.pt", [], ValueError, r"pointer\.pt: not readable \(a pointer of git-lfs"),
+    "a flipped bit": ("{bad}/flipped.pt", [], ValueError, r"flipped\.pt: not readable \(damaged.*check sum"),
+    "a weight of NaN": ("{bad}/nan.pt", [], ValueError, r"nan\.pt: \S+ is not finite"),
+    "an infinite weight": ("{bad}/infinite.pt", [], ValueError, r"infinite\.pt: \S+ is not finite"),
+    "classes of NaN": ("{bad}/nan classes.pt", [], ValueError, r"nan classes\.pt: spe_cls_feature is not finite"),
+    "an object": ("{bad}/namespace.pt", [], ValueError, r"namespace\.pt: .*argparse\.Namespace.*the safe way"),
+    "a NumPy number": ("{bad}/numpy.pt", [], ValueError, r"numpy\.pt: .*numpy\._core\.multiarray\.scalar.*safe way"),
     "other content": ("{bad}/a list.pt", [], ValueError, r"a list\.pt: expected keys .*found list"),
     "other keys": ("{bad}/other keys.pt", [], ValueError, r"other keys\.pt: expected keys .*state_dict"),
     "CLIP alone": ("{clip}", [], ValueError, r"tiny_clip\.pt: found the weights of CLIP alone"),

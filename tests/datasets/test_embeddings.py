@@ -40,6 +40,77 @@ def test_an_npz_of_other_arrays_is_refused(tmp_path):
         read_embeddings(tmp_path / "other.npz")
 
 
+VECTORS = np.ones((2, 3), dtype=np.float32)
+PARTS = {"paths": np.array(["a", "b"]), "embeddings": VECTORS, "metadata": np.array('{"model": "x"}')}
+NPZ = {
+    "pickled paths": {"paths": np.array(["a", 1], dtype=object)},
+    "pickled vectors": {"embeddings": np.array([None, {}], dtype=object)},
+    "paths of numbers": {"paths": np.arange(2)},
+    "paths of a table": {"paths": np.array([["a", "b"]])},
+    "fewer paths": {"paths": np.array(["a"])},
+    "one vector": {"embeddings": VECTORS[0]},
+    "fewer vectors": {"embeddings": VECTORS[:1]},
+    "no vectors": {"paths": np.array([], dtype=str), "embeddings": VECTORS[:0]},
+    "vectors in fp64": {"embeddings": VECTORS.astype(float)},
+    "vectors of texts": {"embeddings": np.array([["a"], ["b"]])},
+    "vectors of NaN": {"embeddings": VECTORS * np.float32("nan")},
+    "metadata of a number": {"metadata": np.array(3)},
+    "metadata of a list": {"metadata": np.array("[]")},
+    "metadata that are no JSON": {"metadata": np.array("{")},
+    "metadata of many levels": {"metadata": np.array("[" * 100_000)},
+    "metadata twice": {"metadata": np.array(["{}", "{}"])},
+}
+
+
+@pytest.mark.parametrize("case", NPZ)
+def test_an_npz_of_other_content_is_refused_by_name(case, tmp_path):
+    path = tmp_path / "x.npz"
+    np.savez(path, **(PARTS | NPZ[case]))
+    with pytest.raises(ValueError, match=r"^embeddings .*x\.npz: not a file that predict\.py") as error:
+        read_embeddings(path)
+    assert "\n" not in str(error.value)
+    np.savez(path, **PARTS)
+    assert read_embeddings(path).paths == ["a", "b"]
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".parquet"])
+def test_a_damaged_file_is_refused_by_name(suffix, embeddings, tmp_path):
+    path = tmp_path / f"x{suffix}"
+    write_embeddings(path, embeddings)
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], whole[:100], b"PK\x03\x04", b"PAR1" + bytes(50) + b"PAR1", b""):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=rf"^embeddings .*x\{suffix}: not a file that predict\.py"):
+            read_embeddings(path)
+
+
+def test_a_parquet_file_of_other_content_is_refused_by_name(tmp_path):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    path, fixed = tmp_path / "x.parquet", pa.list_(pa.float32(), 2)
+    good = {"path": pa.array(["a"]), "embedding": pa.array([[1.0, 2.0]], fixed)}
+    others = [
+        {"path": good["path"]},
+        good | {"embedding": pa.array([1.0])},
+        good | {"embedding": pa.array([[1.0, 2.0]], pa.list_(pa.float32()))},
+        good | {"embedding": pa.array([[1.0, None]], fixed)},
+        good | {"embedding": pa.array([None], fixed)},
+        good | {"embedding": pa.array([["a", "b"]], pa.list_(pa.string(), 2))},
+        good | {"path": pa.array([None], pa.string())},
+        good | {"path": pa.array([3])},
+    ]
+    for metadata in (b"{}", b"[]", b"\xff", None):
+        for columns in [*others, good]:
+            table = pa.table(columns).replace_schema_metadata(metadata and {b"embeddings": metadata})
+            parquet.write_table(table, path)
+            if columns is good and metadata == b"{}":
+                assert read_embeddings(path).vectors.tolist() == [[1.0, 2.0]]
+                continue
+            with pytest.raises(ValueError, match=r"^embeddings .*x\.parquet: not a file that predict\.py"):
+                read_embeddings(path)
+
+
 def test_only_two_suffixes_are_known(tmp_path):
     with pytest.raises(ValueError, match=r"ends in \.npz or \.parquet"):
         check_embeddings_path(tmp_path / "e.csv")

@@ -9,6 +9,7 @@ import torch
 from datasets.build import build_eval_loader, read_lists
 from datasets.records import read_class_names
 from engine.evaluate import ViewLogits, evaluate
+from engine.predict import score_views
 from modules.build import build_classes, build_clip, build_model
 from modules.mote import ExpertFFN
 from modules.video_clip import VideoCLIP
@@ -141,3 +142,40 @@ def test_the_model_keeps_its_mode_and_gets_no_gradients(config, fp32, is_trainin
     views = evaluate(model, loader_of(config), classes, CLIPS * CROPS, fp32, clips_per_pass=100)
     assert model.training == is_training
     assert not views.logits.requires_grad
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_cosines_that_are_not_finite_are_no_wrong_predictions(broken, fp32, value):
+    """With unreadable videos in the list, whose rows are NaN by design."""
+    model, classes = build(broken)
+    with torch.no_grad():
+        model.head.transformer.resblocks[0].ln_1.bias[0] = value
+    message = r"^test: the cosines of 5 of 8 videos are not finite, the first is val 00\.mp4; the weights are damaged"
+    with pytest.raises(FloatingPointError, match=message):
+        evaluate(model, loader_of(broken), classes, CLIPS * CROPS, fp32, clips_per_pass=100)
+    with torch.no_grad():
+        model.head.transformer.resblocks[0].ln_1.bias[0] = 0
+    views = evaluate(model, loader_of(broken), classes, CLIPS * CROPS, fp32, clips_per_pass=100)
+    assert views.logits.isnan().flatten(1).any(dim=1).nonzero()[:, 0].tolist() == list(GONE)
+
+
+def test_one_video_that_is_not_finite_is_named(config, fp32):
+    model, classes = build(config)
+    encode = model.encode_frames
+    model.encode_frames = lambda frames: encode(frames) * torch.where(frames.sum() == darkest, torch.nan, 1.0)
+    loader = loader_of(config)
+    frames = [sample.frames for sample in loader.dataset]
+    darkest = frames[3][:2].sum()
+    with pytest.raises(
+        FloatingPointError, match=r"the cosines of 1 of 8 videos are not finite, the first is val 03\.mp4"
+    ):
+        evaluate(model, loader, classes, CLIPS * CROPS, fp32, clips_per_pass=2)
+
+
+def test_predictions_that_are_not_finite_are_an_error(config, fp32):
+    model, classes = build(config)
+    views = next(iter(loader_of(config))).frames
+    with torch.no_grad():
+        model.head.transformer.resblocks[0].ln_1.bias[0] = torch.nan
+    with pytest.raises(FloatingPointError, match="not finite"):
+        score_views(model.eval(), views, classes, CROPS, fp32, clips_per_pass=100)

@@ -61,3 +61,18 @@ def test_ctrl_c_is_one_line(capsys):
         run_main(lambda: fail(KeyboardInterrupt()))
     assert end.value.code == 130
     assert capsys.readouterr().err == "error: interrupted\n"
+
+
+def test_a_user_s_error_within_a_data_worker_is_its_last_line(monkeypatch, capsys):
+    monkeypatch.delenv("TRACEBACK", raising=False)
+
+    def failed():
+        raise ValueError(
+            "Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+            '  File "x.py", line 1, in read\nValueError: features.npy: damaged, row 3 is not finite\n'
+        )
+
+    with pytest.raises(SystemExit) as end:
+        run_main(failed)
+    assert end.value.code == 2
+    assert capsys.readouterr().err == "error: features.npy: damaged, row 3 is not finite\n"
