@@ -43,12 +43,9 @@ def encoding_flops(config: CLIPConfig) -> float:
 
 def training_flops(config: CLIPConfig) -> float:
     """Operations of a training step on one clip."""
-    model, labels = our_model(config).train(), torch.zeros(1, dtype=torch.long, device=device())
-
-    def loss() -> torch.Tensor:
-        return video_loss(model(random_frames(1).to(device()), class_features(config), draws(config)), labels)[0]
-
-    return count_flops(model, loss)
+    frames, classes, mixing = (x.to("meta") for x in (random_frames(1), class_features(config), draws(config)))
+    labels = torch.zeros(1, dtype=torch.long, device="meta")
+    return count_flops(our_model(config).train(), lambda model: video_loss(model(frames, classes, mixing), labels)[0])
 
 
 def baseline_vision(config: CLIPConfig) -> BaselineVision:

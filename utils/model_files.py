@@ -143,7 +143,7 @@ def check_facts(content: Mapping[str, Any], source: str) -> None:
         "epoch": lambda value: type(value) is int,
         "merged": lambda value: type(value) is bool,
         "config": lambda value: isinstance(value, str),
-        "class_names": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
+        "class_names": lambda value: isinstance(value, list | tuple) and all(isinstance(name, str) for name in value),
     }
     for name in FACTS:
         if name in content and not fits[name](content[name]):
