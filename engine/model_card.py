@@ -19,11 +19,14 @@ def read_results(path: Path) -> dict:
     if not path.is_file():
         raise FileNotFoundError(f"--results {path}: no such file")
     try:
-        result = json.loads(path.read_text())
-    except ValueError as error:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"--results {path}: not JSON ({error})") from None
     if missing := sorted(NEEDED - (result.keys() if isinstance(result, dict) else set())):
         raise ValueError(f"--results {path}: not a results.json, missing {', '.join(missing)}")
+    for name in ("top1", "top5", "num_videos", "num_clips", "num_crops"):
+        if type(result[name]) not in (int, float):
+            raise ValueError(f"--results {path}: {name}: expected a number, found {str(result[name])[:40]!r}")
     return result
 
 

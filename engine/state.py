@@ -78,8 +78,8 @@ class TrainState:
         self.must_validate = checkpoint.get("must_validate", False)
 
     def _resume_optimizer(self, saved: dict) -> None:
-        # Weight decay, lr ratios and the like are the configuration's, not the checkpoint's. The lr is every step's: the
-        # last one's stands in the next checkpoint, also where no step is left to take.
+        # Weight decay, lr ratios and the like are the configuration's, not the checkpoint's. The lr is every step's:
+        # the last one's stands in the next checkpoint, also where no step is left to take.
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         parts = {
             index: {name: part_like(value, parameters[index]) for name, value in entry.items()}

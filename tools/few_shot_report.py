@@ -1,7 +1,6 @@
 """The results of scripts/run_fewshot.sh as a table: mean and std over the draws, for every number of shots."""
 
 import argparse
-import json
 import re
 import sys
 from collections import defaultdict
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from utils.cli import add_common_arguments, run_main
 from utils.config import load_config
-from utils.files import write_text
+from utils.files import read_json, write_text
 from utils.metrics import harmonic_mean, mean_and_std
 from utils.run_folder import run_folder
 
@@ -47,7 +46,7 @@ def read_results(folder: Path) -> dict[int, list[dict]]:
     protocols: dict[tuple, Path] = {}
     for path in sorted(folder.glob("shot*_seed*/test/results.json")):
         if match := RUN_NAME.fullmatch(path.parts[-3]):
-            result = json.loads(path.read_text())
+            result = read_json(path, "the results of a test")
             results[int(match[1])].append(result)
             protocols.setdefault(_protocol(result), path)
     if not results:

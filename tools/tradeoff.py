@@ -31,7 +31,7 @@ from utils.checkpoint import MERGED, load_weights, read_checkpoint, weights_sha2
 from utils.cli import add_common_arguments, run_main
 from utils.config import Config
 from utils.distributed import broadcast, is_main, process_group, rank, world_size
-from utils.files import write_text
+from utils.files import read_json, write_text
 from utils.logger import setup_logging
 from utils.precision import Precision, resolve_precision
 
@@ -233,8 +233,10 @@ def _open_results(path: Path, settings: dict) -> dict:
     settings = json.loads(json.dumps(settings))  # as they come back from the file
     if not path.exists():
         return {"settings": settings, "tests": {}}
-    results = json.loads(path.read_text(encoding="utf-8"))
-    found = results["settings"]
+    results = read_json(path, "the results of a sweep")
+    found, tests = results.get("settings"), results.get("tests")
+    if not isinstance(found, dict) or not isinstance(tests, dict):
+        raise ValueError(f"{path}: damaged, expected settings and tests; give another --out")
     if names := sorted(name for name in {*found, *settings} if found.get(name) != settings.get(name)):
         raise FileExistsError(f"{path} holds results that differ in {', '.join(names)}; give another --out")
     return results

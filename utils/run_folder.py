@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from utils.distributed import broadcast, is_main
-from utils.files import write_text
+from utils.files import read_json, write_text
 
 CHECKPOINT, BEST_CHECKPOINT, EMA_CHECKPOINT = "last_model.pt", "model_best.pt", "ema_model.pt"
 NON_FINITE_CHECKPOINT = "non_finite.pt"
@@ -23,7 +23,10 @@ def timestamp() -> str:
 
 
 def folder_name(arch: str) -> str:
-    """A model name or weights file as one folder name: ``ViT-B/16`` is ``ViT-B-16``, a file is its stem."""
+    """A model name or weights file as one folder name: ``ViT-B/16`` is ``ViT-B-16``, a file is its stem, a folder its
+    name."""
+    if Path(arch, "config.json").is_file():
+        return Path(arch).resolve().name
     return Path(arch).stem if Path(arch).suffix else arch.replace("/", "-")
 
 
@@ -62,7 +65,7 @@ def launch_id() -> str:
 def is_of_this_launch(folder: Path) -> bool:
     """Whether this launch began the run in ``folder``: a process that torchrun restarts goes on with no other."""
     record = folder / "environment.json"
-    is_own = record.exists() and json.loads(record.read_text()).get("launch") == launch_id()
+    is_own = record.exists() and read_json(record, "the record of a run").get("launch") == launch_id()
     return broadcast(is_own)
 
 

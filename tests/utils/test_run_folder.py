@@ -56,3 +56,9 @@ def test_a_run_stays_below_the_output_path(dataset, name):
     with pytest.raises(ValueError, match=r"below exps, found"):
         run_folder("exps", dataset, "ViT-B/16", name)
     assert run_folder("exps", "k400", "ViT-B/16", "few_shot/a").as_posix() == "exps/k400/ViT-B-16/few_shot/a"
+
+
+def test_a_model_folder_gives_its_name(tmp_path):
+    (tmp_path / "clip-vit.base").mkdir()
+    (tmp_path / "clip-vit.base" / "config.json").write_text("{}")
+    assert folder_name(f"{tmp_path}/clip-vit.base/") == "clip-vit.base"
