@@ -57,7 +57,8 @@ def check_training_state(checkpoint: Mapping[str, Any], optimizer: torch.optim.O
         ValueError: names what cannot be, and what was expected.
     """
     missing = [key for key in ("epoch", "scaler_state_dict", "step", "best_top1") if key not in checkpoint]
-    if missing or not checkpoint.get("optimizer_state_dict"):
+    saved = checkpoint.get("optimizer_state_dict")
+    if missing or saved is None or (isinstance(saved, dict) and not saved):
         raise ValueError(f"{source}: resume: it has no training state; to start from its weights use pretrain")
     _check_entries({name: checkpoint[name] for name in ENTRIES if name in checkpoint}, ENTRIES, source)
     scaler = checkpoint["scaler_state_dict"]
@@ -66,7 +67,7 @@ def check_training_state(checkpoint: Mapping[str, Any], optimizer: torch.optim.O
             f"{source}: scaler_state_dict: expected {', '.join(SCALER)} or nothing, found {_shown(scaler)}"
         )
     _check_entries(scaler, SCALER, f"{source}: scaler_state_dict")
-    _check_optimizer(checkpoint["optimizer_state_dict"], optimizer, source)
+    _check_optimizer(saved, optimizer, source)
     if "ema" in checkpoint:
         _check_averaged(checkpoint["ema"], source)
 
@@ -130,7 +131,10 @@ def _check_optimizer(saved: Any, optimizer: torch.optim.Optimizer, source: str) 
 
 
 def _is_group(group: Any) -> bool:
-    return isinstance(group, dict) and all(isinstance(key, str) for key in group) and type(group.get("params")) is list
+    if not isinstance(group, dict) or not all(isinstance(key, str) for key in group):
+        return False
+    numbers = group.get("params")
+    return isinstance(numbers, list) and all(type(number) is int for number in numbers)
 
 
 def _check_moments(entry: Any, parameter: Tensor, defaults: Mapping[str, Any], source: str) -> None:

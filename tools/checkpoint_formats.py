@@ -40,6 +40,8 @@ def format_of(content: Any, source: str) -> str:
     """
     if not isinstance(content, dict) or not isinstance(content.get(MODEL), dict):
         raise ValueError(f"{source}: expected a checkpoint with {MODEL}, found {_outline(content)}")
+    if not isinstance(content.get(HEAD, {}), dict):
+        raise ValueError(f"{source}: expected tensors under {HEAD}, found {_outline(content[HEAD])}")
     names = [*content[MODEL], *content.get(HEAD, ())]
     for part, what in FOREIGN.items():
         if found := next((name for name in names if part in name), None):

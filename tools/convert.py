@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> Content:
         save_checkpoint(args.target, converted)
     logger.info("%s: %s -> %s: %s", args.source, kind, args.to, args.target)
     if left_out := _left_out(content, converted):
-        logger.info("left out: %s", ", ".join(left_out))
+        logger.info("left out: %s", ", ".join(map(str, left_out)))
     return converted
 
 
@@ -169,12 +169,20 @@ TARGETS = {"ours": to_ours, "mote": to_mote, "merged": to_merged, "bike": to_bik
 
 def _left_out(content: Content, converted: Content) -> list[str]:
     """What the result does not hold any more, so that nobody has to find out later."""
-    names = [name for name in content if name not in (MODEL, HEAD) and content[name] and not converted.get(name)]
+    names = [
+        name
+        for name in content
+        if name not in (MODEL, HEAD) and _is_something(content[name]) and not _is_something(converted.get(name))
+    ]
     if TRAIN_CLASS_FEATURES in content.get(HEAD, ()) and TRAIN_CLASS_FEATURES not in converted.get(HEAD, ()):
         names.append(TRAIN_CLASS_FEATURES)
     if has_text(content) and not has_text(converted):
         names.append("the text tower")
     return names
+
+
+def _is_something(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) or bool(value)
 
 
 if __name__ == "__main__":

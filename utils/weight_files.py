@@ -47,6 +47,7 @@ NOT_WEIGHTS = {
     b"\x1f\x8b": "a gzip archive, which must be unpacked first",
     b"<?xml": "an XML text, as a failed download leaves it",
 }
+MOST_UNFOLDED = 2**26  # bytes that the parts of an archive may have beyond its own
 FOLDER_MARK = 0x10  # in a zip archive's attributes of a part
 # How torch names the object that it refuses.
 REFUSED = re.compile(r"GLOBAL (\S+)|(?:function|but got) <[a-z\- ]*'?([\w.]+)")
@@ -174,10 +175,14 @@ def _check_sums(file: BinaryIO) -> None:
         size = file.seek(0, os.SEEK_END)
         with zipfile.ZipFile(file) as archive:
             names, parts = archive.namelist(), archive.infolist()
-            # torch.save stores each part once and as it is; a small file must not unfold into a huge one. Of a part
-            # that is marked as a folder torch would read no byte.
+            # torch.save stores each part once and as it is (TorchScript folds its code); a small file must not unfold
+            # into a huge one. Of a part that is marked as a folder torch would read no byte.
             is_folder = any(part.external_attr & FOLDER_MARK for part in parts)
-            if is_folder or len(set(names)) < len(names) or sum(part.file_size for part in parts) > size:
+            if (
+                is_folder
+                or len(set(names)) < len(names)
+                or sum(part.file_size for part in parts) > size + MOST_UNFOLDED
+            ):
                 raise ValueError("damaged, its parts do not add up to the file")
             if not any(name.endswith("data.pkl") for name in names):
                 raise ValueError("a zip archive that torch.save did not write")

@@ -121,6 +121,10 @@ DAMAGES = {
     "a group too few": (with_groups(lambda groups: groups.pop()), "optimizer is of another kind"),
     "parameters in another order": (with_groups(lambda groups: groups[0]["params"].reverse()), "params: expected 0"),
     "a parameter twice": (with_groups(lambda groups: groups[0]["params"].__setitem__(0, 1)), "params: expected 0"),
+    "a parameter that is a tensor": (
+        with_groups(lambda groups: groups[0]["params"].__setitem__(0, torch.zeros(2))), "param_groups",
+    ),
+    "an optimizer that is a tensor": (part("optimizer_state_dict", torch.zeros(2)), "optimizer_state_dict"),
     "keys of a group that are numbers": (with_groups(lambda groups: groups[0].update({1: 2})), "param_groups"),
     "a step below 0": (part("step", -1), "step: expected a number of steps, found int -1"),
     "a step that is huge": (part("step", 10**400), "step: expected a number of steps"),
