@@ -91,9 +91,8 @@ def prepare(config: Config, precision: Precision, log_time: str) -> tuple[TrainS
     check_videos(data, videos)
 
     state, classes = build_state(config, class_names, precision, source, start)
-    if start and source != config.pretrain:
-        videos_per_epoch = len(train_loader.dataset) * data.shot_repeat
-        check_place(start, solver.epochs, videos_per_epoch, videos_per_step, f"checkpoint {source}")
+    if start:
+        state.step = place_in_epoch(state.step, start, source, config, train_loader)
 
     create_run_folder(folder, to_yaml(config), may_continue, decoder=decoder_of(data))
     if split and is_main():
@@ -103,8 +102,6 @@ def prepare(config: Config, precision: Precision, log_time: str) -> tuple[TrainS
     setup_logging(folder / "log.txt")
     logger.info("run folder %s, %s, %d processes", folder, precision.name, world_size())
     if start:
-        sizes = (videos_per_step, len(train_loader), solver.grad_accumulation_steps)
-        state.step = resumed_step(state.step, start, *sizes)
         if source != config.pretrain:
             report_changes(start, config, train_list)
         logger.info("starting from %s, epoch %d, step %d", source, state.epoch + 1, state.step)
@@ -175,6 +172,19 @@ def build_state(
     if is_resumed:
         state.resume(start, source)
     return state, classes
+
+
+def place_in_epoch(step: int, start: dict, source: str, config: Config, loader: DataLoader) -> int:
+    """The step of its epoch at which a run goes on that starts from a checkpoint.
+
+    Raises:
+        ValueError: the checkpoint's place is none of this run.
+    """
+    videos_per_step = config.data.batch_size * world_size()
+    if source != config.pretrain:
+        videos_per_epoch = len(loader.dataset) * config.data.shot_repeat
+        check_place(start, config.solver.epochs, videos_per_epoch, videos_per_step, f"checkpoint {source}")
+    return resumed_step(step, start, videos_per_step, len(loader), config.solver.grad_accumulation_steps)
 
 
 def report_changes(start: dict, config: Config, train_list: str) -> None:

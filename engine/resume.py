@@ -115,6 +115,8 @@ def _check_optimizer(saved: Any, optimizer: torch.optim.Optimizer, source: str) 
             f"{source}: resume: the checkpoint's optimizer is of another kind (solver.optim) or trains other "
             "parameters (network, solver) than configured; to start from its weights use pretrain"
         )
+    if wrong := [group["lr"] for group in groups if not _is_number(group["lr"]) or group["lr"] < 0]:
+        raise ValueError(f"{source}: optimizer_state_dict: lr: expected a number from 0 on, found {_shown(wrong[0])}")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     numbers = list(range(len(parameters)))
     if [number for group in groups for number in group["params"]] != numbers:
