@@ -26,7 +26,7 @@ from engine.report_page import TestedSplit, write_report
 from modules.build import build_classes, build_clip, build_model, check_network, image_tower, load_model
 from modules.video_clip import VideoCLIP
 from utils.checkpoint import read_checkpoint
-from utils.cli import add_common_arguments
+from utils.cli import add_common_arguments, add_view_arguments
 from utils.config import Config, load_config
 from utils.distributed import is_main, process_group, rank, world_size
 from utils.files import whole_file, write_text
@@ -61,18 +61,14 @@ def parse_args(description: str, argv: list[str] | None, many_configs: bool) -> 
         required=True,
         help=f"checkpoint: file, folder or hf://owner/name; or '{PLAIN_CLIP}': the pretrained model, frames averaged",
     )
-    parser.add_argument("--test_clips", type=int, default=1, help="clips a video (default: 1)")
-    parser.add_argument("--test_crops", type=int, default=1, choices=sorted(CROPS), help="crops a clip (default: 1)")
+    add_view_arguments(parser, CROPS)
     parser.add_argument("--dense", action="store_true", help="clips are windows of 128 frames")
     parser.add_argument("--save_logits", type=Path, metavar="F.npz", help="write view logits, scores and labels")
     parser.add_argument("--output", type=Path, help="folder of results.json (default: beside the weights)")
     parser.add_argument("--report", type=Path, metavar="DIR", help="write a page on every class and the worst mistakes")
     parser.add_argument("--strict", action="store_true", help="an unreadable video is an error")
     add_common_arguments(parser)
-    args = parser.parse_intermixed_args(argv)
-    if args.test_clips < 1:
-        parser.error(f"--test_clips: expected a positive number, found {args.test_clips}")
-    return args
+    return parser.parse_intermixed_args(argv)
 
 
 def run_test(args: argparse.Namespace, protocol: Protocol) -> dict:

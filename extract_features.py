@@ -22,7 +22,7 @@ from engine.extract import extract
 from evaluation import PLAIN_CLIP, build_tested_model
 from modules.build import check_network, image_tower
 from modules.video_clip import VideoCLIP
-from utils.cli import add_common_arguments, run_main
+from utils.cli import add_common_arguments, add_view_arguments, count, run_main
 from utils.config import Config, DataConfig, load_config
 from utils.distributed import broadcast, gather, is_main, process_group, rank, world_size
 from utils.logger import setup_logging
@@ -44,15 +44,12 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--out", required=True, type=Path, help="folder of the caches, one a part")
     parser.add_argument("--part", choices=(*PARTS, "both"), default="both", help="which lists (default: both)")
-    parser.add_argument("--test_clips", type=int, default=1, help="clips a video (default: 1)")
-    parser.add_argument("--test_crops", type=int, default=1, choices=sorted(CROPS), help="crops a clip (default: 1)")
+    add_view_arguments(parser, CROPS)
     parser.add_argument(
-        "--augmented_views", type=int, default=0, metavar="N", help="N augmented training clips a video of train"
+        "--augmented_views", type=count, default=0, metavar="N", help="N augmented training clips a video of train"
     )
     add_common_arguments(parser)
     args = parser.parse_intermixed_args(argv)
-    if args.test_clips < 1 or args.augmented_views < 0:
-        parser.error("--test_clips and --augmented_views: expected a positive number")
     if args.augmented_views and (args.test_clips, args.test_crops) != (1, 1):
         parser.error("--augmented_views and the views of a test exclude each other: write two caches")
     if args.augmented_views and args.part == "val":

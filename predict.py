@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from datasets.embeddings import Embeddings, check_embeddings_path, write_embeddings
 from datasets.transforms import CROPS
-from prediction import Prediction, VideoClassifier, add_model_arguments, printable
-from utils.cli import add_common_arguments, run_main, split_overrides
+from prediction import Prediction, VideoClassifier, add_model_arguments, printable, unreadable
+from utils.cli import add_common_arguments, add_view_arguments, count, run_main, split_overrides
 from utils.files import errors_naming
 from utils.logger import setup_logging
 
@@ -31,9 +31,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("videos", nargs="+", help="video files, folders of them, patterns")
     parser.add_argument("--labels", help="class names with commas between, or a file (default: the checkpoint's)")
     add_model_arguments(parser)
-    parser.add_argument("--top", type=int, default=5, help="classes to show (default: 5)")
-    parser.add_argument("--test_clips", type=int, default=3, help="clips a video (default: 3)")
-    parser.add_argument("--test_crops", type=int, default=1, choices=sorted(CROPS), help="crops a clip (default: 1)")
+    parser.add_argument("--top", type=count, default=5, help="classes to show (default: 5)")
+    add_view_arguments(parser, CROPS, num_clips=3)
     parser.add_argument("--json", type=Path, metavar="OUT", help="write all probabilities")
     parser.add_argument("--csv", type=Path, metavar="OUT", help="write the top classes, a line a video")
     parser.add_argument("--plot", type=Path, metavar="DIR", help="draw frames, top classes and their course")
@@ -41,8 +40,6 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add_common_arguments(parser)
     args = parser.parse_intermixed_args(argv)
     args.videos, args.overrides = split_overrides(args.videos + args.overrides)
-    if args.top < 1 or args.test_clips < 1:
-        parser.error("--top and --test_clips: expected a positive number")
     if not args.videos:
         parser.error("expected video files, folders or patterns")
     return args
@@ -75,8 +72,7 @@ def main(argv: list[str] | None = None) -> list[Prediction]:
     write_files(args, classifier, predictions)
     sys.stdout.write(summary(classifier, load_s))
     if failed := [prediction for prediction in predictions if prediction.error]:
-        listed = "".join(f"\n  {printable(p.path)}: {p.error}" for p in failed)
-        sys.exit(f"error: {len(failed)} of {len(predictions)} videos could not be read:{listed}")
+        sys.exit(unreadable(failed, len(predictions)))
     return predictions
 
 

@@ -50,6 +50,13 @@ def printable(path: str) -> str:
     return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
+def unreadable(failed: Sequence["Prediction"], num_videos: int) -> str:
+    """The error that names videos which could not be read: one line, or a line each below it."""
+    lines = [f"{printable(prediction.path)}: {prediction.error}" for prediction in failed]
+    listed = f" {lines[0]}" if len(lines) == 1 else "".join(f"\n  {line}" for line in lines)
+    return f"error: {len(lines)} of {num_videos} videos could not be read:{listed}"
+
+
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """What one video shows.

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from datasets.embeddings import EMBEDDING_SUFFIXES, Embeddings, read_embeddings
-from prediction import VideoClassifier, add_model_arguments, printable
-from utils.cli import add_common_arguments, run_main
+from prediction import VideoClassifier, add_model_arguments, printable, unreadable
+from utils.cli import add_common_arguments, count, run_main
 from utils.logger import setup_logging
 
 
@@ -20,13 +20,11 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("query", help="what the videos should show")
     parser.add_argument("videos", help="folder of videos (or a file, or a pattern), or what predict.py --embed wrote")
     add_model_arguments(parser)
-    parser.add_argument("--top", type=int, default=10, help="videos to list (default: 10)")
+    parser.add_argument("--top", type=count, default=10, help="videos to list (default: 10)")
     add_common_arguments(parser)
     args = parser.parse_intermixed_args(argv)
     if not args.query.strip():
         parser.error("query: expected a text, found none")
-    if args.top < 1:
-        parser.error(f"--top: expected a positive number, found {args.top}")
     return args
 
 
@@ -41,16 +39,16 @@ def main(argv: list[str] | None = None) -> list[tuple[str, float]]:
     setup_logging()
     classifier = VideoClassifier.load(args.weights, args.config, args.arch, args.precision, overrides=args.overrides)
     query = classifier.class_features([args.query])[0].cpu().numpy()
-    failed = []
+    message = ""
     if args.videos.endswith(EMBEDDING_SUFFIXES):
         embeddings = read_embeddings(Path(args.videos))
         check_model(embeddings, args.videos, classifier)
     else:
-        embeddings, failed = embed(classifier, args.videos)
+        embeddings, message = embed(classifier, args.videos)
     ranking = rank(embeddings, query)[: args.top]
     sys.stdout.write("".join(f"{cosine:.3f}  {printable(path)}\n" for path, cosine in ranking))
-    if failed:
-        sys.exit("error: videos that could not be read:" + "".join(f"\n  {line}" for line in failed))
+    if message:
+        sys.exit(message)
     return ranking
 
 
@@ -61,14 +59,16 @@ def rank(embeddings: Embeddings, query: np.ndarray) -> list[tuple[str, float]]:
     return [(embeddings.paths[place], float(cosines[place])) for place in order]
 
 
-def embed(classifier: VideoClassifier, videos: str) -> tuple[Embeddings, list[str]]:
-    """Vectors of the videos that can be read, and a line for each of the others."""
+def embed(classifier: VideoClassifier, videos: str) -> tuple[Embeddings, str]:
+    """Vectors of the videos that can be read, and the error that names the others, if there are any."""
     predictions = [prediction.without_frames() for prediction in classifier.embed(videos)]
     good = [prediction for prediction in predictions if prediction.error is None]
-    failed = [f"{printable(p.path)}: {p.error}" for p in predictions if p.error is not None]
+    failed = [prediction for prediction in predictions if prediction.error is not None]
     if not good:
-        raise ValueError(f"no video could be read: {'; '.join(failed[:3])}")
-    return Embeddings([p.path for p in good], np.stack([p.embedding for p in good]), {}), failed
+        shown = "; ".join(f"{printable(prediction.path)}: {prediction.error}" for prediction in failed[:3])
+        raise ValueError(f"no video could be read: {shown}")
+    message = unreadable(failed, len(predictions)) if failed else ""
+    return Embeddings([p.path for p in good], np.stack([p.embedding for p in good]), {}), message
 
 
 def check_model(embeddings: Embeddings, source: str, classifier: VideoClassifier) -> None:

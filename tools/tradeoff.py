@@ -28,7 +28,7 @@ from modules.temporal import TemporalTransformer
 from modules.video_clip import VideoCLIP
 from tools.tradeoff_report import PLAIN, draw, summarise, table
 from utils.checkpoint import MERGED, load_weights, read_checkpoint, weights_sha256
-from utils.cli import add_common_arguments, run_main
+from utils.cli import add_common_arguments, add_view_arguments, run_main
 from utils.config import Config
 from utils.distributed import broadcast, is_main, process_group, rank, world_size
 from utils.files import read_json, write_text
@@ -51,8 +51,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         default=[n / 10 for n in range(11)],
         help="0,0.5,1 for example (default: 11 from 0 to 1)",
     )
-    parser.add_argument("--test_clips", type=int, default=1, help="clips a video, in all tests (default: 1)")
-    parser.add_argument("--test_crops", type=int, default=1, choices=sorted(CROPS), help="crops a clip (default: 1)")
+    add_view_arguments(parser, CROPS)
     parser.add_argument("--dense", action="store_true", help="clips are windows of 128 frames")
     parser.add_argument(
         "--keep_gb",
@@ -62,8 +61,6 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="folder to write (default: beside the weights)")
     add_common_arguments(parser)
     args = parser.parse_intermixed_args(argv)
-    if args.test_clips < 1:
-        parser.error(f"--test_clips: expected a positive number, found {args.test_clips}")
     args.config = [args.close, *args.zeroshot]
     args.out = args.out or Path(args.weights).with_suffix("").with_name(
         f"tradeoff_{Path(args.weights).stem}_{args.test_clips}x{args.test_crops}{'_dense' * args.dense}"

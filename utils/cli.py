@@ -5,16 +5,19 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from utils.allocator import keep_freed_memory
 from utils.precision import CHOICES
+from utils.text import shown
 from utils.workers import workers_ended
 
 # What a user can cause; anything else is our mistake and keeps its traceback.
 USER_ERRORS = (ValueError, OSError, FloatingPointError)
 
 IN_WORKER = re.compile(r"Caught \w+ in DataLoader worker")
+
+MOST = 10_000  # of what an argument counts
 
 OVERRIDE = re.compile(r"(\w+\.)*\w+=")
 
@@ -25,6 +28,19 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="section.key=value", help="change the configuration"
     )
+
+
+def add_view_arguments(parser: argparse.ArgumentParser, crops: Iterable[int], num_clips: int = 1) -> None:
+    """``--test_clips`` (default: ``num_clips``) and ``--test_crops`` (one of ``crops``)."""
+    parser.add_argument("--test_clips", type=count, default=num_clips, help=f"clips a video (default: {num_clips})")
+    parser.add_argument("--test_crops", type=int, default=1, choices=sorted(crops), help="crops a clip (default: 1)")
+
+
+def count(text: str) -> int:
+    """The value of an argument that counts something: 1 to 10,000."""
+    if not text.isascii() or not text.isdigit() or len(text) > 5 or not 1 <= int(text) <= MOST:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to {MOST}, found {shown(text)}")
+    return int(text)
 
 
 def split_overrides(values: list[str]) -> tuple[list[str], list[str]]:
