@@ -1,17 +1,22 @@
 # Sourced by run_demo.sh and run_tests.sh, in the repository's root: makes .venv or brings it up to date, and uses it.
+# PYTHON=python3.12 in front chooses the Python of a new .venv. NO_CONSTRAINTS=1 installs the newest version of everything
+# instead of the tested ones in constraints.txt.
 
 setup() {
-  local requirements="$1" stamp
+  local requirements="$1" constraints=constraints.txt stamp
   stamp=".venv/$(basename "$requirements").installed"
+  if [ -n "${NO_CONSTRAINTS:-}" ]; then
+    constraints=/dev/null
+  fi
   if [ ! -x .venv/bin/python ]; then
     echo "making .venv"
-    python3 -m venv .venv
+    "${PYTHON:-python3}" -m venv .venv
   fi
-  # The stamp is a copy of what was installed: any change to a requirements file installs again.
-  if ! cat requirements*.txt | cmp -s - "$stamp"; then
+  # The stamp is a copy of what was asked for: any change to a requirements file or to the constraints installs again.
+  if ! cat requirements*.txt "$constraints" | cmp -s - "$stamp"; then
     echo "installing $requirements into .venv (PyTorch is a few GB; once)"
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$requirements"
-    cat requirements*.txt >"$stamp"
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$requirements" -c "$constraints"
+    cat requirements*.txt "$constraints" >"$stamp"
   fi
   export VIRTUAL_ENV="$PWD/.venv" PATH="$PWD/.venv/bin:$PATH"
 }
