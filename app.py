@@ -14,6 +14,10 @@ import io
 import logging
 import os
 import signal
+import socket
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
@@ -31,11 +35,14 @@ from utils.logger import setup_logging
 
 if TYPE_CHECKING:
     import gradio
+    from starlette.applications import Starlette
 
 logger = logging.getLogger(__name__)
 
 NUM_SHOWN = 5  # classes with a bar and a curve
 NAME_WIDTH, MESSAGE_WIDTH = 70, 300  # characters of a class name in the legend, and of a message
+MAX_NAMES, MAX_NAME_CHARS = 1000, 500
+MAX_WAITING = 16  # requests; more are told that the queue is full
 UPLOADS_CHECK_S, UPLOADS_AGE_S = 600, 3600  # uploads older than an hour are deleted, and all when the server ends
 CSS = """
 #player video {max-height: 300px; width: 100%}
@@ -64,11 +71,17 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     setup_logging()
     import_gradio()
+    check_address(args.host, args.port)
     class_names = read_labels(args.labels) if args.labels else []
     classifier = VideoClassifier.load(args.weights, args.config, args.arch, args.precision, overrides=args.overrides)
-    page = build_page(classifier, class_names or classifier.class_names, args.weights or "CLIP")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it ends like Ctrl-C: uploads are deleted
-    serve(page, args.host, args.port)
+    # A folder of our own: gradio shows whatever lies in the folder of uploads, those of other programs as well.
+    place = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir())
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="mote-uploads-", dir=place) as uploads:
+        os.environ["GRADIO_TEMP_DIR"] = uploads
+        page = build_page(classifier, class_names or classifier.class_names, args.weights or "CLIP")
+        serve(page, args.host, args.port, args.max_upload_mb << 20, uploads)
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -77,8 +90,34 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--labels", help="class names to begin with: 'a, b' or a file (default: those of training)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
     parser.add_argument("--port", type=int, default=7860, help="(default: 7860)")
+    parser.add_argument("--max_upload_mb", type=int, default=2048, help="largest video (default: 2048)")
     add_common_arguments(parser)
-    return parser.parse_intermixed_args(argv)
+    args = parser.parse_intermixed_args(argv)
+    args.host = args.host.strip("[]")  # an IPv6 address may be written as in a URL
+    if not 0 < args.port < 1 << 16:
+        parser.error(f"--port: expected a number from 1 to 65535, found {args.port}")
+    if args.max_upload_mb < 1:
+        parser.error(f"--max_upload_mb: expected a positive number, found {args.max_upload_mb}")
+    return args
+
+
+def check_address(host: str, port: int) -> None:
+    """See that the page can listen there, before a model is loaded.
+
+    Raises:
+        ValueError, OSError: no such host, not an address of this machine, or the port is taken.
+    """
+    try:
+        family, kind, *_, address = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError) as error:
+        raise ValueError(f"--host {host!r}: no such host ({error})") from None
+    with socket.socket(family, kind) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind(address)
+        except OSError as error:
+            reason = error.strerror.lower()
+            raise OSError(f"cannot listen on {host} port {port} ({reason}); see --host and --port") from None
 
 
 def import_gradio() -> ModuleType:
@@ -120,38 +159,73 @@ def build_page(classifier: VideoClassifier, class_names: list[str], title: str) 
     return page
 
 
-def serve(page: "gradio.Blocks", host: str, port: int) -> None:
+def serve(page: "gradio.Blocks", host: str, port: int, max_upload_bytes: int, uploads: str) -> None:
     """Listen until an interrupt."""
+    gr = import_gradio()
+    from page_guard import Names, PageGuard  # needs starlette, which comes with gradio
+
+    names = Names.of(host, port)
+    calls = {
+        number: ["file" if isinstance(block, gr.File) else "text" for block in function.inputs]
+        for number, function in page.fns.items()
+    }
+
+    @asynccontextmanager
+    async def guarded(server: "Starlette") -> AsyncIterator[None]:
+        """When the server starts, before its first request: the guard comes before all that gradio has in it."""
+        server.middleware_stack = PageGuard(server.middleware_stack, names, uploads, max_upload_bytes, calls)
+        yield
+
     # At its start gradio asks itself for the page, which no proxy can find.
     for name in ("no_proxy", "NO_PROXY"):
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost", host]))
+    page.queue(max_size=MAX_WAITING)
     page.launch(
-        server_name=host, server_port=port, share=False, ssr_mode=False, run_history=False, footer_links=[],
-        css=CSS, quiet=True, prevent_thread_lock=True,
+        server_name=f"[{host}]" if ":" in host else host, server_port=port, share=False, ssr_mode=False,
+        run_history=False, footer_links=[], css=CSS, quiet=True, prevent_thread_lock=True, show_error=True,
+        max_file_size=max_upload_bytes, app_kwargs={"lifespan": guarded},
     )  # fmt: skip
     logger.info("open %s in a browser; Ctrl-C ends it", page.local_url)
     page.block_thread()
 
 
 def classify(classifier: VideoClassifier, path: str | None, text: str) -> View:
-    """One video, with the class names typed; what is wrong with either becomes the message."""
+    """One video, with the class names typed; whatever goes wrong becomes the message."""
     if path is None:
         return View(message_html("Drop a video first."))
     try:
         (prediction,) = classifier.predict([path], split_names(text))
+        if prediction.error:
+            # The folder of uploads is nothing that the user knows.
+            reason = prediction.error.replace(path, Path(path).name)
+            return View(message_html(f"{Path(path).name} cannot be read: {reason}"))
+        return View("", prediction.scores, plot_curves(prediction), frames_html(prediction))
     except (ValueError, OSError) as error:
         return View(message_html(shorten(str(error), MESSAGE_WIDTH)))
-    if prediction.error:
-        # The folder of uploads is nothing that the user knows.
-        reason = prediction.error.replace(path, Path(path).name)
-        return View(message_html(f"{Path(path).name} cannot be read: {reason}"))
-    return View("", prediction.scores, plot_curves(prediction), frames_html(prediction))
+    except Exception as error:  # the page's edge: a mistake of ours, or no memory; the next request may do better
+        reason = f"{type(error).__name__}: {error}"
+        logger.error("a request failed: %s", reason, exc_info=bool(os.environ.get("TRACEBACK")))
+        return View(message_html(f"The server failed ({shorten(reason, MESSAGE_WIDTH)})."))
 
 
 def split_names(text: str) -> list[str]:
-    """Class names typed: one per line, or in a single line with commas (a name in quotes may contain some)."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    return lines if len(lines) > 1 else next(csv.reader(lines, skipinitialspace=True), [])
+    """Class names typed: one per line, or in a single line with commas (a name in quotes may contain some).
+
+    Raises:
+        ValueError: too many, or one too long.
+    """
+    names = [line for line in text.splitlines() if line.strip()]
+    if len(names) <= 1:
+        try:
+            names = next(csv.reader(names, skipinitialspace=True), [])
+        except csv.Error as error:
+            raise ValueError(f"class names: {error}") from None
+    if len(names) > MAX_NAMES:
+        raise ValueError(f"{len(names)} class names; the page takes at most {MAX_NAMES}")
+    for place, name in enumerate(names, start=1):
+        if len(name) > MAX_NAME_CHARS:
+            raise ValueError(f"class name {place} has {len(name)} characters; the page takes at most {MAX_NAME_CHARS}")
+    return names
 
 
 def plot_curves(prediction: Prediction) -> Figure:

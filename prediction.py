@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ logger = logging.getLogger(__name__)
 DEFAULT_ARCH = "ViT-B/16"
 DECODER = PYAV  # see datasets.own_videos
 MAX_WORKERS = 16
+KEPT_CLASS_SETS = 8  # a page is asked for ever new ones
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -109,7 +111,7 @@ class VideoClassifier:
         self.class_names = class_names
         self.num_frames = config.data.num_segments
         self.timing = Timing()
-        self._class_features: dict[tuple[str, ...], Tensor] = {}
+        self._class_features = lru_cache(maxsize=KEPT_CLASS_SETS)(self._encode)
         self._merged = model.merged_experts()
         self._merged.__enter__()  # for good: a classifier does not train
 
@@ -206,18 +208,17 @@ class VideoClassifier:
         return self._begin(paths, (), num_clips, num_crops)
 
     def class_features(self, names: Sequence[str]) -> Tensor:
-        """Unit features [K, D] of class names, encoded once for each set.
+        """Unit features [K, D] of class names, encoded once for each of the last sets.
 
         Raises:
             ValueError: a name is longer than 77 tokens.
         """
-        key = tuple(names)
-        if key not in self._class_features:
-            features = torch.zeros(0, self.text.config.embed_dim, device=self.precision.device)
-            if names:
-                features = encode_classes(self.text, list(names), self.config.network.templates)
-            self._class_features[key] = features
-        return self._class_features[key]
+        return self._class_features(tuple(names))
+
+    def _encode(self, names: tuple[str, ...]) -> Tensor:
+        if not names:
+            return torch.zeros(0, self.text.config.embed_dim, device=self.precision.device)
+        return encode_classes(self.text, list(names), self.config.network.templates)
 
     def fingerprint(self) -> str:
         """Tells models apart: SHA-256 of all weights, 16 hex digits."""

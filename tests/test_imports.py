@@ -18,7 +18,8 @@ ROOMS = {
     "datasets": {"datasets", "utils"},
     "engine": {"engine", "utils"},
 }
-ENTRIES = ("train", "test", "test_zeroshot", "evaluation", "extract_features", "predict", "prediction", "app", "export")
+COMMANDS = ("train", "test", "test_zeroshot", "evaluation", "extract_features", "predict", "app", "export")
+ENTRIES = (*COMMANDS, "prediction", "page_guard")
 OURS = {*ROOMS, *ENTRIES, "tools", "tests", "benchmarks"}
 LONGEST_FUNCTION = 60  # lines
 
