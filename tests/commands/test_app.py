@@ -1,25 +1,18 @@
 """The web page: in a real browser where there is one, and its parts without."""
 
-import os
 import shutil
-import signal
-import socket
-import subprocess
 import sys
-import time
 from pathlib import Path
-from urllib.request import urlopen
 
 import av
 import numpy as np
 import pytest
 
 import app
-import train
 from engine.plots import clock
 from prediction import VideoClassifier
 
-START_S, ANSWER_MS = 120, 60_000  # generous: on a busy machine imports alone take long
+ANSWER_MS = 60_000  # generous: on a busy machine
 NAMES = ["a cat jumping", "a cat sleeping", "a dog, wet", "$5 _<b>bold</b> {{value}}"]
 CHROMIUM_ARGS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-quic", "--disable-component-update",
@@ -28,16 +21,8 @@ CHROMIUM_ARGS = [
 
 
 @pytest.fixture(scope="module")
-def weights(debug_config, tmp_path_factory) -> Path:
-    """A checkpoint of a short run on the debug data."""
-    folder = tmp_path_factory.mktemp("app runs")
-    train.main(["--config", str(debug_config), "--precision", "fp32", "solver.epochs=1", f"data.output_path={folder}"])
-    return next(folder.rglob("last_model.pt"))
-
-
-@pytest.fixture(scope="module")
-def classifier(weights) -> VideoClassifier:
-    return VideoClassifier.load(weights, precision="fp32")
+def classifier(page_weights) -> VideoClassifier:
+    return VideoClassifier.load(page_weights, precision="fp32")
 
 
 @pytest.fixture(scope="module")
@@ -66,43 +51,6 @@ def _add_sound(silent: Path, path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def server(weights, repo_root, tmp_path_factory):
-    """URL of a running app.py. When it is told to stop, it ends well and leaves no upload behind."""
-    pytest.importorskip("gradio", reason="gradio is not installed (requirements-app.txt)")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    uploads, log = tmp_path_factory.mktemp("uploads"), tmp_path_factory.mktemp("log") / "log.txt"
-    command = [sys.executable, "app.py", "--weights", str(weights), "--port", str(port), "--precision", "fp32"]
-    proxy = "http://127.0.0.1:9"  # there is none
-    environment = os.environ | {"GRADIO_TEMP_DIR": str(uploads), "HTTP_PROXY": proxy, "http_proxy": proxy}
-    with log.open("w") as output:
-        process = subprocess.Popen(command, cwd=repo_root, stdout=output, stderr=output, env=environment)
-        try:
-            _wait_for(f"http://127.0.0.1:{port}/", process, log)
-            yield f"http://127.0.0.1:{port}/"
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=START_S) == 0, log.read_text()
-        finally:
-            process.kill()
-            process.wait()
-    assert [path for path in uploads.rglob("*") if path.is_file() and path.stat().st_size] == []
-    assert "Traceback" not in log.read_text()
-
-
-def _wait_for(url: str, process: subprocess.Popen, log: Path) -> None:
-    end = time.monotonic() + START_S
-    while time.monotonic() < end:
-        assert process.poll() is None, log.read_text()
-        try:
-            urlopen(url).close()
-            return
-        except OSError:
-            time.sleep(0.2)
-    pytest.fail(f"no answer within {START_S} s: {log.read_text()}")
-
-
-@pytest.fixture(scope="module")
 def browser():
     """Chromium that finds no host but this machine."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -116,16 +64,16 @@ def browser():
 
 
 @pytest.fixture
-def page(browser, server):
+def page(browser, running_page):
     """The page, opened; whatever a test does on it, it asks no other host."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.set_default_timeout(ANSWER_MS)
     requests = []
     page.on("request", lambda request: requests.append(request.url))
-    page.goto(server)
+    page.goto(running_page.url)
     yield page
     page.close()
-    assert [url for url in requests if not url.startswith((server, "data:", "blob:"))] == []
+    assert [url for url in requests if not url.startswith((running_page.url, "data:", "blob:"))] == []
 
 
 def ask(page, video: Path, text: str) -> None:
