@@ -15,7 +15,7 @@ from utils.cli import run_main
 OF_TORCH = re.compile(r"nvidia-.*|cuda-.*|triton")
 PIN = re.compile(r"([A-Za-z0-9._-]+)==([^+\s]+)(\+\S+)?")  # the local part (+cpu) is a build, not a version
 HEAD = """\
-# Versions that were tested together, for "pip install -c": what is released after them changes nothing until it was tried.
+# Versions that were tested together, for "pip install -c": later releases change nothing until they were tried.
 # Written by tools/write_constraints.py; docs/install.md says how to renew it.
 """
 
