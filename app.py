@@ -108,7 +108,7 @@ def check_address(host: str, port: int) -> None:
         ValueError, OSError: no such host, not an address of this machine, or the port is taken.
     """
     try:
-        family, kind, *_, address = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)[0]
+        family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
         raise ValueError(f"--host {host!r}: no such host ({error})") from None
     with socket.socket(family, kind) as trial:

@@ -32,6 +32,12 @@ def repo_root() -> Path:
 
 
 @pytest.fixture(scope="session")
+def decord() -> None:
+    """Skips tests of decord where it is not installed: it has wheels for few platforms."""
+    pytest.importorskip("decord", reason="decord is not installed (docs/install.md)")
+
+
+@pytest.fixture(scope="session")
 def golden() -> Path:
     """Folder of the published implementation's results."""
     folder = ROOT.parent / "shared" / "golden" / "mote"

@@ -70,7 +70,7 @@ def test_every_odd_file_is_named(odd_videos, odd_list, broken_names, tmp_path, c
     assert "zero.mp4: empty file" in capsys.readouterr().out
 
 
-def test_frames_that_decord_misses_are_noted(odd_videos, tmp_path):
+def test_frames_that_decord_misses_are_noted(decord, odd_videos, tmp_path):
     (tmp_path / "a.txt").write_text("b frames.avi 0\ngood.mp4 0\n")
     status, report = run_check(tmp_path, str(tmp_path / "a.txt"), "--root", str(odd_videos), "--decoder", "decord")
     assert status == 0

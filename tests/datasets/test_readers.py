@@ -174,7 +174,7 @@ def test_an_mp4_cut_in_half_is_unreadable_not_padded(tmp_path, video, reader_of)
     assert isinstance(read_within_limit(reader_of, path, np.arange), str)
 
 
-def test_a_narrow_video_is_read_with_a_warning_that_names_it(tmp_path, caplog, write_video):
+def test_a_narrow_video_is_read_with_a_warning_that_names_it(decord, tmp_path, caplog, write_video):
     path = write_video(tmp_path / "narrow.mp4", width=72, height=96)
     with caplog.at_level(logging.WARNING):
         frames = DecordReader(path).read(np.array([0, 5, 5, 39]))
@@ -184,7 +184,7 @@ def test_a_narrow_video_is_read_with_a_warning_that_names_it(tmp_path, caplog, w
     assert "narrow.mp4" in caplog.text
 
 
-def test_a_video_of_usual_width_gives_no_warning(video, caplog):
+def test_a_video_of_usual_width_gives_no_warning(decord, video, caplog):
     with caplog.at_level(logging.WARNING):
         DecordReader(video).read(np.arange(10))
     assert not caplog.records
