@@ -5,6 +5,7 @@ import json
 import runpy
 import shutil
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import predict
 import train
 from datasets.embeddings import read_embeddings
 from predict import VideoClassifier
+from prediction import KEPT_CLASS_SETS
 from tools.make_debug_data import CLASS_NAMES
 from utils.checkpoint import read_checkpoint
 
@@ -143,6 +145,16 @@ def test_the_time_of_a_pass_is_all_accounted_for(classifier, videos):
 def test_class_features_are_encoded_once_for_each_set(classifier):
     assert classifier.class_features(["x", "y"]) is classifier.class_features(("x", "y"))
     assert len(classifier.class_features(["y"])) == 1
+
+
+def test_class_features_of_the_last_sets_alone_are_kept(classifier):
+    first = classifier.class_features(["the first"])
+    kept = weakref.ref(first)
+    assert classifier.class_features(["the first"]) is first
+    del first
+    for number in range(KEPT_CLASS_SETS):
+        classifier.class_features([f"class {number}"])
+    assert kept() is None
 
 
 def test_good_videos_are_answered_and_bad_ones_listed(weights, odd_videos, broken_names, capsys):

@@ -190,6 +190,26 @@ def test_a_video_of_usual_width_gives_no_warning(decord, video, caplog):
     assert not caplog.records
 
 
+def test_titles_that_are_not_utf8_do_no_harm(tmp_path):
+    """As in the AVI files of HMDB-51."""
+    path = tmp_path / "titled.avi"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "XXXXXXXX"
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
+        for shade in range(20):
+            frame = av.VideoFrame.from_ndarray(np.full((120, 160, 3), 10 * shade, dtype=np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    content = path.read_bytes()
+    assert b"XXXXXXXX" in content
+    path.write_bytes(content.replace(b"XXXXXXXX", b"\xff\xfe\x8c\xe9XXXX"))
+    reader = DECODERS["pyav"](path)
+    frames = reader.read(np.arange(20))
+    assert reader.num_frames == 20
+    assert frames.float().mean(dim=(1, 2, 3)).numpy() == pytest.approx(np.arange(20) * 10, abs=8)
+
+
 # --- folders of frames
 
 
