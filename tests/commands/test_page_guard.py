@@ -1,5 +1,6 @@
 """Hostile requests to a running page: nothing of the machine is shown, nothing ends in a traceback."""
 
+import html
 import itertools
 import json
 import socket
@@ -358,6 +359,21 @@ def test_names_of_uploads_lead_nowhere_else(upload, running_page, name):
     assert answer.status in (200, 400)
     if answer.status == 200:
         assert all(path.startswith(f"{running_page.uploads}/") for path in json.loads(answer.text))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["clip[1].mp4", "100%25.mp4", "a#b?.mp4", "-rf.mp4", "12:30 clip.mp4", "pipe:0", "concat:a|b.mp4", "none",
+     "a=b.mp4", "{x}.mp4", "'\\\"<b>.mp4", "é😀.mp4", "a%2fb.mp4"],
+)  # fmt: skip
+def test_a_video_of_any_name_is_classified_and_shown(upload, call, ask, debug_data, name):
+    (path,) = json.loads(upload((debug_data / "videos" / "val 01.mp4").read_bytes(), name).text)
+    message, scores, *_ = call([argument(path), "a, b"])["output"]["data"]
+    assert not message
+    assert len(scores["confidences"]) == 2
+    player = call([argument(path)], SHOW)["output"]["data"][0]
+    url = html.unescape(player.split('src="')[1].split('"')[0])
+    assert ask(url).status == 200
 
 
 @pytest.mark.parametrize(
