@@ -3,14 +3,19 @@
 # instead of the tested ones in constraints.txt.
 
 setup() {
-  local requirements="$1" constraints=constraints.txt stamp
+  local requirements="$1" constraints=constraints.txt python="${PYTHON:-python3}" stamp
   stamp=".venv/$(basename "$requirements").installed"
   if [ -n "${NO_CONSTRAINTS:-}" ]; then
     constraints=/dev/null
   fi
-  if [ ! -x .venv/bin/python ]; then
+  # Without pip it is an environment that could not be completed.
+  if [ ! -x .venv/bin/python ] || [ ! -x .venv/bin/pip ]; then
+    if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then
+      echo "error: $python is no Python 3.10 or newer; PYTHON=python3.12 in front names another one" >&2
+      return 2
+    fi
     echo "making .venv"
-    "${PYTHON:-python3}" -m venv .venv
+    "$python" -m venv .venv
   fi
   # The stamp is a copy of what was asked for: any change to a requirements file or to the constraints installs again.
   if ! cat requirements*.txt "$constraints" | cmp -s - "$stamp"; then

@@ -88,6 +88,7 @@ def set_up(tmp_path):
     python.parent.mkdir(parents=True)
     python.write_text(PIP)
     python.chmod(0o755)
+    shutil.copy(python, python.with_name("pip"))
 
     def run(**variables: str) -> list[str]:
         """Arguments of the calls of pip so far."""
@@ -117,6 +118,19 @@ def test_the_set_up_installs_with_constraints_once_and_again_when_they_change(se
     assert set_up() == [call, call]
     *_, last = set_up(NO_CONSTRAINTS="1")
     assert last.endswith("-c /dev/null")
+
+
+def test_a_python_that_is_too_old_is_one_line(tmp_path):
+    old = tmp_path / "python3"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    command = ["bash", "-euo", "pipefail", "-c", f"source '{ROOT}/scripts/setup.sh'; setup requirements.txt"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"PYTHON": str(old)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == f"error: {old} is no Python 3.10 or newer; PYTHON=python3.12 in front names another one\n"
+    assert not (tmp_path / ".venv").exists()
 
 
 def test_pins_are_given_markers_where_pythons_differ(tmp_path):
