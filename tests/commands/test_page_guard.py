@@ -297,6 +297,27 @@ def test_a_text_file_is_no_video(upload, call, name):
     assert str(path) not in done["output"]["data"][0]
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (name, content)
+        for name in ("x.mp4", "x.m3u8", "x.ffconcat")
+        for content in (
+            "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:2,\n{private}\n#EXT-X-ENDLIST\n",
+            "ffconcat version 1.0\nfile '{private}'\n",
+        )
+    ],
+)
+def test_a_playlist_shows_no_other_file(upload, call, write_video, tmp_path, name, content):
+    private = write_video(tmp_path / "private.ts", codec="mpeg2video")
+    (path,) = json.loads(upload(content.format(private=private).encode(), name).text)
+    message, scores, _, frames = call([argument(path), "a, b"])["output"]["data"]
+    assert f"{name} cannot be read: " in message
+    assert "private" not in message
+    assert not scores or not scores.get("confidences")
+    assert not frames
+
+
 def test_an_upload_above_the_limit_is_refused_and_leaves_nothing(upload, ask, running_page):
     assert upload(b"\0" * (MB // 2)).status == 200
     before = running_page.upload_files()
