@@ -38,12 +38,14 @@ def videos(write_video, tmp_path_factory) -> Path:
 
 def _add_sound(silent: Path, path: Path) -> None:
     with av.open(str(silent)) as source, av.open(str(path), "w") as container:
-        picture = container.add_stream_from_template(source.streams.video[0])
+        shape = source.streams.video[0]
+        picture = container.add_stream("libx264", rate=25)
+        picture.width, picture.height, picture.pix_fmt = shape.width, shape.height, shape.pix_fmt
         sound = container.add_stream("aac", rate=16000)
-        for packet in source.demux(video=0):
-            if packet.dts is not None:
-                packet.stream = picture
-                container.mux(packet)
+        for frame in source.decode(video=0):
+            frame.pict_type = 0  # the encoder's choice
+            container.mux(picture.encode(frame))
+        container.mux(picture.encode(None))
         samples = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.float32), format="fltp", layout="mono")
         samples.sample_rate = 16000
         container.mux(sound.encode(samples))
