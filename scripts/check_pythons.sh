@@ -104,9 +104,12 @@ install() {
   limited bash -c "set -euo pipefail; source scripts/setup.sh; setup $requirements"
 }
 
-# The requirements files' lower bounds, as constraints.
+# The lower bounds of what is installed, as constraints: the higher one where two files have one.
 lower_bounds() {
-  sed -n 's/^\([A-Za-z0-9_.-]*\)>=\([^; ]*\).*/\1==\2/p' requirements*.txt
+  local files=("$requirements")
+  [ "$requirements" != requirements-dev.txt ] || files=(requirements*.txt)
+  sed -n 's/^\([A-Za-z0-9_.-]*\)>=\([^; ]*\).*/\1==\2/p' "${files[@]}" |
+    sort -V | awk -F== '{ bound[$1] = $0 } END { for (package in bound) print bound[package] }'
 }
 
 # limited COMMAND...: a step that hangs is a failure (where there is a timeout command; macOS has none).
