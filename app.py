@@ -8,7 +8,6 @@ elsewhere and works without a network.
 
 import argparse
 import base64
-import csv
 import html
 import io
 import logging
@@ -27,7 +26,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from datasets.labels import read_labels
+from datasets.labels import read_labels, split_names
 from engine.plots import clock, draw_course, shorten
 from prediction import Prediction, VideoClassifier, add_model_arguments
 from utils.cli import add_common_arguments, run_main
@@ -194,7 +193,7 @@ def classify(classifier: VideoClassifier, path: str | None, text: str) -> View:
     if path is None:
         return View(message_html("Drop a video first."))
     try:
-        (prediction,) = classifier.predict([path], split_names(text))
+        (prediction,) = classifier.predict([path], typed_names(text))
         if prediction.error:
             # The folder of uploads is nothing that the user knows.
             reason = prediction.error.replace(path, Path(path).name)
@@ -208,18 +207,14 @@ def classify(classifier: VideoClassifier, path: str | None, text: str) -> View:
         return View(message_html(f"The server failed ({shorten(reason, MESSAGE_WIDTH)})."))
 
 
-def split_names(text: str) -> list[str]:
+def typed_names(text: str) -> list[str]:
     """Class names typed: one per line, or in a single line with commas (a name in quotes may contain some).
 
     Raises:
-        ValueError: too many, or one too long.
+        ValueError: too many, one too long, or quotes that do not fit.
     """
-    names = [line for line in text.splitlines() if line.strip()]
-    if len(names) <= 1:
-        try:
-            names = next(csv.reader(names, skipinitialspace=True), [])
-        except csv.Error as error:
-            raise ValueError(f"class names: {error}") from None
+    lines = [line for line in text.splitlines() if line.strip()]
+    names = lines if len(lines) > 1 else split_names(text)
     if len(names) > MAX_NAMES:
         raise ValueError(f"{len(names)} class names; the page takes at most {MAX_NAMES}")
     for place, name in enumerate(names, start=1):

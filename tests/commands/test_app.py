@@ -113,7 +113,7 @@ def test_a_wrong_file_is_a_message_and_the_page_goes_on(page, videos):
     assert message.inner_text().startswith("text.mp4 cannot be read: ")
     page.locator("#names textarea").fill("a, A")
     page.locator("#classify").click()
-    page.locator("#message").get_by_text("are the same: 'A'").wait_for()
+    page.locator("#message").get_by_text("is there twice").wait_for()
     page.locator("#video").get_by_label("Clear").click()
     message.wait_for(state="detached")
     ask(page, videos / "old.avi", "a, b")
@@ -134,15 +134,15 @@ def test_a_wrong_file_is_a_message_and_the_page_goes_on(page, videos):
     ],
 )
 def test_names_are_split_by_lines_or_else_by_commas(text, names):
-    assert [name.strip() for name in app.split_names(text)] == names
+    assert [name.strip() for name in app.typed_names(text)] == names
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("", "no class names"),
-        ("a, , b", "class name 2 is empty"),
-        ("a\nb\na", "class names 1 and 3 are the same"),
+        ("a, , b", "labels, name 2: an empty class name"),
+        ("a\nb\na", "is there twice, first at labels, name 1"),
         ("a, " + "very " * 80 + "long", "class name too long (label 1"),
     ],
 )

@@ -269,8 +269,8 @@ def test_a_request_larger_than_the_class_names_may_be_is_refused(ask):
         ("\n".join(map(str, range(1001))), "1001 class names; the page takes at most 1000"),
         (",".join(map(str, range(1001))), "1001 class names"),
         ("a\n" + "very " * 90 + "long", "class name too long"),
-        ('"a', None),
-        ("a\1b, c", None),
+        ('"a', "expected names with commas between"),
+        ("a\1b, c", "labels, name 1: expected a class name in one line of text"),
         ("\u202eevil, 😀, <script>alert(1)</script>", None),
     ],
 )

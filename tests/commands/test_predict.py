@@ -238,7 +238,7 @@ def test_a_checkpoint_without_configuration_needs_one(weights, debug_config, vid
     ("arguments", "message"),
     [
         (["--labels", ""], "no class names"),
-        (["--labels", "a,a"], "the same"),
+        (["--labels", "a,a"], "there twice"),
         (["--labels", "spinning " * 80], "class name too long"),
         (["--embed", "e.txt"], r"ends in \.npz"),
         (["data.decoder=decord"], "decoded by pyav"),
