@@ -53,10 +53,11 @@ def flip(content: bytes) -> bytes:
 
 
 def first(part: str, value: Callable[[torch.Tensor], object]) -> Callable[[dict], None]:
-    """Replaces the first tensor with at least two dimensions of a part."""
+    """Replaces the first tensor with at least two dimensions of a part; training classes may be any number."""
 
     def change(content: dict) -> None:
-        name = next(name for name, tensor in content[part].items() if tensor.ndim > 1)
+        tensors = content[part].items()
+        name = next(name for name, tensor in tensors if tensor.ndim > 1 and name != "spe_cls_feature")
         content[part][name] = value(content[part][name])
 
     return change
@@ -183,7 +184,7 @@ STATES: dict[str, tuple[Callable[[dict], object], str]] = {
     "a negative epoch": (put("epoch", value=-5), "epoch"),
     "an absurd epoch": (put("epoch", value=10**12), "epoch"),
     "an epoch in words": (put("epoch", value="one"), "epoch"),
-    "no step": (lambda c: c.pop("step") and None, "training state|step"),
+    "no step": (lambda c: c.pop("step") * 0 or None, "training state|step"),
     "a best score that is NaN": (put("best_top1", value=float("nan")), "best_top1"),
     "a best score in words": (put("best_top1", value="high"), "best_top1"),
     "a loss scale in words": (put("scaler_state_dict", value="x"), "scaler"),
