@@ -47,6 +47,12 @@ def golden() -> Path:
 
 
 @pytest.fixture(scope="session")
+def cases() -> Path:
+    """Folder of files as users have them, on which a reader once was wrong or unclear. Read only."""
+    return ROOT / "tests" / "data" / "cases"
+
+
+@pytest.fixture(scope="session")
 def debug_data(tmp_path_factory) -> Path:
     """Folder of the debug data set: videos, lists, labels and a tiny CLIP. Read only."""
     folder = tmp_path_factory.mktemp("debug_data")
