@@ -49,7 +49,7 @@ class OtherReader(Reader):
         UnreadableVideo: missing, empty, truncated, without a video stream; refused by PyAV (see ``inspect``).
     """
 
-    _errors: tuple[type[Exception], ...]  # of opening a file and of reading it
+    _errors: tuple[type[Exception], ...] = ()  # of opening a file and of reading it
 
     def __init__(self, path: str | Path, max_pixels: int = MAX_PIXELS):
         self._path, self._max_pixels = path, max_pixels

@@ -68,6 +68,13 @@ def test_a_decoder_asked_for_by_name_must_work(fresh, monkeypatch):
         resolve_decoder("torchcodec")
 
 
+@pytest.mark.parametrize(("decoder", "library"), [("decord", "decord"), ("torchcodec", "torchcodec.decoders")])
+def test_a_library_that_is_not_installed_is_one_line(fresh, monkeypatch, decoder, library):
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ValueError, match=rf"data\.decoder is {decoder}, but .* does not work here .*decoders\.md"):
+        resolve_decoder(decoder)
+
+
 def test_auto_takes_no_other_decoder_in_silence(fresh, monkeypatch):
     monkeypatch.setitem(DECODERS, "pyav", broken_decoder)
     with pytest.raises(ValueError, match=r"pyav does not work here \(no such library\)"):

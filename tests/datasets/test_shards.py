@@ -59,7 +59,7 @@ def copy(packed, tmp_path) -> Path:
 # --- frames
 
 
-def test_frames_are_those_of_the_videos(data, debug_data):
+def test_frames_are_those_of_the_videos(decord, data, debug_data):
     videos = read_lists(data, "train", 4)
     source = build_source(data, videos)
     for index in range(len(videos)):
