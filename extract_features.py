@@ -22,7 +22,7 @@ from engine.extract import extract
 from evaluation import PLAIN_CLIP, build_tested_model
 from modules.build import check_network, image_tower
 from modules.video_clip import VideoCLIP
-from utils.cli import add_common_arguments, add_view_arguments, count, run_main
+from utils.cli import MOST, add_common_arguments, add_view_arguments, run_main
 from utils.config import Config, DataConfig, load_config
 from utils.distributed import broadcast, gather, is_main, process_group, rank, world_size
 from utils.logger import setup_logging
@@ -46,10 +46,12 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--part", choices=(*PARTS, "both"), default="both", help="which lists (default: both)")
     add_view_arguments(parser, CROPS)
     parser.add_argument(
-        "--augmented_views", type=count, default=0, metavar="N", help="N augmented training clips a video of train"
+        "--augmented_views", type=int, default=0, metavar="N", help="N augmented training clips a video of train"
     )
     add_common_arguments(parser)
     args = parser.parse_intermixed_args(argv)
+    if not 0 <= args.augmented_views <= MOST:
+        parser.error(f"--augmented_views: expected 0 to {MOST}, found {args.augmented_views}")
     if args.augmented_views and (args.test_clips, args.test_crops) != (1, 1):
         parser.error("--augmented_views and the views of a test exclude each other: write two caches")
     if args.augmented_views and args.part == "val":

@@ -18,7 +18,7 @@ from datasets.embeddings import Embeddings, check_embeddings_path, write_embeddi
 from datasets.transforms import CROPS
 from prediction import Prediction, VideoClassifier, add_model_arguments, printable, unreadable
 from utils.cli import add_common_arguments, add_view_arguments, count, run_main, split_overrides
-from utils.files import errors_naming
+from utils.files import errors_naming, prepare_output
 from utils.logger import setup_logging
 
 __all__ = ["Prediction", "VideoClassifier", "main"]
@@ -55,6 +55,8 @@ def main(argv: list[str] | None = None) -> list[Prediction]:
     setup_logging()
     if args.embed:
         check_embeddings_path(args.embed)
+    for path in filter(None, (args.json, args.csv, args.embed)):
+        prepare_output(path)
     start = time.perf_counter()
     classifier = VideoClassifier.load(args.weights, args.config, args.arch, args.precision, overrides=args.overrides)
     if args.embed and args.labels is None and not classifier.class_names:

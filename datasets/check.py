@@ -25,7 +25,7 @@ from datasets.probe import Facts, diagnosed, probe
 from datasets.readers import Reader, UnreadableVideo, open_regular, reason_of
 from datasets.records import VideoList, read_class_names
 from datasets.video import VideoSource
-from utils.cli import run_main
+from utils.cli import count, run_main, seconds
 from utils.config import DataConfig, load_config
 from utils.logger import progress, setup_logging
 
@@ -70,10 +70,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("target", metavar="CONFIG|LIST", help="YAML configuration, or a list file of videos")
     parser.add_argument("--root", default="", help="folder that the paths of LIST start from")
     parser.add_argument("--out", type=Path, help="folder of the report (default: exps/check/NAME)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument("--workers", type=count, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--decoder", choices=(AUTO, *DECODERS), help="instead of the configuration's")
     parser.add_argument("--frames", choices=("all", "sample"), default="all", help="decode all, or num_segments")
-    parser.add_argument("--timeout_s", type=float, default=300, help="most that one video may take; 0: no limit")
+    parser.add_argument("--timeout_s", type=seconds, default=300, help="most that one video may take; 0: no limit")
     return parser.parse_args(argv)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.arrays import DAMAGED
-from utils.files import whole_file
+from utils.files import no_file, whole_file
 
 EMBEDDING_SUFFIXES = (".npz", ".parquet")
 PARQUET_METADATA = b"embeddings"
@@ -63,7 +63,7 @@ def read_embeddings(path: Path) -> Embeddings:
     """
     check_embeddings_path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"embeddings {path}: no such file")
+        raise FileNotFoundError(f"embeddings {path}: {no_file(path)}")
     try:
         embeddings = _read_npz(path) if path.suffix == ".npz" else _read_parquet(path)
         _check(embeddings)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasets.tables import WINDOWS, Header, Table, find_header, numbered_lines, read_table, read_text, table_of
+from utils.files import no_file
 from utils.text import has_control_characters, shown
 
 LABEL_SUFFIXES = (".csv", ".tsv", ".txt")
@@ -32,7 +33,7 @@ def read_labels(labels: str | Path | Sequence[str]) -> list[str]:
     if isinstance(labels, Path) or (
         isinstance(labels, str) and labels.lower().endswith(LABEL_SUFFIXES + OTHER_SUFFIXES)
     ):
-        raise FileNotFoundError(f"labels {shown(str(labels))}: no such file")
+        raise FileNotFoundError(f"labels {shown(str(labels))}: {no_file(labels)}")
     names = split_names(labels) if isinstance(labels, str) else list(labels)
     if not names:
         raise ValueError("labels: no class names")

@@ -28,6 +28,11 @@ logger = logging.getLogger(__name__)
 
 PACKERS = {"shards": pack_shards, "videos": pack_videos}
 SETTINGS = "settings.json"
+# Least and most of an argument.
+LIMITS = {
+    "short_side": (0, 10_000), "frames": (0, 1_000_000), "workers": (0, 1024), "shard_size_mb": (1, 1_000_000),
+    "quality": (1, 100),
+}  # fmt: skip
 DEFAULT_QUALITY, DEFAULT_SHARD_SIZE_MB = 90, 256
 
 
@@ -45,17 +50,15 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--shard_size_mb", type=int, help=f"about this size a shard ({DEFAULT_SHARD_SIZE_MB})")
     parser.add_argument("--workers", type=int, default=cores, help=f"processes; 0: this one ({cores})")
     args = parser.parse_args(argv)
-    for name, least in (("short_side", 0), ("frames", 0), ("workers", 0), ("shard_size_mb", 1), ("quality", 1)):
+    for name, (least, most) in LIMITS.items():
         value = getattr(args, name)
-        if value is not None and value < least:
-            parser.error(f"--{name}: expected at least {least}, found {value}")
+        if value is not None and not least <= value <= most:
+            parser.error(f"--{name}: expected {least} to {most}, found {value}")
     if args.format == "videos" and (args.quality or args.shard_size_mb):
         parser.error("--quality and --shard_size_mb are for --format shards")
     if args.format == "shards":
         args.quality = args.quality or DEFAULT_QUALITY
         args.shard_size_mb = args.shard_size_mb or DEFAULT_SHARD_SIZE_MB
-        if args.quality > 100:
-            parser.error(f"--quality: expected at most 100, found {args.quality}")
     return args
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from datasets.labels import read_label_table
 from datasets.list_checks import check_folders, check_paths, ends_in_number
 from datasets.tables import numbered_lines, read_text
+from utils.files import no_file
 from utils.text import shown
 
 MOST_DIGITS = 9  # of a label, and of a number of frames
@@ -88,7 +89,7 @@ def read_class_names(path: str | Path, num_classes: int = 0, column: str = "name
         )
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"data.label_list {str(path)!r}: no such file")
+        raise FileNotFoundError(f"data.label_list {str(path)!r}: {no_file(path)}")
     names, _ = read_label_table(path, column)
     if num_classes not in (0, len(names)):
         raise ValueError(f"data.num_classes is {num_classes}, but {path} holds {len(names)} classes")
@@ -112,7 +113,7 @@ def read_video_list(path: str | Path, root: str | Path, modality: str, num_class
         raise ValueError(f"data.{key}_list is not set: it names the list file of videos")
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"data.{key}_list {str(path)!r}: no such file")
+        raise FileNotFoundError(f"data.{key}_list {str(path)!r}: {no_file(path)}")
     if root and not Path(root).is_dir():
         raise FileNotFoundError(f"data.{key}_root {str(root)!r}: no such folder")
     num_numbers = 2 if modality == "RGB" else 1

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from utils.files import remove_parts, whole_file
+from utils.files import no_file, remove_parts, whole_file
 from utils.model_files import CLIP_PREFIX, HEAD_PREFIX, PREFIXES, check_facts, locate, read_model_file
 from utils.state_dicts import check_weights, plain_names
 from utils.weight_files import is_safetensors, is_torchscript, read_torch_file
@@ -152,7 +152,7 @@ def read_content(name: str | Path) -> Any:
     """
     path = locate(name)
     if not path.exists():
-        raise FileNotFoundError(f"checkpoint {path}: no such file")
+        raise FileNotFoundError(f"checkpoint {path}: {no_file(path)}")
     if path.is_dir() or path.suffix == ".safetensors" or (path.is_file() and is_safetensors(path)):
         content = read_model_file(path)
     elif path.is_file() and is_torchscript(path):

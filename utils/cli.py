@@ -1,6 +1,7 @@
 """What the commands have in common."""
 
 import argparse
+import math
 import os
 import re
 import signal
@@ -43,6 +44,17 @@ def count(text: str) -> int:
     return int(text)
 
 
+def seconds(text: str) -> float:
+    """The value of an argument that is a time: a finite number from 0 on."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected seconds, 0 or more, found {shown(text)}")
+    return value
+
+
 def split_overrides(values: list[str]) -> tuple[list[str], list[str]]:
     """Positional arguments as (paths, overrides): ``section.key=value`` is an override unless a file has this name."""
     overrides = [value for value in values if OVERRIDE.match(value) and not os.path.lexists(value)]
@@ -62,7 +74,9 @@ def run_main(main: Callable[[], object]) -> None:
         if os.environ.get("TRACEBACK"):
             raise
         message = str(error)
-        if IN_WORKER.match(message):  # torch hands over the worker's whole traceback, which ends with the message
+        if isinstance(error, OSError) and error.strerror and isinstance(error.filename, str):
+            message = f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"  # without its number
+        elif IN_WORKER.match(message):  # torch hands over the worker's whole traceback, which ends with the message
             message = message.strip().splitlines()[-1].split(": ", 1)[-1]
         sys.stderr.write(f"error: {message}\n")
         sys.exit(2)

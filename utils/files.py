@@ -1,5 +1,6 @@
 """Files that are whole or not there."""
 
+import errno
 import json
 import os
 import shutil
@@ -45,6 +46,24 @@ def errors_naming(path: Path) -> Iterator[None]:
         if cause is None:
             raise
         raise OSError(cause.errno, cause.strerror or str(cause), str(path)) from error
+
+
+def no_file(path: str | Path) -> str:
+    """Why a path cannot be read as a file, for a message."""
+    return "not a file" if os.path.exists(path) else "no such file"
+
+
+def prepare_output(path: Path) -> None:
+    """See that a file can be written under a name, before the work that fills it; its folder is made.
+
+    Raises:
+        OSError: it cannot.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a folder, expected the name of a file", str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(errno.EACCES, "cannot be written", str(path))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from utils.cli import add_common_arguments, run_main
+from utils.cli import add_common_arguments, count, run_main, seconds
 from utils.config import load_config
 
 
@@ -76,3 +76,24 @@ def test_a_user_s_error_within_a_data_worker_is_its_last_line(monkeypatch, capsy
         run_main(failed)
     assert end.value.code == 2
     assert capsys.readouterr().err == "error: features.npy: damaged, row 3 is not finite\n"
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", "²", "1" * 12, "nan", ""])
+def test_an_argument_that_counts_takes_whole_numbers(text):
+    assert count("12") == 12
+    with pytest.raises(argparse.ArgumentTypeError, match="expected a whole number from 1 to"):
+        count(text)
+
+
+@pytest.mark.parametrize("text", ["-1", "nan", "inf", "long", ""])
+def test_an_argument_that_is_a_time_takes_finite_seconds(text):
+    assert seconds("1.5") == 1.5
+    with pytest.raises(argparse.ArgumentTypeError, match="expected seconds"):
+        seconds(text)
+
+
+def test_an_error_of_the_system_is_said_without_its_number(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("TRACEBACK", raising=False)
+    with pytest.raises(SystemExit):
+        run_main(lambda: (tmp_path / "none" / "x").write_text(""))
+    assert capsys.readouterr().err == f"error: {tmp_path}/none/x: no such file or directory\n"
