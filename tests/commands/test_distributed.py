@@ -13,7 +13,6 @@ import torch
 
 import train
 
-pytestmark = pytest.mark.slow
 TIMEOUT_S = 180
 VIEWS = ["--test_clips", "2", "--test_crops", "3", "--precision", "fp32"]
 

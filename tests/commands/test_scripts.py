@@ -94,7 +94,6 @@ def trained(script, place) -> tuple[subprocess.CompletedProcess, Path]:
     return done, place / "all runs" / "debug" / "tiny_clip" / "my run"
 
 
-@pytest.mark.slow
 def test_training_from_the_script_succeeds_with_plain_lines(trained):
     done, folder = trained
     assert done.returncode == 0, done.stderr[-2000:]
@@ -103,7 +102,6 @@ def test_training_from_the_script_succeeds_with_plain_lines(trained):
     assert "\r" not in done.stderr + done.stdout  # no progress bar outside a terminal
 
 
-@pytest.mark.slow
 def test_a_run_folder_holds_its_configuration_as_resolved(trained, debug_config, place):
     _, folder = trained
     config = load_config(folder / "config.yaml")
@@ -111,7 +109,6 @@ def test_a_run_folder_holds_its_configuration_as_resolved(trained, debug_config,
     assert config == load_config(debug_config, ["solver.lr=2e-4", f"data.output_path={place / 'all runs'}"])
 
 
-@pytest.mark.slow
 def test_a_run_folder_says_what_it_was_made_with(trained, repo_root):
     _, folder = trained
     environment = json.loads((folder / "environment.json").read_text())
@@ -121,7 +118,6 @@ def test_a_run_folder_says_what_it_was_made_with(trained, repo_root):
     assert environment["git_sha"] == (git.stdout.strip() or None)
 
 
-@pytest.mark.slow
 def test_a_run_folder_holds_log_and_curves(trained):
     _, folder = trained
     log = (folder / "log.txt").read_text()
@@ -135,7 +131,6 @@ def test_a_run_folder_holds_log_and_curves(trained):
     assert events.stat().st_size > 500
 
 
-@pytest.mark.slow
 def test_a_run_folder_holds_the_last_and_the_best_model(trained):
     _, folder = trained
     last = torch.load(folder / "last_model.pt", weights_only=True)
@@ -148,7 +143,6 @@ def test_a_run_folder_holds_the_last_and_the_best_model(trained):
     assert not list(folder.glob("*.part"))
 
 
-@pytest.mark.slow
 def test_the_test_script_passes_arguments_on_from_any_folder(script, trained, place):
     _, folder = trained
     done = script(
@@ -163,7 +157,6 @@ def test_the_test_script_passes_arguments_on_from_any_folder(script, trained, pl
     assert f"{results['top1']:.2f}" in done.stdout
 
 
-@pytest.mark.slow
 def test_the_zero_shot_script_takes_several_splits_in_one_argument(script, trained, place):
     _, folder = trained
     weights = folder.relative_to(place) / "model_best.pt"
@@ -177,7 +170,6 @@ def test_the_zero_shot_script_takes_several_splits_in_one_argument(script, train
         assert any(line.startswith(name) for line in done.stdout.splitlines())
 
 
-@pytest.mark.slow
 def test_the_zero_shot_script_takes_a_name_with_a_space(script, place):
     done = script("run_test_zeroshot.sh", "my config.yaml", "gone.pt", cwd=place)
     assert done.returncode != 0

@@ -328,7 +328,6 @@ def wait_for_step(folder: Path, step: int, process: subprocess.Popen) -> None:
         time.sleep(0.005)
 
 
-@pytest.mark.slow
 def test_a_killed_process_continues_to_the_same_weights(debug_config, tmp_path, uninterrupted):
     for step in (2, 7):
         process = start(debug_config, tmp_path)
@@ -339,7 +338,6 @@ def test_a_killed_process_continues_to_the_same_weights(debug_config, tmp_path, 
     assert_same(tmp_path / "debug/tiny_clip/run/last_model.pt", uninterrupted)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["process", "with its data workers"])
 def test_a_terminated_process_saves_and_ends_with_the_signal_s_code(debug_config, tmp_path, uninterrupted, send):
     process = start(debug_config, tmp_path, overrides=("logging.save_minutes=60", "data.workers=2"))
