@@ -1,10 +1,13 @@
 """The video files below a folder, found by name."""
 
 import glob
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 # In lower case; files may be in any.
 VIDEO_SUFFIXES = {
@@ -93,10 +96,14 @@ def class_key(name: str) -> str:
     return "".join(filter(str.isalnum, name.casefold()))
 
 
+def _warn(error: OSError) -> None:
+    logger.warning("%s cannot be read (%s): videos in it are left out", error.filename, error.strerror)
+
+
 def _walk(root: Path) -> Iterator[str]:
     """Relative paths of video files, through links to folders too, each folder once; hidden names are skipped."""
     seen = set()
-    for folder, subfolders, names in os.walk(root, followlinks=True):
+    for folder, subfolders, names in os.walk(root, onerror=_warn, followlinks=True):
         status = os.stat(folder)
         if (status.st_dev, status.st_ino) in seen:  # a link to a folder above would never end
             subfolders.clear()
