@@ -14,12 +14,25 @@ from torch import Tensor
 from datasets.readers import Reader, UnreadableVideo, check_size, open_regular, reason_of
 from utils.config import MAX_PIXELS
 
+
+def _takes_threads() -> bool:
+    """Whether this PyAV can be told how many threads convert the pixels of a frame."""
+    try:
+        av.VideoFrame(16, 16, "yuv420p").reformat(format="rgb24", threads=1)
+    except TypeError:
+        return False
+    return True
+
+
 VERSION = tuple(int(part) for part in av.__version__.split(".")[:2])
 # Titles in AVI files are often not UTF-8. From version 19 on PyAV reads them as they come and has no such argument.
 OPTIONS = {"metadata_errors": "ignore"} if VERSION < (19, 0) else {}
 # Before, PyAV wrote beyond its memory where options of the streams met a container without a header (MPEG-PS, FLV).
 # Then FFmpeg's own limit (16,000 x 16,000) holds for the frame that it may decode to know a stream.
 CAN_LIMIT_STREAMS = VERSION >= (17, 1)
+# PyAV 19 keeps the converter of each thread, with threads of its own unless told otherwise. A forked process (a data
+# worker) would free it at its start and wait forever for those, which are not there.
+CONVERSION = {"threads": 1} if _takes_threads() else {}
 # FFmpeg's names of containers and raw streams that hold their video themselves. All others are refused: playlists,
 # scripts and patterns of names would have it open other files and addresses, and pictures are no videos.
 CONTAINERS = (
@@ -226,4 +239,4 @@ def _decode(
 def _pixels(frame: av.VideoFrame, max_pixels: int) -> np.ndarray:
     """RGB as uint8 [H, W, 3], turned upright."""
     check_size(frame.width, frame.height, max_pixels)
-    return np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+    return np.rot90(frame.to_ndarray(format="rgb24", **CONVERSION), round(frame.rotation / 90))

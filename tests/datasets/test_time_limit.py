@@ -1,13 +1,16 @@
 """The time limit: a call that hangs is given up, in this process and in a loader's worker, and the process ends."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 
+from datasets.pyav_reader import PyAVReader
 from datasets.readers import UnreadableVideo
 from datasets.time_limit import within
 
@@ -76,3 +79,15 @@ def test_a_stuck_reader_fails_alone_and_the_process_ends(odd_videos, repo_root, 
     assert result.stdout.strip() == "[0, 2, 3] ['took longer than 0.5 s']", result.stderr[-500:]
     assert result.returncode == 0
     assert time.monotonic() - start < 50
+
+
+def test_a_process_that_has_read_a_video_in_its_helper_can_be_forked(tmp_path, write_video):
+    """As when one video was read here, and the next ones by data workers."""
+    reader = PyAVReader(write_video(tmp_path / "a.mp4"))
+    within(60, reader.read, np.array([0, 20]))
+    child = multiprocessing.get_context("fork").Process(target=int)
+    child.start()
+    child.join(30)
+    code = child.exitcode
+    child.kill()
+    assert code == 0
