@@ -207,7 +207,7 @@ REFUSED = {
     "argparse.Namespace": argparse.Namespace(lr=0.1),
     "numpy._core.multiarray.scalar": np.float64(0.5),
     "numpy._core.multiarray._reconstruct": np.zeros(3),
-    "pathlib.PosixPath": pathlib.PosixPath("a"),
+    f"{pathlib.PosixPath.__module__}.PosixPath": pathlib.PosixPath("a"),  # moved in Python 3.13
     "datetime.datetime": datetime.datetime(2024, 1, 1),
     "torch.nn.modules.linear.Linear": torch.nn.Linear(1, 1),
     f"{__name__}.Own": Own(),
