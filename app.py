@@ -26,9 +26,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from datasets.labels import read_labels, split_names
-from engine.plots import clock, draw_course, shorten
-from prediction import Prediction, VideoClassifier, add_model_arguments
+from commands.classifier import Prediction, VideoClassifier, add_model_arguments
+from datasets.lists.labels import read_labels, split_names
+from reports.prediction_plot import clock, draw_course, shorten
 from utils.cli import add_common_arguments, run_main
 from utils.logger import setup_logging
 
@@ -161,7 +161,7 @@ def build_page(classifier: VideoClassifier, class_names: list[str], title: str) 
 def serve(page: "gradio.Blocks", host: str, port: int, max_upload_bytes: int, uploads: str) -> None:
     """Listen until an interrupt."""
     gr = import_gradio()
-    from page_guard import Names, PageGuard  # needs starlette, which comes with gradio
+    from commands.page_guard import Names, PageGuard  # needs starlette, which comes with gradio
 
     names = Names.of(host, port)
     calls = {

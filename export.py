@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from datasets.labels import read_labels
-from engine.model_card import model_card, read_results
+from datasets.lists.labels import read_labels
 from modules.build import build_classes, build_clip, check_network, load_model, merged_checkpoint
+from modules.formats.infer import resolve_config
 from modules.graph import (
     INPUTS,
     OUTPUTS,
@@ -27,15 +27,15 @@ from modules.graph import (
     trace,
     write_onnx,
 )
-from modules.infer import resolve_config
-from modules.temporal import MAX_FRAMES
+from modules.heads.transformer import MAX_FRAMES
 from modules.video_clip import VideoCLIP
+from reports.model_card import model_card, read_results
 from utils.checkpoint import read_checkpoint
 from utils.cli import run_main
 from utils.config import Config, DataConfig, parse_config, to_yaml
 from utils.files import whole_file, write_text
 from utils.logger import setup_logging
-from utils.model_files import CARD_FILE, WEIGHTS_FILE, upload, write_model_file, write_model_folder
+from utils.weights.model_files import CARD_FILE, WEIGHTS_FILE, upload, write_model_file, write_model_folder
 
 logger = logging.getLogger(__name__)
 

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from commands.testing import PLAIN_CLIP, build_tested_model
 from datasets.build import augmented_views_of, build_chunk_loader, decoder_of, eval_views_of, read_data, sampling_rule
-from datasets.feature_writer import FeatureWriter
-from datasets.records import VideoList
-from datasets.samplers import EveryNth
-from datasets.transforms import CROPS
+from datasets.clips.samplers import EveryNth
+from datasets.clips.transforms import CROPS
+from datasets.features.writer import FeatureWriter
+from datasets.lists.records import VideoList
 from engine.extract import extract
-from evaluation import PLAIN_CLIP, build_tested_model
 from modules.build import check_network, image_tower
 from modules.video_clip import VideoCLIP
 from utils.cli import MOST, add_common_arguments, add_view_arguments, run_main

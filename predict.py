@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from datasets.embeddings import Embeddings, check_embeddings_path, write_embeddings
-from datasets.transforms import CROPS
-from prediction import Prediction, VideoClassifier, add_model_arguments, printable, unreadable
+from commands.classifier import Prediction, VideoClassifier, add_model_arguments, printable, unreadable
+from datasets.clips.transforms import CROPS
+from datasets.features.embeddings import Embeddings, check_embeddings_path, write_embeddings
 from utils.cli import add_common_arguments, add_view_arguments, count, run_main, split_overrides
 from utils.files import errors_naming, prepare_output
 from utils.logger import setup_logging
@@ -108,7 +108,7 @@ class PlotFolder:
 
     def draw(self, prediction: Prediction) -> Path:
         """Write the picture of one video."""
-        from engine.plots import plot_prediction  # matplotlib takes a while to import
+        from reports.prediction_plot import plot_prediction  # matplotlib takes a while to import
 
         stem, number = Path(prediction.path).stem, 1
         name = stem

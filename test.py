@@ -1,7 +1,7 @@
 """Close-set test: python test.py --config configs/k400/vitb16_8f.yaml --weights MoTE_B16.pt --test_clips 4"""
 
-from engine.protocols import CLOSE_SET_RULE, fuse_close_set
-from evaluation import Protocol, parse_args, run_test
+from commands.testing import Protocol, parse_args, run_test
+from engine.protocols.rules import CLOSE_SET_RULE, fuse_close_set
 from utils.cli import run_main
 
 CLOSE_SET = Protocol(

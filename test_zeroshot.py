@@ -1,7 +1,7 @@
 """Zero-shot test: python test_zeroshot.py --config UCF1.yaml UCF2.yaml UCF3.yaml --weights W --test_clips 3"""
 
-from engine.protocols import ZERO_SHOT_RULE, fuse_zero_shot, half_class
-from evaluation import Protocol, parse_args, run_test
+from commands.testing import Protocol, parse_args, run_test
+from engine.protocols.rules import ZERO_SHOT_RULE, fuse_zero_shot, half_class
 from utils.cli import run_main
 
 ZERO_SHOT = Protocol(

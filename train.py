@@ -9,18 +9,21 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from datasets.build import build_eval_loader, build_source, build_train_loader, decoder_of, read_data
-from datasets.features import FeatureCache
-from datasets.records import VideoList, write_video_list
-from datasets.trial import problem_of
-from engine.evaluate import check_some_read, evaluate
-from engine.protocols import accuracy, fuse_zero_shot
-from engine.report import finish_run
+from datasets.clips.trial import problem_of
+from datasets.features.cache import FeatureCache
+from datasets.lists.records import VideoList, write_video_list
+from engine.collect import check_some_read, evaluate
+from engine.optim import build_optimizer, lr_schedule
+from engine.protocols.rules import accuracy, fuse_zero_shot
 from engine.resume import check_place
+from engine.run_lock import run_lock
+from engine.sharding import gathered, shard
 from engine.state import TrainState, averaged
 from engine.train import Training, train
 from modules.build import build_classes, build_clip, build_model, check_network, image_tower
 from modules.compile import compile_blocks
-from modules.losses import video_loss
+from modules.objectives.classify import video_loss
+from reports.tables import finish_run
 from utils.checkpoint import CheckpointStore, load_weights, read_checkpoint
 from utils.cli import add_common_arguments, run_main
 from utils.config import Config, DataConfig, changes, load_config, to_yaml
@@ -35,9 +38,6 @@ from utils.run_folder import (
     run_folder,
     timestamp,
 )
-from utils.run_lock import run_lock
-from utils.sharding import gathered, shard
-from utils.solver import build_optimizer, lr_schedule
 
 logger = logging.getLogger(__name__)
 

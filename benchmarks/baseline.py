@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from clip.model import CLIPConfig
-from datasets.decoders import import_decord
+from datasets.decode.decoders import import_decord
 from modules.video_clip import PIXEL_MEAN, PIXEL_STD
 
 
@@ -114,7 +114,7 @@ class TemporalBlock(nn.Module):
 
 
 class BaselineHead(nn.Module):
-    """Temporal head; keys as ``modules.temporal.TemporalTransformer``."""
+    """Temporal head; keys as ``modules.heads.transformer.TemporalTransformer``."""
 
     def __init__(self, width: int, layers: int, heads: int, num_experts: int, num_train_classes: int):
         super().__init__()

@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks import baseline, harness, loader, models
 from benchmarks.harness import Benchmark, Measurement
 from datasets.build import build_eval_loader
-from datasets.records import VideoList
-from engine.evaluate import evaluate
+from datasets.lists.records import VideoList
+from engine.collect import evaluate
 from utils.config import DataConfig
 from utils.precision import resolve_precision
 

@@ -7,7 +7,7 @@ import torch
 
 from benchmarks import harness, models
 from benchmarks.harness import Benchmark, Measurement
-from modules.mote import merged_experts
+from modules.heads.experts import merged_experts
 
 CALLS = 20  # a timed run; experts are merged once in ours, at every call in the baseline
 

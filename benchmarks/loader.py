@@ -9,16 +9,16 @@ import numpy as np
 
 from benchmarks import baseline, harness, models
 from benchmarks.harness import Benchmark, Measurement
-from datasets import pack
-from datasets.decoders import installed_decoders
-from datasets.feature_writer import FeatureWriter
-from datasets.features import FeatureCache, TrainFeatureVideos
-from datasets.records import VideoList
-from datasets.sampling import train_indices
-from datasets.shapes import encode_video
-from datasets.shards import ShardPack
-from datasets.transforms import TrainTransform
-from datasets.video import TrainVideos, VideoSource
+from datasets.clips.sampling import train_indices
+from datasets.clips.transforms import TrainTransform
+from datasets.clips.video import TrainVideos, VideoSource
+from datasets.decode.decoders import installed_decoders
+from datasets.features.cache import FeatureCache, TrainFeatureVideos
+from datasets.features.writer import FeatureWriter
+from datasets.lists.records import VideoList
+from datasets.pack import __main__ as pack
+from datasets.pack.shards import ShardPack
+from datasets.shapes.__main__ import encode_video
 
 CLIPS = 8
 VIDEO = Path(tempfile.gettempdir()) / "mote_benchmark_300.mp4"

@@ -7,9 +7,9 @@ from benchmarks.baseline import BaselineHead, BaselineVision
 from benchmarks.harness import device
 from clip.model import CLIP, CLIPConfig
 from engine.flops import count_flops
-from modules.losses import video_loss
-from modules.mote import draw_mixing
-from modules.temporal import MERGE_TEMPERATURES, TemporalTransformer
+from modules.heads.experts import draw_mixing
+from modules.heads.transformer import MERGE_TEMPERATURES, TemporalTransformer
+from modules.objectives.classify import video_loss
 from modules.video_clip import VideoCLIP
 
 NUM_CLASSES, NUM_FRAMES = 400, 8

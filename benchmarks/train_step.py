@@ -8,12 +8,12 @@ import torch.nn.functional as F
 
 from benchmarks import harness, models
 from benchmarks.harness import Benchmark, Measurement
+from engine.optim import build_optimizer
+from engine.sharding import clip_gradients
 from modules.compile import compile_blocks
-from modules.losses import video_loss
+from modules.objectives.classify import video_loss
 from utils.config import SolverConfig
 from utils.precision import resolve_precision
-from utils.sharding import clip_gradients
-from utils.solver import build_optimizer
 
 
 def ours(

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from clip.model import CLIP, CLIPConfig
 from clip.transformers_names import from_transformers, is_transformers_clip, read_transformers_config
-from utils.state_dicts import check_weights, plain_names
-from utils.weight_files import is_safetensors, is_torchscript, read_safetensors, read_torch_file, read_torchscript
+from utils.weights.files import is_safetensors, is_torchscript, read_safetensors, read_torch_file, read_torchscript
+from utils.weights.state_dicts import check_weights, plain_names
 
 logger = logging.getLogger(__name__)
 

@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from datasets import sampling, transforms
-from datasets.class_folders import ClassFolders, read_class_folders
-from datasets.decoders import resolve_decoder
-from datasets.features import AUGMENTATION, FeatureCache, FeatureVideos, TrainFeatureVideos
-from datasets.few_shot import few_shot_indices
-from datasets.list_checks import NUM_LOOKED_AT, check_numbering, check_template, report_missing_classes
-from datasets.own_videos import OwnVideos, collate_views
-from datasets.records import VideoList, read_class_names, read_video_list
-from datasets.samplers import EveryNth, TrainBatches
-from datasets.shards import ShardPack
-from datasets.video import AugmentedViews, Batch, EvalVideos, TrainVideos, VideoSource, collate
+from datasets.clips import sampling, transforms
+from datasets.clips.own_videos import OwnVideos, collate_views
+from datasets.clips.samplers import EveryNth, TrainBatches
+from datasets.clips.video import AugmentedViews, Batch, EvalVideos, TrainVideos, VideoSource, collate
+from datasets.decode.decoders import resolve_decoder
+from datasets.features.cache import AUGMENTATION, FeatureCache, FeatureVideos, TrainFeatureVideos
+from datasets.lists.checks import NUM_LOOKED_AT, check_numbering, check_template, report_missing_classes
+from datasets.lists.class_folders import ClassFolders, read_class_folders
+from datasets.lists.few_shot import few_shot_indices
+from datasets.lists.records import VideoList, read_class_names, read_video_list
+from datasets.pack.shards import ShardPack
 from utils.config import DataConfig
 from utils.workers import WorkerLoader
 
@@ -38,7 +38,7 @@ class LabelledVideos(NamedTuple):
 def read_data(config: DataConfig, parts: tuple[str, ...]) -> LabelledVideos:
     """Classes and the video lists of ``parts`` (``train``, ``val``), from files or from ``data.folder``.
 
-    With ``data.shot`` the training list is ``shot`` videos of each class, see ``datasets.few_shot``.
+    With ``data.shot`` the training list is ``shot`` videos of each class, see ``datasets.lists.few_shot``.
 
     Raises:
         ValueError, FileNotFoundError: see ``read_class_names``, ``read_lists`` and ``read_class_folders``; lists
@@ -80,10 +80,10 @@ def _read_folder(config: DataConfig) -> ClassFolders:
 
 
 def read_lists(config: DataConfig, part: str, num_classes: int) -> VideoList:
-    """The video list of ``train`` or ``val``, see ``datasets.records.read_video_list``.
+    """The video list of ``train`` or ``val``, see ``datasets.lists.records.read_video_list``.
 
     Raises:
-        ValueError: also if ``image_tmpl`` or ``index_bias`` does not name the frames (see ``datasets.list_checks``),
+        ValueError: also if ``image_tmpl`` or ``index_bias`` does not name the frames (see ``datasets.lists.checks``),
             and if a pack does not fit (see ``ShardPack``).
     """
     if config.modality == "RGB":
@@ -110,7 +110,7 @@ def decoder_of(config: DataConfig) -> str | None:
     """Name of the decoder that reads the videos, or read them for a feature cache; None where they are not video files.
 
     Raises:
-        ValueError: see ``datasets.decoders.resolve_decoder``.
+        ValueError: see ``datasets.decode.decoders.resolve_decoder``.
     """
     if config.modality == "features":
         return FeatureCache.open(config.val_root, "val_root").entry("decoder")

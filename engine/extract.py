@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class ChunkWriter(Protocol):
-    """Where features go, see ``datasets.feature_writer``."""
+    """Where features go, see ``datasets.features.writer``."""
 
     chunks: list[range]  # rows of each
     shape: tuple[int, int, int, int]  # [N, V, T, D]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from utils.sharding import without_memory
+from engine.sharding import without_memory
 
 # Dense bf16 tensor-core rates, TFLOP/s, by a part of the device's name; the first match counts. From the data sheets.
 PEAK_BF16 = {

@@ -7,8 +7,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from engine.resume import check_training_state
+from engine.sharding import part_like, whole
 from utils.checkpoint import load_weights, weights_of
-from utils.sharding import part_like, whole
 
 
 @dataclass

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from clip.load import load_clip
 from clip.model import CLIP
-from modules.temporal import HEAD_WIDTH, MeanPooling, TemporalTransformer
-from modules.text_prompt import TEMPLATES, check_text_tower, encode_classes, tokenize_classes
+from modules.classes.templates import TEMPLATES, check_text_tower, encode_classes, tokenize_classes
+from modules.heads.transformer import HEAD_WIDTH, MeanPooling, TemporalTransformer
 from modules.video_clip import VideoCLIP
 from utils.checkpoint import MERGED, load_weights, weights_of, weights_sha256
 from utils.config import Config, NetworkConfig, to_yaml

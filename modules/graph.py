@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from modules.temporal import MAX_FRAMES, TemporalTransformer
+from modules.heads.transformer import MAX_FRAMES, TemporalTransformer
 from modules.video_clip import VideoCLIP
 
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")

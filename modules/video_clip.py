@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip.model import CLIP
-from modules.mote import merged_experts
-from modules.temporal import TemporalTransformer, modulation_gate
-from modules.text_prompt import class_features_from_tokens
+from modules.classes.templates import class_features_from_tokens
+from modules.heads.experts import merged_experts
+from modules.heads.transformer import TemporalTransformer, modulation_gate
 from utils.precision import without_autocast
 
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -31,7 +31,7 @@ class VideoCLIP(nn.Module):
 
     Args:
         clip: its text tower is dropped unless ``train_text``.
-        head: see ``modules.temporal``.
+        head: see ``modules.heads.transformer``.
         train_text: class features are encoded from tokens in every forward pass (``fix_text: False``).
         modulation: classes on either side and temperature of temporal feature modulation, applied in
             eval mode by heads that know their training classes; None switches it off.
@@ -107,5 +107,5 @@ class VideoCLIP(nn.Module):
         return [block for m in self.modules() for block in getattr(m, "resblocks", ())]
 
     def merged_experts(self) -> AbstractContextManager[None]:
-        """Context in which experts are merged into ordinary FFNs, see ``modules.mote.merged_experts``."""
+        """Context in which experts are merged into ordinary FFNs, see ``modules.heads.experts.merged_experts``."""
         return merged_experts(self)

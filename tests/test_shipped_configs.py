@@ -8,12 +8,12 @@ import torch.nn.functional as F
 
 from clip.load import ClipWeights
 from clip.model import CLIP, CLIPConfig
-from datasets.records import read_class_names
+from datasets.lists.records import read_class_names
+from engine.optim import build_optimizer, lr_schedule, set_lr
 from modules.build import build_clip, build_model, check_network
-from modules.losses import video_loss
+from modules.objectives.classify import video_loss
 from utils.config import load_config
 from utils.precision import resolve_precision
-from utils.solver import build_optimizer, lr_schedule, set_lr
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SHAPES = {

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.labels import read_label_table
-from datasets.records import VideoList, read_class_names, read_video_list, write_video_list
-from datasets.tables import Table
+from datasets.lists.labels import read_label_table
+from datasets.lists.records import VideoList, read_class_names, read_video_list, write_video_list
+from datasets.lists.tables import Table
 from utils.cli import run_main
 from utils.logger import setup_logging
 

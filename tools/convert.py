@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from clip.load import load_clip
-from datasets.records import read_class_names
+from datasets.lists.records import read_class_names
 from modules.build import build_clip, check_network, config_of_tested, load_model, merged_checkpoint
-from modules.text_prompt import encode_classes
-from tools.checkpoint_formats import (
+from modules.classes.templates import encode_classes
+from modules.formats.published import (
     HEAD,
     MODEL,
     PUBLISHED_KEYS,
@@ -31,7 +31,7 @@ from utils.checkpoint import MERGED, TRAIN_CLASS_FEATURES, read_content, save_ch
 from utils.cli import run_main
 from utils.config import Config, load_config, parse_config, to_yaml
 from utils.logger import setup_logging
-from utils.model_files import write_model_file
+from utils.weights.model_files import write_model_file
 
 logger = logging.getLogger(__name__)
 

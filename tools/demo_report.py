@@ -6,8 +6,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.protocols.accuracy import harmonic_mean, mean_and_std
 from utils.cli import run_main
-from utils.metrics import harmonic_mean, mean_and_std
 
 PARTS = ("combinations", "objects", "style")
 COLUMNS = ("close-set 1x1", "close-set 4x3", *PARTS, "zero-shot mean", "harmonic mean")

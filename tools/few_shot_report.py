@@ -6,10 +6,10 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+from engine.protocols.accuracy import harmonic_mean, mean_and_std
 from utils.cli import add_common_arguments, run_main
 from utils.config import load_config
 from utils.files import read_json, write_text
-from utils.metrics import harmonic_mean, mean_and_std
 from utils.run_folder import run_folder
 
 RUN_NAME = re.compile(r"shot(\d+)_seed(\d+)")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from clip.model import CLIP, CLIPConfig
 from clip.tokenizer import tokenize
-from datasets.shapes_pictures import ATTRIBUTES, draw_pictures
+from datasets.shapes.pictures import ATTRIBUTES, draw_pictures
 from modules.video_clip import PIXEL_MEAN, PIXEL_STD
 from tools.shapes_captions import is_true_of, write_captions
 from utils.files import whole_file

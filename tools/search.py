@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.embeddings import EMBEDDING_SUFFIXES, Embeddings, read_embeddings
-from prediction import VideoClassifier, add_model_arguments, printable, unreadable
+from commands.classifier import VideoClassifier, add_model_arguments, printable, unreadable
+from datasets.features.embeddings import EMBEDDING_SUFFIXES, Embeddings, read_embeddings
 from utils.cli import add_common_arguments, count, run_main
 from utils.logger import setup_logging
 

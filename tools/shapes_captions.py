@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from datasets.shapes_pictures import ATTRIBUTES
-from datasets.shapes_world import with_article
-from modules.text_prompt import TEMPLATES
+from datasets.shapes.pictures import ATTRIBUTES
+from datasets.shapes.world import with_article
+from modules.classes.templates import TEMPLATES
 
 NOT_SAID = -1
 

@@ -17,14 +17,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from commands.testing import PLAIN_CLIP, build_tested_model, read_configs, read_part
 from datasets.build import build_eval_loader, decoder_of
-from datasets.kept import KeptBatches
-from datasets.records import VideoList
-from datasets.transforms import CROPS
-from engine.evaluate import collect, evaluate
-from engine.protocols import accuracy, fuse_close_set, fuse_zero_shot
-from evaluation import PLAIN_CLIP, build_tested_model, read_configs, read_part
-from modules.temporal import TemporalTransformer
+from datasets.clips.kept import KeptBatches
+from datasets.clips.transforms import CROPS
+from datasets.lists.records import VideoList
+from engine.collect import collect, evaluate
+from engine.protocols.rules import accuracy, fuse_close_set, fuse_zero_shot
+from modules.heads.transformer import TemporalTransformer
 from modules.video_clip import VideoCLIP
 from tools.tradeoff_report import PLAIN, draw, summarise, table
 from utils.checkpoint import MERGED, load_weights, read_checkpoint, weights_sha256

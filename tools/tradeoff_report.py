@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.metrics import harmonic_mean
+from engine.protocols.accuracy import harmonic_mean
 
 PLAIN = "clip"  # key of plain CLIP among the averages
 COLOURS = {"on": "tab:red", "off": "tab:blue"}

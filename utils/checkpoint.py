@@ -2,7 +2,7 @@
 
 ``model_state_dict`` holds CLIP (``visual.*``, ``logit_scale``), ``fusion_model_state_dict`` the temporal head,
 beside ``epoch`` and ``optimizer_state_dict``. In a VideoCLIP these are ``clip.*`` and ``head.*``.
-``utils/model_files.py`` keeps the same content as safetensors.
+``utils/weights/model_files.py`` keeps the same content as safetensors.
 """
 
 import hashlib
@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from utils.files import no_file, remove_parts, whole_file
-from utils.model_files import CLIP_PREFIX, HEAD_PREFIX, PREFIXES, check_facts, locate, read_model_file
-from utils.state_dicts import check_weights, plain_names
-from utils.weight_files import is_safetensors, is_torchscript, read_torch_file
+from utils.weights.files import is_safetensors, is_torchscript, read_torch_file
+from utils.weights.model_files import CLIP_PREFIX, HEAD_PREFIX, PREFIXES, check_facts, locate, read_model_file
+from utils.weights.state_dicts import check_weights, plain_names
 
 logger = logging.getLogger(__name__)
 
@@ -167,7 +167,7 @@ def read_content(name: str | Path) -> Any:
 
 
 def plain_weights(state: Mapping[str, Any], source: str) -> dict[str, Tensor]:
-    """Weights that came from a file, see ``utils.state_dicts``.
+    """Weights that came from a file, see ``utils.weights.state_dicts``.
 
     Raises:
         ValueError: they cannot be weights; the tensor is named.

@@ -29,7 +29,8 @@ RETURN_A_STATUS = ("datasets.check",)
 def load_commands() -> dict[str, Callable[[list[str]], object]]:
     """``main`` of every command."""
     commands = {name: runpy.run_path(str(ROOT / f"{name}.py"))["main"] for name in SCRIPTS}
-    return commands | {name: importlib.import_module(name).main for name in MODULES}
+    modules = {name: f"{name}.__main__" if name.startswith("datasets.") else name for name in MODULES}
+    return commands | {name: importlib.import_module(module).main for name, module in modules.items()}
 
 
 def run(name: str, main: Callable[[list[str]], object], arguments: list[str], output: str, limit_s: int) -> None:

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 import clip.load
 from clip.load import ClipWeights, infer_config, load_clip
 from clip.model import CLIP, CLIPConfig
-from modules.text_prompt import encode_classes
+from modules.classes.templates import encode_classes
 from tools.make_debug_data import TINY_CLIP, random_clip_state
 
 RELEASED = {

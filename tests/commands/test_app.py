@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import app
-from engine.plots import clock
-from prediction import VideoClassifier
+from commands.classifier import VideoClassifier
+from reports.prediction_plot import clock
 
 ANSWER_MS = 60_000  # generous: on a busy machine
 NAMES = ["a cat jumping", "a cat sleeping", "a dog, wet", "$5 _<b>bold</b> {{value}}"]

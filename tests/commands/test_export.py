@@ -20,7 +20,7 @@ from modules.build import build_classes, build_clip, build_model, load_model
 from tools.make_debug_data import CLASS_NAMES
 from utils.checkpoint import read_checkpoint, save_checkpoint, weights_of
 from utils.config import load_config, to_yaml
-from utils.model_files import is_hub_id, upload
+from utils.weights.model_files import is_hub_id, upload
 
 OTHER_NAMES = ["a cat jumping", "a dog", "rain", "snow", "a red square", "nothing"]
 
@@ -232,7 +232,7 @@ def test_a_missing_package_is_named_with_the_file_that_lists_it(weights, monkeyp
 
 
 def test_an_upload_without_network_is_one_line(tmp_path, repo_root):
-    script = "from pathlib import Path; from utils.model_files import upload; upload(Path('.'), 'me/model')"
+    script = "from pathlib import Path; from utils.weights.model_files import upload; upload(Path('.'), 'me/model')"
     environment = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_TOKEN": "hf_x", "PYTHONPATH": str(repo_root)}
     result = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False

@@ -16,9 +16,9 @@ import torch
 
 import extract_features
 import train as train_command
+from commands.testing import PLAIN_CLIP, build_tested_model
 from datasets.build import build_eval_loader, build_train_loader, read_lists
 from engine.train import train
-from evaluation import PLAIN_CLIP, build_tested_model
 from tools.make_debug_data import CLASS_NAMES
 from train import prepare
 from utils.checkpoint import read_checkpoint

@@ -16,9 +16,9 @@ from PIL import Image
 import export
 import predict
 import train
-from datasets.embeddings import read_embeddings
+from commands.classifier import KEPT_CLASS_SETS
+from datasets.features.embeddings import read_embeddings
 from predict import VideoClassifier
-from prediction import KEPT_CLASS_SETS
 from tools.make_debug_data import CLASS_NAMES
 from utils.checkpoint import read_checkpoint
 

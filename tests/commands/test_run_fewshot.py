@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import train
-from datasets.records import read_video_list
+from datasets.lists.records import read_video_list
 from utils.config import load_config
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import train
-from evaluation import parse_args as parse_test_args
+from commands.testing import parse_args as parse_test_args
 from utils.config import load_config
 
 TIMEOUT_S = 180

@@ -16,11 +16,11 @@ import pytest
 
 import predict
 import train
-from datasets import check
-from datasets.decoders import DECODERS, installed_decoders
-from datasets.own_videos import OwnVideos
-from datasets.readers import UnreadableVideo
-from datasets.sampling import eval_indices
+from datasets.check import __main__ as check
+from datasets.clips.own_videos import OwnVideos
+from datasets.clips.sampling import eval_indices
+from datasets.decode.decoders import DECODERS, installed_decoders
+from datasets.decode.readers import UnreadableVideo
 
 TOLERANCE = 3  # grey levels, of a mean
 

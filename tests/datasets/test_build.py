@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from datasets.build import build_eval_loader, build_train_loader, read_data, read_lists
-from datasets.decoders import DecordReader
-from datasets.samplers import EveryNth, TrainBatches
-from datasets.sampling import dense_eval_indices, eval_indices
-from datasets.shapes import encode_video
-from datasets.transforms import eval_views
+from datasets.clips.samplers import EveryNth, TrainBatches
+from datasets.clips.sampling import dense_eval_indices, eval_indices
+from datasets.clips.transforms import eval_views
+from datasets.decode.decoders import DecordReader
+from datasets.shapes.__main__ import encode_video
 from utils.config import DataConfig, RandAugmentConfig, load_config
 
 CLASS_NAMES = ["a bar moving left", "a bar moving right", "a bar moving up", "a bar moving down"]

@@ -10,10 +10,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from datasets import check
-from datasets.check_report import Problem
-from datasets.decoders import DECODERS, installed_decoders
-from datasets.records import read_video_list
+from datasets.check import __main__ as check
+from datasets.check.summary import Problem
+from datasets.decode.decoders import DECODERS, installed_decoders
+from datasets.lists.records import read_video_list
 
 NOTES = {
     "half.mkv": "truncated mid-stream",

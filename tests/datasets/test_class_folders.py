@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
-from datasets.class_folders import read_class_folders
-from datasets.records import read_class_names, read_video_list
+from datasets.lists.class_folders import read_class_folders
+from datasets.lists.records import read_class_names, read_video_list
 
 
 def make_classes(root, **counts):

@@ -11,14 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets import readers
-from datasets.decoders import DECODERS, installed_decoders
-from datasets.own_videos import OwnVideos
-from datasets.probe import diagnosed, probe
-from datasets.pyav_reader import PyAVReader
-from datasets.readers import FrameFolderReader, Reader, UnreadableVideo
-from datasets.records import VideoList
-from datasets.video import EvalVideos, VideoSource
+from datasets.clips.own_videos import OwnVideos
+from datasets.clips.video import EvalVideos, VideoSource
+from datasets.decode import readers
+from datasets.decode.decoders import DECODERS, installed_decoders
+from datasets.decode.probe import diagnosed, probe
+from datasets.decode.pyav_reader import PyAVReader
+from datasets.decode.readers import FrameFolderReader, Reader, UnreadableVideo
+from datasets.lists.records import VideoList
 
 
 @pytest.fixture(params=list(DECODERS))

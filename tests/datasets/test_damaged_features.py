@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from datasets.build import build_eval_loader, build_train_loader, read_lists
-from datasets.features import FeatureCache, FeatureVideos
-from datasets.records import VideoList
+from datasets.features.cache import FeatureCache, FeatureVideos
+from datasets.lists.records import VideoList
 from utils.config import DataConfig
 
 SHAPE = (3, 1, 2, 4)  # two videos that could be read, one that could not

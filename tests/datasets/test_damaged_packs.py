@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.readers import UnreadableVideo
-from datasets.shards import BLOCK, ShardPack, ShardReader, fingerprint
+from datasets.decode.readers import UnreadableVideo
+from datasets.pack.shards import BLOCK, ShardPack, ShardReader, fingerprint
 
 PATHS = np.array([b"a.mp4", b"b b.mp4"])
 VIDEOS = np.array([[0, 0, 0, 1], [1, BLOCK, 1, 2]])

@@ -12,10 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets import decoders, pyav_reader
-from datasets.decoders import AUTO, DECODERS, installed_decoders, resolve_decoder
-from datasets.pyav_reader import PyAVReader
-from datasets.readers import UnreadableVideo
+from datasets.decode import decoders, pyav_reader
+from datasets.decode.decoders import AUTO, DECODERS, installed_decoders, resolve_decoder
+from datasets.decode.pyav_reader import PyAVReader
+from datasets.decode.readers import UnreadableVideo
 
 SOAK_DECODES, SOAK_MIB = 2000, 16
 
@@ -224,7 +224,7 @@ def test_pyav_does_not_decode_what_nobody_asked_for(tmp_path, write_video, monke
 
 PNG_AFTER_DECORD = """
 import io
-from datasets.decoders import import_decord
+from datasets.decode.decoders import import_decord
 import_decord()
 import numpy as np, torch
 from torchvision.io import decode_image

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from datasets.embeddings import Embeddings, check_embeddings_path, read_embeddings, write_embeddings
+from datasets.features.embeddings import Embeddings, check_embeddings_path, read_embeddings, write_embeddings
 
 
 @pytest.fixture

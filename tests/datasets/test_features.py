@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from datasets.build import read_lists
-from datasets.feature_writer import FeatureWriter
-from datasets.features import FeatureCache, FeatureVideos, TrainFeatureVideos
-from datasets.records import VideoList
+from datasets.features.cache import FeatureCache, FeatureVideos, TrainFeatureVideos
+from datasets.features.writer import FeatureWriter
+from datasets.lists.records import VideoList
 from utils.config import DataConfig
 
 NAMES = ["a b.mp4", "gone.mp4", "c\td.mp4", "é.mp4", "e.mp4"]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from datasets.few_shot import few_shot_indices
-from datasets.records import VideoList
+from datasets.lists.few_shot import few_shot_indices
+from datasets.lists.records import VideoList
 
 CLASS_NAMES = ["jump", "run", "swim"]
 

@@ -5,7 +5,7 @@ import os
 import signal
 import time
 
-from datasets.isolated import Lost, run_isolated
+from datasets.check.isolated import Lost, run_isolated
 
 
 def work(job: object) -> object:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from datasets.build import build_eval_loader, read_data
-from datasets.kept import KeptBatches
+from datasets.clips.kept import KeptBatches
 from utils.config import load_config
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from datasets.build import read_data
-from datasets.list_checks import check_numbering, check_template, report_missing_classes
-from datasets.readers import FrameFolderReader, UnreadableVideo
-from datasets.records import read_video_list
+from datasets.decode.readers import FrameFolderReader, UnreadableVideo
+from datasets.lists.checks import check_numbering, check_template, report_missing_classes
+from datasets.lists.records import read_video_list
 from utils.config import DataConfig
 
 

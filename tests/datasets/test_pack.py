@@ -22,10 +22,12 @@ import torch
 from PIL import Image
 from test_readers import decode_one_by_one
 
-from datasets import pack, pack_shards, pack_videos
-from datasets.decoders import DecordReader
-from datasets.pack_frames import kept_frames
-from datasets.sampling import eval_indices
+from datasets.clips.sampling import eval_indices
+from datasets.decode.decoders import DecordReader
+from datasets.pack import __main__ as pack
+from datasets.pack import videos as pack_videos
+from datasets.pack import writer as pack_shards
+from datasets.pack.frames import kept_frames
 
 ROOT = Path(__file__).resolve().parents[2]
 # The same stem in two folders, spaces, other scripts, dots, a name longer than a tar header holds.

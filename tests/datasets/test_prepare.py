@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from datasets.official import OFFICIAL, UCF_TEST_GROUPS
-from datasets.prepare import REPORT, main
-from datasets.records import read_class_names, read_video_list
+from datasets.lists.records import read_class_names, read_video_list
+from datasets.prepare.__main__ import REPORT, main
+from datasets.prepare.official import OFFICIAL, UCF_TEST_GROUPS
 from utils.config import load_config
 
 REPOSITORY = Path(__file__).parents[2]

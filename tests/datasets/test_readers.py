@@ -14,9 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets import readers
-from datasets.decoders import DECODERS, DecordReader, installed_decoders
-from datasets.readers import FrameFolderReader, Reader, UnreadableVideo
+from datasets.decode import readers
+from datasets.decode.decoders import DECODERS, DecordReader, installed_decoders
+from datasets.decode.readers import FrameFolderReader, Reader, UnreadableVideo
 
 READ_TIMEOUT_S = 20
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets.sampling import dense_eval_indices, dense_train_indices, eval_indices, train_indices
+from datasets.clips.sampling import dense_eval_indices, dense_train_indices, eval_indices, train_indices
 
 NUM_FRAMES = st.integers(1, 500)
 NUM_SEGMENTS = st.integers(1, 40)

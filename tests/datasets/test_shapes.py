@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.pyav_reader import PyAVReader
-from datasets.shapes import ShapesSpec, main, render_video, videos_of, write_shapes
-from datasets.shapes_pictures import ATTRIBUTES, draw_pictures
-from datasets.shapes_render import render
-from datasets.shapes_scenes import poses, sample_scenes
-from datasets.shapes_world import (
+from datasets.decode.pyav_reader import PyAVReader
+from datasets.shapes.__main__ import ShapesSpec, main, render_video, videos_of, write_shapes
+from datasets.shapes.pictures import ATTRIBUTES, draw_pictures
+from datasets.shapes.render import render
+from datasets.shapes.scenes import poses, sample_scenes
+from datasets.shapes.world import (
     LABEL_SETS,
     MOTION_PAIRS,
     MOTION_SIGNS,

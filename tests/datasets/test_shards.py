@@ -15,14 +15,15 @@ import torch
 from torchvision.io import encode_jpeg
 
 import train
-from datasets import pack, pack_shards
 from datasets.build import build_source, build_train_loader, read_lists
-from datasets.decoders import DecordReader
-from datasets.readers import UnreadableVideo
-from datasets.records import read_class_names
-from datasets.samplers import TrainBatches
-from datasets.shards import ShardPack, ShardReader
-from datasets.trial import problem_of
+from datasets.clips.samplers import TrainBatches
+from datasets.clips.trial import problem_of
+from datasets.decode.decoders import DecordReader
+from datasets.decode.readers import UnreadableVideo
+from datasets.lists.records import read_class_names
+from datasets.pack import __main__ as pack
+from datasets.pack import writer as pack_shards
+from datasets.pack.shards import ShardPack, ShardReader
 from utils.checkpoint import read_checkpoint
 from utils.config import DataConfig, load_config
 
@@ -285,7 +286,7 @@ def test_frames_that_are_no_pictures_are_unreadable(copy):
     """With checksums that fit: a packer's mistake rather than a disk's."""
     import zlib
 
-    from datasets.shards import BLOCK, ShardReader
+    from datasets.pack.shards import BLOCK, ShardReader
 
     content = bytes(BLOCK) + b"no picture".ljust(BLOCK, b"\0")
     (copy / "text.tar").write_bytes(content)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.records import VideoList
-from datasets.thumbnails import film_strip
-from datasets.video import VideoSource
+from datasets.clips.thumbnails import film_strip
+from datasets.clips.video import VideoSource
+from datasets.lists.records import VideoList
 
 
 @pytest.mark.parametrize(("width", "height", "size"), [(128, 96, (4 * 128 + 6, 96)), (640, 96, (4 * 192 + 6, 29))])

@@ -10,9 +10,9 @@ import time
 import numpy as np
 import pytest
 
-from datasets.pyav_reader import PyAVReader
-from datasets.readers import UnreadableVideo
-from datasets.time_limit import within
+from datasets.decode.pyav_reader import PyAVReader
+from datasets.decode.readers import UnreadableVideo
+from datasets.decode.time_limit import within
 
 # A source that waits for ever to open video 1, a pipe without a writer; the others are read as usual.
 SCRIPT = """
@@ -21,10 +21,10 @@ from functools import partial
 from pathlib import Path
 import numpy as np
 from torch.utils.data import DataLoader
-from datasets.records import VideoList
-from datasets.sampling import eval_indices
-from datasets.transforms import eval_views
-from datasets.video import EvalVideos, VideoSource, collate
+from datasets.lists.records import VideoList
+from datasets.clips.sampling import eval_indices
+from datasets.clips.transforms import eval_views
+from datasets.clips.video import EvalVideos, VideoSource, collate
 
 class Stuck(VideoSource):
     def open(self, index):

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets.records import read_class_names
-from datasets.transforms import NO_MIRROR, TrainTransform, eval_views, mirror_labels
+from datasets.clips.transforms import NO_MIRROR, TrainTransform, eval_views, mirror_labels
+from datasets.lists.records import read_class_names
 
 LISTS = Path(__file__).parents[2] / "lists"
 SIZE = 32

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets import trial
-from datasets.pyav_reader import PyAVReader
-from datasets.records import VideoList
-from datasets.trial import problem_of
-from datasets.video import VideoSource
+from datasets.clips import trial
+from datasets.clips.trial import problem_of
+from datasets.clips.video import VideoSource
+from datasets.decode.pyav_reader import PyAVReader
+from datasets.lists.records import VideoList
 
 
 def source_of(root: Path, names: list[str], **settings) -> VideoSource:

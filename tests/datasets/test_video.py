@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.pyav_reader import PyAVReader
-from datasets.readers import FrameFolderReader, UnreadableVideo
-from datasets.records import VideoList
-from datasets.sampling import eval_indices, train_indices
-from datasets.shapes import encode_video
-from datasets.transforms import TrainTransform, eval_views
-from datasets.video import MAX_TRIES, Batch, EvalVideos, Failure, Sample, TrainVideos, VideoSource, collate
+from datasets.clips.sampling import eval_indices, train_indices
+from datasets.clips.transforms import TrainTransform, eval_views
+from datasets.clips.video import MAX_TRIES, Batch, EvalVideos, Failure, Sample, TrainVideos, VideoSource, collate
+from datasets.decode.pyav_reader import PyAVReader
+from datasets.decode.readers import FrameFolderReader, UnreadableVideo
+from datasets.lists.records import VideoList
+from datasets.shapes.__main__ import encode_video
 
 SIZE = 32
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.video_files import VideoFiles, bare_name, class_key
+from datasets.lists.video_files import VideoFiles, bare_name, class_key
 
 
 def touch(root: Path, *paths: str) -> Path:

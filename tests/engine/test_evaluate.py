@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from datasets.build import build_eval_loader, read_lists
-from datasets.records import read_class_names
-from engine.evaluate import ViewLogits, evaluate
-from engine.predict import score_views
+from datasets.lists.records import read_class_names
+from engine.collect import ViewLogits, evaluate
+from engine.scores import score_views
 from modules.build import build_classes, build_clip, build_model
-from modules.mote import ExpertFFN
+from modules.heads.experts import ExpertFFN
 from modules.video_clip import VideoCLIP
 from utils.config import Config, load_config
 

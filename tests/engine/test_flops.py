@@ -9,10 +9,10 @@ from torch.utils.flop_counter import FlopCounterMode
 import engine.train
 from clip.model import Transformer
 from engine.flops import count_flops, peak_flops
+from engine.sharding import shard, without_memory
 from train import prepare
 from utils.config import load_config
 from utils.distributed import process_group
-from utils.sharding import shard, without_memory
 
 WIDTH, LENGTH, LAYERS = 64, 10, 2
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.protocols import accuracy, fuse_close_set, fuse_zero_shot, half_class, over_splits
+from engine.protocols.rules import accuracy, fuse_close_set, fuse_zero_shot, half_class, over_splits
 
 CLOSE_SET_FILES = ("ref_close_1x1", "ref_close_4x3", "ref_close_2x5", "ref_close_1x10", "ref_dense_3x3")
 

@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from engine.optim import build_optimizer
 from engine.resume import check_place
+from engine.sharding import shard
 from engine.state import TrainState
 from engine.train import train
 from train import prepare
 from utils.checkpoint import read_checkpoint
 from utils.config import load_config
 from utils.distributed import process_group
-from utils.sharding import shard
-from utils.solver import build_optimizer
 
 OPTIONS = ["data.num_segments=2", "network.templates=single", "solver.epochs=1", "solver.ema=0.9"]
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from engine.meter import Meter
 from engine.state import TrainState
 from engine.train import Training, seed_step, train, train_epoch
-from modules.losses import video_loss
+from modules.objectives.classify import video_loss
 from train import prepare
 from utils.checkpoint import load_weights, read_checkpoint
 from utils.config import load_config

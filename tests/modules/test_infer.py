@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from clip.model import CLIP, CLIPConfig
-from modules.infer import ARCHS, infer_settings, resolve_config
-from modules.temporal import MeanPooling, TemporalTransformer
+from modules.formats.infer import ARCHS, infer_settings, resolve_config
+from modules.heads.transformer import MeanPooling, TemporalTransformer
 from modules.video_clip import VideoCLIP
 from utils.checkpoint import weights_of
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from modules.losses import video_loss
+from modules.objectives.classify import video_loss
 from modules.video_clip import VideoOutput
 
 SCALE = 2.0

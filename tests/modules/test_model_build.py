@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from modules.build import HEADS, build_classes, build_clip, build_model, check_network
-from modules.temporal import MeanPooling
-from modules.text_prompt import encode_classes
+from modules.classes.templates import encode_classes
+from modules.heads.transformer import MeanPooling
 from utils.config import Config, NetworkConfig, load_config
 
 NAMES = ["yoga", "juggling balls", "zumba"]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from clip.model import MLP
-from modules.mote import ExpertFFN, draw_mixing, merge_mixing, merged_experts, one_hot_mixing
+from modules.heads.experts import ExpertFFN, draw_mixing, merge_mixing, merged_experts, one_hot_mixing
 
 TEMPERATURES = (-9.6, -4.8, -2.4, -1.2, -0.6, 0.6, 1.2, 2.4, 4.8, 9.6, math.inf)
 

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from modules.losses import video_loss
-from modules.mote import merge_mixing, merged_experts, one_hot_mixing
-from modules.temporal import MERGE_TEMPERATURES, MeanPooling, TemporalTransformer, modulation_gate
+from modules.heads.experts import merge_mixing, merged_experts, one_hot_mixing
+from modules.heads.transformer import MERGE_TEMPERATURES, MeanPooling, TemporalTransformer, modulation_gate
+from modules.objectives.classify import video_loss
 from modules.video_clip import VideoOutput
 
 TOLERANCE = 1e-5  # the README of the golden data

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from clip.tokenizer import tokenize
-from modules.text_prompt import TEMPLATES, class_features_from_tokens, encode_classes, tokenize_classes
+from modules.classes.templates import TEMPLATES, class_features_from_tokens, encode_classes, tokenize_classes
 
 # Written out from the paper's appendix.
 PAPER_TEMPLATES = """

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from clip.model import CLIP
-from modules.losses import video_loss
-from modules.temporal import MeanPooling, TemporalTransformer, modulation_gate
-from modules.text_prompt import tokenize_classes
+from modules.classes.templates import tokenize_classes
+from modules.heads.transformer import MeanPooling, TemporalTransformer, modulation_gate
+from modules.objectives.classify import video_loss
 from modules.video_clip import VideoCLIP
 
 CLASSES = ["yoga", "juggling balls", "zumba", "tai chi", "archery", "drumming", "bowling"]

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from clip.model import CLIP
-from datasets.shapes_pictures import ATTRIBUTES
+from datasets.shapes.pictures import ATTRIBUTES
 from tools.pretrain_tiny_clip import (
     TINY_CLIP,
     PretrainConfig,

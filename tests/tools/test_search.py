@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import predict
-from prediction import VideoClassifier
+from commands.classifier import VideoClassifier
 from tools import search
 
 FP32 = ["--precision", "fp32"]

@@ -9,9 +9,9 @@ import pytest
 from matplotlib import pyplot
 
 import train
+from commands.testing import read_configs, read_part
 from datasets.build import build_eval_loader
-from datasets.kept import KeptBatches
-from evaluation import read_configs, read_part
+from datasets.clips.kept import KeptBatches
 from modules.video_clip import VideoCLIP
 from tools import tradeoff, tradeoff_report
 from tools.tradeoff import SweptModel

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from clip.load import load_clip
 from clip.model import CLIP
-from modules.temporal import MeanPooling, TemporalTransformer
+from modules.heads.transformer import MeanPooling, TemporalTransformer
 from modules.video_clip import VideoCLIP
 from utils.checkpoint import (
     CheckpointStore,

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from utils.checkpoint import read_checkpoint
-from utils.model_files import locate, write_model_file, write_model_folder
+from utils.weights.model_files import locate, write_model_file, write_model_folder
 
 CONTENT = {
     "epoch": 4,

@@ -20,8 +20,8 @@ from safetensors.torch import save, save_file
 from clip.load import load_clip
 from utils.checkpoint import read_checkpoint, save_checkpoint
 from utils.files import write_text
-from utils.model_files import write_model_file
-from utils.weight_files import one_line
+from utils.weights.files import one_line
+from utils.weights.model_files import write_model_file
 
 NAN = float("nan")
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 600000000\n"

@@ -1,0 +1,1 @@
+"""What is wrong with the videos of a list: python -m datasets.check"""

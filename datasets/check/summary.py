@@ -1,0 +1,173 @@
+"""The checker's findings: problems, tables, report.json, report.md and the lists without unreadable videos."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from datasets.decode.probe import Facts
+from datasets.lists.records import VideoList, write_video_list
+from utils.files import write_text
+
+UNREADABLE, TOO_SHORT, TWICE, ACROSS, SAME, NOTE = (
+    "unreadable", "too short", "twice in the list", "in both lists", "same content", "note",
+)  # fmt: skip
+
+
+@dataclass
+class Examined:
+    """One video, or why it is unreadable."""
+
+    facts: Facts = field(default_factory=Facts)
+    reason: str = ""
+
+
+class Problem(NamedTuple):
+    """A line of the report."""
+
+    kind: str
+    list: str  # name of the list
+    path: str  # as written in the list
+    detail: str
+
+
+class Findings(NamedTuple):
+    """All that was found."""
+
+    lists: dict[str, VideoList]
+    examined: dict[str, Examined]  # by place
+    same_content: list[list[str]]  # groups of places
+
+
+def place(videos: VideoList, index: int) -> str:
+    """The path of a video on this machine: what tells whether two lines mean the same file."""
+    return os.path.abspath(Path(videos.root, videos.path(index)))
+
+
+def find_problems(found: Findings, num_segments: int) -> list[Problem]:
+    """Everything that is wrong or unusual, by kind, in list order."""
+    problems = [*_problems_of_videos(found, num_segments), *_repeated_lines(found), *_copies(found)]
+    order = (UNREADABLE, TOO_SHORT, TWICE, ACROSS, SAME, NOTE)
+    return sorted(problems, key=lambda problem: order.index(problem.kind))
+
+
+def _problems_of_videos(found: Findings, num_segments: int) -> Iterator[Problem]:
+    for name, videos in found.lists.items():
+        for index in range(len(videos)):
+            video, path = found.examined[place(videos, index)], videos.path(index)
+            if video.reason:
+                yield Problem(UNREADABLE, name, path, video.reason)
+                continue
+            if video.facts.num_frames < num_segments:
+                yield Problem(TOO_SHORT, name, path, f"frames: {video.facts.num_frames}, needed: {num_segments}")
+            yield from (Problem(NOTE, name, path, note) for note in video.facts.notes)
+
+
+def _repeated_lines(found: Findings) -> Iterator[Problem]:
+    """A file that one list names twice, or that two lists name."""
+    first_list: dict[str, str] = {}
+    for name, videos in found.lists.items():
+        labels: dict[str, int] = {}
+        for index in range(len(videos)):
+            where, label = place(videos, index), int(videos.labels[index])
+            if where in labels:
+                yield Problem(TWICE, name, videos.path(index), f"labels {labels[where]} and {label}")
+            elif first_list.get(where, name) != name:
+                yield Problem(ACROSS, name, videos.path(index), f"also in {first_list[where]}")
+            labels.setdefault(where, label)
+            first_list.setdefault(where, name)
+
+
+def _copies(found: Findings) -> Iterator[Problem]:
+    """Different files of the same content; the group is named at each file but the first."""
+    uses: dict[str, tuple[str, str, int]] = {}
+    for name, videos in reversed(found.lists.items()):
+        for index in range(len(videos)):
+            uses[place(videos, index)] = (name, videos.path(index), int(videos.labels[index]))
+    for group in found.same_content:
+        (name, path, label), *others = (uses[where] for where in group)
+        for other_name, other_path, other_label in others:
+            kind = SAME if other_name == name else ACROSS
+            detail = f"same bytes as {path} in {name}, labels {other_label} and {label}"
+            yield Problem(kind, other_name, other_path, detail)
+
+
+def write_report(out: Path, found: Findings, class_names: list[str], num_segments: int, run: dict[str, object]) -> str:
+    """Write the report and the cleaned lists to ``out``; returns the report as text.
+
+    Args:
+        class_names: for the table of classes; empty: labels stand for themselves.
+        run: what was done, and how fast; opens the report.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    problems = find_problems(found, num_segments)
+    lists = {name: _list_entry(found, name, class_names) for name in found.lists}
+    content = {**run, "lists": lists, "problems": [problem._asdict() for problem in problems]}
+    write_text(out / "report.json", json.dumps(content, indent=2) + "\n")
+    for name in found.lists:
+        write_video_list(out / f"{name}_clean.txt", _readable(found, name))
+    text = _text(run, lists, problems)
+    write_text(out / "report.md", text)
+    return text + f"\nwritten to {out}\n"
+
+
+def _list_entry(found: Findings, name: str, class_names: list[str]) -> dict:
+    """Figures of one list."""
+    videos = found.lists[name]
+    seen = [found.examined[place(videos, index)] for index in range(len(videos))]
+    good = [video.facts for video in seen if not video.reason]
+    failed = [int(label) for label, video in zip(videos.labels, seen, strict=True) if video.reason]
+    total, unreadable = Counter(videos.labels.tolist()), Counter(failed)
+    num_classes = len(class_names) or max(total) + 1
+    return {
+        "num_videos": len(videos),
+        "num_unreadable": len(failed),
+        "fingerprint": videos.fingerprint(),
+        "classes": {
+            class_names[label] if class_names else str(label): [total[label], unreadable[label]]
+            for label in range(num_classes)
+            if class_names or total[label]
+        },
+        "resolutions": Counter(f"{facts.width}x{facts.height}" for facts in good).most_common(5),
+        "frame_rates": Counter(f"{facts.fps:.4g}" for facts in good if facts.fps).most_common(5),
+        "frames": _spread([facts.num_frames for facts in good]),
+        "seconds": _spread([facts.seconds for facts in good if facts.seconds]),
+        "bytes": _spread([facts.num_bytes for facts in good]),
+    }
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    if not values:
+        return {}
+    figures = {"min": np.min(values), "median": np.median(values), "max": np.max(values), "total": np.sum(values)}
+    return {name: round(float(value), 3) for name, value in figures.items()}
+
+
+def _readable(found: Findings, name: str) -> VideoList:
+    videos = found.lists[name]
+    good = [index for index in range(len(videos)) if not found.examined[place(videos, index)].reason]
+    return videos.take(np.array(good, dtype=np.int64))
+
+
+def _text(run: dict[str, object], lists: dict[str, dict], problems: list[Problem]) -> str:
+    """Markdown."""
+    lines = ["# Check", "", *(f"- {name}: {value}" for name, value in run.items())]
+    for name, entry in lists.items():
+        lines += ["", f"## {name}", ""]
+        lines.append(f"{entry['num_videos']} videos, {entry['num_unreadable']} unreadable, list {entry['fingerprint']}")
+        lines += ["", "| | min | median | max | total |", "|---|---|---|---|---|"]
+        for row in ("frames", "seconds", "bytes"):
+            lines.append(f"| {row} | " + " | ".join(f"{value:,.10g}" for value in entry[row].values()) + " |")
+        for row in ("resolutions", "frame_rates"):
+            lines += ["", f"{row.replace('_', ' ')}: " + ", ".join(f"{key} ({count})" for key, count in entry[row])]
+        lines += ["", "| class | videos | unreadable |", "|---|---|---|"]
+        lines += [f"| {label} | {total} | {bad} |" for label, (total, bad) in entry["classes"].items()]
+    counts = Counter(problem.kind for problem in problems)
+    lines += ["", "## Problems", "", ", ".join(f"{kind}: {n}" for kind, n in counts.items()) or "none", ""]
+    lines += [f"- {problem.kind}: {problem.list}: {problem.path}: {problem.detail}" for problem in problems]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,1 @@
+"""Which frames of a video, how they are cropped and augmented, and the batches of them."""

@@ -1,0 +1,43 @@
+"""Batches that are decoded once and kept for later passes, as far as memory allows."""
+
+import logging
+from collections.abc import Iterator
+
+from torch.utils.data import DataLoader
+
+from datasets.clips.video import Batch
+
+logger = logging.getLogger(__name__)
+
+
+class KeptBatches:
+    """An evaluation loader whose first pass decodes; later ones find its batches in memory.
+
+    Where all of them would take more than ``max_bytes`` none is kept, a warning says so, and every pass decodes.
+    """
+
+    def __init__(self, loader: DataLoader, max_bytes: float):
+        self.loader, self.dataset, self.max_bytes = loader, loader.dataset, max_bytes
+        self._kept: list[Batch] | None = None
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self._kept is not None:
+            yield from self._kept
+            return
+        kept: list[Batch] | None = []
+        for batch in self.loader:
+            if kept == [] and batch.frames is not None and (size := batch.frames.nbytes * len(self)) > self.max_bytes:
+                logger.warning(
+                    "the decoded views take %.1f GB, %.1f GB are allowed: every pass decodes them anew",
+                    size / 1e9,
+                    self.max_bytes / 1e9,
+                )
+                kept = None
+            if kept is not None:
+                # A copy: what workers send lies in shared memory, of which systems have little.
+                kept.append(batch._replace(frames=None if batch.frames is None else batch.frames.clone()))
+            yield batch
+        self._kept = kept

@@ -1,0 +1,224 @@
+"""Datasets: a video list, a frame rule and a transform make samples; failures are data, not exceptions."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from datasets.decode.decoders import DECODERS, PYAV
+from datasets.decode.probe import diagnosed
+from datasets.decode.readers import FrameFolderReader, Reader, UnreadableVideo
+from datasets.decode.time_limit import within
+from datasets.lists.records import VideoList
+from datasets.pack.shards import ShardPack
+from utils.config import MAX_PIXELS
+
+MAX_TRIES = 20  # videos in a row that may fail before a training sample is given up
+
+
+class Failure(NamedTuple):
+    """A video that could not be read, or was read wrongly, and why."""
+
+    path: str
+    reason: str
+
+
+class Sample(NamedTuple):
+    """One video's views, or the failures met instead."""
+
+    index: int  # position in the list
+    label: int | list[int]  # a list: one a view
+    frames: Tensor | None  # uint8 [V, T, 3, S, S]; None: unreadable
+    failures: tuple[Failure, ...]
+    mismatches: tuple[Failure, ...] = ()  # read, but perhaps not at the frames asked for
+
+
+class Batch(NamedTuple):
+    """Samples side by side; videos without frames are left out of the tensors."""
+
+    indices: Tensor  # int64 [B]
+    labels: Tensor  # int64 [B], or [B, V]
+    frames: Tensor | None  # uint8 [B, V, T, 3, S, S], or cached features [B, V, T, D]; None: no video could be read
+    failed_indices: Tensor  # int64, videos left out
+    failures: list[Failure]
+    mismatches: Sequence[Failure] = ()  # see ``Sample``
+
+
+class Frames(NamedTuple):
+    """What was read of one video."""
+
+    pixels: Tensor  # uint8 [n, 3, H, W]
+    indices: np.ndarray  # int64, n in all
+    mismatch: str  # see ``Reader``
+
+
+def collate(samples: list[Sample]) -> Batch:
+    """Stack samples into a batch."""
+    good = [sample for sample in samples if sample.frames is not None]
+    return Batch(
+        indices=torch.tensor([sample.index for sample in good], dtype=torch.long),
+        labels=torch.tensor([sample.label for sample in good], dtype=torch.long),
+        frames=torch.stack([sample.frames for sample in good]) if good else None,
+        failed_indices=torch.tensor([s.index for s in samples if s.frames is None], dtype=torch.long),
+        failures=[failure for sample in samples for failure in sample.failures],
+        mismatches=[mismatch for sample in samples for mismatch in sample.mismatches],
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoSource:
+    """Opens and reads the videos of a list."""
+
+    videos: VideoList
+    image_tmpl: str = "img_{:05d}.jpg"
+    index_bias: int = 1
+    decoder: str = PYAV  # a key of datasets.decode.decoders.DECODERS
+    max_pixels: int = MAX_PIXELS  # of a picture; larger ones are unreadable
+    timeout_s: float = 0  # of opening and of reading a video; 0: none
+    pack: ShardPack | None = None  # where the videos were packed
+
+    def read(self, index: int, indices_of: Callable[[int], np.ndarray]) -> Frames:
+        """One video's frames at the indices (any shape) chosen for its number of frames.
+
+        Raises:
+            UnreadableVideo: see ``open``; or it took longer than the time limit.
+        """
+        try:
+            reader = within(self.timeout_s, self.open, index)
+            indices = indices_of(reader.num_frames)
+            pixels = within(self.timeout_s, reader.read, indices.ravel())
+        except UnreadableVideo as error:
+            if not self.has_files:
+                raise
+            raise UnreadableVideo(diagnosed(self.place(index), error, self.timeout_s)) from error
+        return Frames(pixels, indices, reader.mismatch)
+
+    @property
+    def has_files(self) -> bool:
+        """Whether each video is a file of its own."""
+        return self.pack is None and self.videos.num_frames is None
+
+    def place(self, index: int) -> Path:
+        """Where a video is on this machine."""
+        return Path(self.videos.root, self.videos.path(index))
+
+    def open(self, index: int) -> Reader:
+        """Reader of one video.
+
+        Raises:
+            UnreadableVideo: see ``datasets.decode.readers``.
+        """
+        if self.pack is not None:
+            return self.pack.open_video(self.videos.paths[index], self.max_pixels)
+        if self.has_files:
+            return DECODERS[self.decoder](self.place(index), self.max_pixels)
+        num_frames = int(self.videos.num_frames[index])
+        return FrameFolderReader(self.place(index), num_frames, self.image_tmpl, self.index_bias, self.max_pixels)
+
+    def mismatches(self, index: int, frames: Frames) -> tuple[Failure, ...]:
+        """For a sample: the mismatch that reading a video showed, if any."""
+        return (Failure(self.videos.path(index), frames.mismatch),) if frames.mismatch else ()
+
+
+class EvalVideos(Dataset):
+    """Every video in list order, with all its views: crop-major, then clip (the published order).
+
+    Args:
+        indices_of: number of frames -> int64 [C, T].
+        views_of: frames [n, 3, H, W] -> crops [crops, n, 3, S, S].
+    """
+
+    def __init__(
+        self,
+        source: VideoSource,
+        indices_of: Callable[[int], np.ndarray],
+        views_of: Callable[[Tensor], Tensor],
+    ):
+        self.source, self.indices_of, self.views_of = source, indices_of, views_of
+
+    def __len__(self) -> int:
+        return len(self.source.videos)
+
+    def path(self, index: int) -> str:
+        """Of a video, as the list names it."""
+        return self.source.videos.path(index)
+
+    def __getitem__(self, index: int) -> Sample:
+        label = int(self.source.videos.labels[index])
+        try:
+            read = self.source.read(index, self.indices_of)
+        except UnreadableVideo as error:
+            failure = Failure(self.source.videos.path(index), str(error))
+            return Sample(index, label, None, (failure,))
+        crops = self.views_of(read.pixels)  # [crops, C*T, 3, S, S]
+        views = crops.unflatten(1, read.indices.shape).flatten(0, 1)  # [crops*C, T, 3, S, S]
+        return Sample(index, label, views, (), self.source.mismatches(index, read))
+
+
+class TrainVideos(Dataset):
+    """Randomly sampled, augmented clips; asked for by (epoch, index).
+
+    All randomness of a sample comes from (seed, epoch, index), so it does not depend on workers, processes or
+    restarts. An unreadable video is replaced by another one of the epoch, chosen the same way, and reported.
+
+    Args:
+        indices_of: (number of frames, rng=generator) -> int64 [T].
+        transform: (frames [T, 3, H, W], label) -> (frames [T, 3, S, S], label).
+    """
+
+    def __init__(
+        self,
+        source: VideoSource,
+        indices_of: Callable[[int, np.random.Generator], np.ndarray],
+        transform: Callable[[Tensor, int], tuple[Tensor, int]],
+        seed: int,
+    ):
+        self.source, self.indices_of, self.transform, self.seed = source, indices_of, transform, seed
+
+    def __len__(self) -> int:
+        return len(self.source.videos)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, index = key
+        rng = np.random.default_rng((self.seed, epoch, index))
+        failures = []
+        for _ in range(MAX_TRIES):
+            try:
+                frames, label, mismatches = self._load(index, rng)
+            except UnreadableVideo as error:
+                failures.append(Failure(self.source.videos.path(index), str(error)))
+                index = (index + 1 + int(rng.integers(max(len(self) - 1, 1)))) % len(self)  # any other one
+            else:
+                return Sample(index, label, frames[None], tuple(failures), mismatches)
+        return Sample(index, int(self.source.videos.labels[index]), None, tuple(failures))
+
+    def _load(self, index: int, rng: np.random.Generator) -> tuple[Tensor, int, tuple[Failure, ...]]:
+        read = self.source.read(index, partial(self.indices_of, rng=rng))
+        # torchvision's transforms draw from torch's global generator: seed it for this sample only.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(rng.integers(2**63)))
+            frames, label = self.transform(read.pixels, int(self.source.videos.labels[index]))
+        return frames, label, self.source.mismatches(index, read)
+
+
+class AugmentedViews(TrainVideos):
+    """V training clips of every video, for a feature cache: view v is the clip of epoch v; nothing is replaced."""
+
+    def __init__(self, source: VideoSource, indices_of: Callable, transform: Callable, seed: int, num_views: int):
+        super().__init__(source, indices_of, transform, seed)
+        self.num_views = num_views
+
+    def __getitem__(self, index: int) -> Sample:
+        rngs = [np.random.default_rng((self.seed, view, index)) for view in range(self.num_views)]
+        try:
+            clips, labels, mismatches = zip(*(self._load(index, rng) for rng in rngs), strict=True)
+        except UnreadableVideo as error:
+            failure = Failure(self.source.videos.path(index), str(error))
+            return Sample(index, [int(self.source.videos.labels[index])] * self.num_views, None, (failure,))
+        return Sample(index, list(labels), torch.stack(clips), (), max(mismatches, key=len))

@@ -1,0 +1,1 @@
+"""Frame features on disk, in the place of videos, and vectors of videos."""

@@ -1,0 +1,285 @@
+"""A cache of frame features in the place of videos; ``extract_features.py`` writes it (see ``feature_writer``).
+
+A cache is a folder:
+
+- ``features.npy``: float16 [N, V, T, D], CLIP's frame features before the temporal head, not normalised;
+- ``labels.npy``: int64 [N, V], which the mirror image of an augmented view may have changed;
+- ``index.txt``: ``row label path`` of every video that could be read;
+- ``failed.txt``: path, tab, reason of the others, whose rows are zero;
+- ``class_features.npy``: float32 [K, D], for other programs;
+- ``metadata.json``: what the features depend on. Written last: with it the cache is complete.
+
+One plain array that is memory-mapped: any subset of rows is one indexing, all loader workers share the system's copy,
+and NumPy alone reads it.
+"""
+
+import json
+import re
+from collections.abc import Container
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from datasets.clips.video import MAX_TRIES, Batch, Failure
+from datasets.features.arrays import map_array
+from datasets.lists.records import VideoList
+from utils.files import read_json
+
+METADATA, INDEX, FAILED = "metadata.json", "index.txt", "failed.txt"
+FEATURES, LABELS, CLASS_FEATURES = "features.npy", "labels.npy", "class_features.npy"
+NO_ROW = -1  # of a video that could not be read
+# What the pictures of training views depend on beside what evaluation views do.
+AUGMENTATION = ("random_shift", "crop_area", "randaug")
+ROW = re.compile(rb"(\d{1,15}) (\d{1,15}) (.+)", re.DOTALL)  # of the index: row, label, path
+# Entries of the metadata that are used here: what they are, and whether a value can be one.
+ENTRIES = {
+    "shape": (
+        "four positive sizes",
+        lambda value: isinstance(value, list) and len(value) == 4 and all(type(n) is int and n > 0 for n in value),
+    ),
+    "augmented": ("true or false", lambda value: type(value) is bool),
+    "modality": ("video, RGB or shards", lambda value: value in ("video", "RGB", "shards")),
+    "decoder": ("a name or null", lambda value: value is None or isinstance(value, str)),
+    "num_crops": ("a number or null", lambda value: value is None or type(value) is int),
+}
+
+
+@dataclass(frozen=True)
+class FeatureCache:
+    """A complete cache on disk."""
+
+    folder: Path
+    metadata: dict
+
+    @classmethod
+    def open(cls, folder: str | Path, key: str) -> "FeatureCache":
+        """Read the metadata of a cache.
+
+        Args:
+            key: configuration key that names the folder.
+
+        Raises:
+            FileNotFoundError: no complete cache is there.
+            ValueError: its metadata are damaged.
+        """
+        path = Path(folder, METADATA)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"data.{key} {str(folder)!r}: expected the folder of a feature cache, found no {METADATA}; "
+                "extract_features.py writes one (start it again if it was stopped)"
+            )
+        cache = cls(Path(folder), read_json(path, "the description of a feature cache"))
+        for name in {"shape", *ENTRIES} & {"shape", *cache.metadata}:
+            cache.entry(name)
+        return cache
+
+    def entry(self, name: str) -> Any:
+        """A value of the metadata.
+
+        Raises:
+            ValueError: it is missing or cannot be.
+        """
+        what, fits = ENTRIES[name]
+        value = self.metadata.get(name)
+        if name not in self.metadata or not fits(value):
+            found = repr(value)[:60] if name in self.metadata else "nothing"
+            raise ValueError(f"{self.folder / METADATA}: damaged, {name}: expected {what}, found {found}")
+        return value
+
+    @property
+    def num_views(self) -> int:
+        """V."""
+        return self.entry("shape")[1]
+
+    @property
+    def is_augmented(self) -> bool:
+        """Whether the views are those of training, not of evaluation."""
+        return self.entry("augmented")
+
+    def check_arrays(self, rows: np.ndarray, num_classes: int | None = None) -> None:
+        """See that the arrays are whole and as the metadata say.
+
+        Args:
+            rows: that will be read.
+            num_classes: labels of augmented views are below; None: they are not used.
+
+        Raises:
+            OSError, ValueError: an array is missing or damaged; it is named.
+        """
+        map_array(self.folder / FEATURES, "float16", tuple(self.entry("shape")))
+        if num_classes is None or not self.is_augmented:
+            return
+        labels = map_array(self.folder / LABELS, "int64", tuple(self.entry("shape")[:2]))[rows[rows != NO_ROW]]
+        if labels.size and not 0 <= labels.min() <= labels.max() < num_classes:
+            found = f"{labels.min()} to {labels.max()}"
+            raise ValueError(f"{self.folder / LABELS}: damaged, expected labels 0 to {num_classes - 1}, found {found}")
+
+    def check(self, expected: dict) -> None:
+        """Compare metadata with what a run would compute from the videos.
+
+        Raises:
+            ValueError: names every difference, with both values.
+        """
+        wrong = [
+            f"{name} is {self.metadata.get(name)} in the cache, {value} here"
+            for name, value in json.loads(json.dumps(expected)).items()
+            if self.metadata.get(name) != value
+        ]
+        if wrong:
+            raise ValueError(f"feature cache {self.folder} was made for something else: {'; '.join(wrong)}")
+
+    def rows(self, videos: VideoList) -> tuple[np.ndarray, dict[int, Failure]]:
+        """Rows of a list's videos, int64 [N], and the videos (by position) that could not be read: ``NO_ROW``.
+
+        Raises:
+            ValueError: a video is not in the cache; the cache is augmented and was made for another label; or its index
+                is damaged.
+        """
+        rows, labels = self._read_index()
+        failed = self._read_failed(rows)
+        paths = videos.paths.tolist()
+        if missing := [path.decode() for path in paths if path not in rows and path not in failed]:
+            raise ValueError(
+                f"feature cache {self.folder}: {len(missing)} of {len(paths)} videos of the list are not in it, "
+                f"the first: {missing[0]}"
+            )
+        if self.is_augmented:
+            for path, label in zip(paths, videos.labels.tolist(), strict=True):
+                if labels.get(path, label) != label:
+                    raise ValueError(
+                        f"feature cache {self.folder}: {path.decode()} has label {labels[path]} in the cache, {label} "
+                        "in the list; augmented views keep the labels that they were made with"
+                    )
+        failures = {
+            index: Failure(path.decode(), failed[path].decode(errors="replace"))
+            for index, path in enumerate(paths)
+            if path in failed
+        }
+        return np.array([rows.get(path, NO_ROW) for path in paths], dtype=np.int64), failures
+
+    def _read_index(self) -> tuple[dict[bytes, int], dict[bytes, int]]:
+        """Row and label of every path; the first of a path that was listed twice."""
+        rows: dict[bytes, int] = {}
+        labels: dict[bytes, int] = {}
+        owners: dict[int, bytes] = {}
+        num_rows = self.entry("shape")[0]
+        for number, line in enumerate(_lines(self.folder / INDEX), 1):
+            where = f"{self.folder / INDEX}:{number}: damaged"
+            if not (match := ROW.fullmatch(line)):
+                raise ValueError(f"{where}, expected `row label path`, found {line[:60].decode(errors='replace')!r}")
+            row, label, path = int(match[1]), int(match[2]), match[3]
+            if row >= num_rows:
+                raise ValueError(f"{where}, row {row}, but the cache has {num_rows}")
+            if row in owners:
+                both = f"{owners[row].decode(errors='replace')} and {path.decode(errors='replace')}"
+                raise ValueError(f"{where}, row {row} belongs to both {both}")
+            owners[row] = path
+            rows.setdefault(path, row)
+            labels.setdefault(path, label)
+        return rows, labels
+
+    def _read_failed(self, rows: Container[bytes]) -> dict[bytes, bytes]:
+        """Reasons of the videos that could not be read; none of them has a row."""
+        failed = {}
+        for number, line in enumerate(_lines(self.folder / FAILED), 1):
+            path, tab, reason = line.rpartition(b"\t")
+            if not tab or path in rows:
+                expected = "a path that the index does not have, a tab and a reason"
+                found = line[:60].decode(errors="replace")
+                raise ValueError(f"{self.folder / FAILED}:{number}: damaged, expected {expected}, found {found!r}")
+            failed[path] = reason
+        return failed
+
+
+def _lines(path: Path) -> list[bytes]:
+    content = path.read_bytes()
+    if content and not content.endswith(b"\n"):
+        raise ValueError(f"{path}: damaged, its last line is cut")
+    return content.split(b"\n")[:-1]
+
+
+class FeatureVideos(Dataset):
+    """Every video of a list with all its views; a batch at a time, because one by one Python would be the brake.
+
+    ``frames`` of a batch holds features, float16 [B, V, T, D]. The files are mapped anew for every batch, which costs a
+    tenth of a millisecond: a mapping that is kept would be copied whole into workers that are not forked.
+    """
+
+    def __init__(self, cache: FeatureCache, videos: VideoList):
+        self.cache, self.videos = cache, videos
+        self.rows, self.failures = cache.rows(videos)
+        cache.check_arrays(self.rows)
+
+    def path(self, index: int) -> str:
+        """Of a video, as the list names it."""
+        return self.videos.path(index)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        readable = [index for index in indices if index not in self.failures]
+        failed = [index for index in indices if index in self.failures]
+        return self._batch(readable, slice(None), failed, [self.failures[index] for index in failed])
+
+    def _batch(
+        self, indices: list[int], views: slice | np.ndarray, failed: list[int], failures: list[Failure]
+    ) -> Batch:
+        features = np.load(self.cache.folder / FEATURES, mmap_mode="r")
+        # [B, V, T, D]; with one view a video, chosen by an array, [B, T, D]
+        frames = torch.from_numpy(np.asarray(features[self.rows[indices], views]))
+        if not frames.isfinite().all():
+            wrong = next(i for i, each in zip(indices, frames, strict=True) if not each.isfinite().all())
+            row = f"row {self.rows[wrong]}, of {self.path(wrong)}"
+            raise ValueError(f"{self.cache.folder / FEATURES}: damaged, {row}, is not finite")
+        return Batch(
+            indices=torch.tensor(indices, dtype=torch.long),
+            labels=torch.from_numpy(self.videos.labels[indices]),
+            frames=frames if indices else None,
+            failed_indices=torch.tensor(failed, dtype=torch.long),
+            failures=failures,
+        )
+
+
+class TrainFeatureVideos(FeatureVideos):
+    """One of the V views of every video asked for by (epoch, index), chosen from (seed, epoch, index).
+
+    A video that could not be read is replaced and reported as in ``TrainVideos``.
+    """
+
+    def __init__(self, cache: FeatureCache, videos: VideoList, seed: int):
+        super().__init__(cache, videos)
+        self.seed = seed
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> Batch:
+        indices, views, failed, failures = [], [], [], []
+        for epoch, index in keys:
+            rng = np.random.default_rng((self.seed, epoch, index))
+            chosen = self._readable(index, rng, failures)
+            if chosen is None:
+                failed.append(index)
+                continue
+            indices.append(chosen)
+            views.append(int(rng.integers(self.cache.num_views)))
+        views = np.array(views, dtype=np.int64)
+        batch = self._batch(indices, views, failed, failures)
+        if batch.frames is None:
+            return batch
+        batch = batch._replace(frames=batch.frames[:, None])  # [B, 1, T, D]
+        if not self.cache.is_augmented:
+            return batch
+        labels = np.load(self.cache.folder / LABELS, mmap_mode="r")
+        return batch._replace(labels=torch.from_numpy(np.asarray(labels[self.rows[indices], views])))
+
+    def _readable(self, index: int, rng: np.random.Generator, failures: list[Failure]) -> int | None:
+        """The video itself or, while it is one that could not be read, any other; None: given up."""
+        for _ in range(MAX_TRIES):
+            if index not in self.failures:
+                return index
+            failures.append(self.failures[index])
+            index = (index + 1 + int(rng.integers(max(len(self) - 1, 1)))) % len(self)
+        return None

@@ -1,0 +1,1 @@
+"""Lists of videos and names of classes, from files of users."""

@@ -1,0 +1,143 @@
+"""What a list says against what is on the disk, looked up for a few of its lines; and hints at its labels."""
+
+import logging
+import os
+import re
+import string
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from datasets.lists.video_files import VIDEO_SUFFIXES
+from utils.text import has_control_characters, shown
+
+logger = logging.getLogger(__name__)
+
+NUM_LOOKED_AT = 3  # places looked up of a list; each may be on a slow disk
+NUMBER_AT_END = re.compile(r"[ \t,;]+[0-9]+$")
+FRAME_NUMBER = re.compile("(0?[1-9][0-9]?)?d?")  # of a template's field: width and kind
+LONGEST_TEMPLATE = 150  # a name has at most 255 bytes
+TEMPLATE = "a name with a number like img_{:05d}.jpg"
+
+
+def ends_in_number(name: str) -> bool:
+    """Whether a path could be a path and a number."""
+    return name[-1:].isdigit() and NUMBER_AT_END.search(name) is not None
+
+
+def check_paths(source: Path, root: str, places: Mapping[int, str]) -> None:
+    """See that lines of a list of video files are not those of something else.
+
+    Args:
+        places: line number -> path, without those in quotes.
+
+    Raises:
+        ValueError: a path ends in a number because the line holds two labels, or a number of frames; it is written
+            with backslashes, and is there with slashes.
+    """
+    numbered = {line: name for line, name in places.items() if ends_in_number(name)}
+    for count, (line, name) in enumerate(numbered.items()):
+        stem = NUMBER_AT_END.sub("", name)
+        is_video = os.path.splitext(stem)[1].lower() in VIDEO_SUFFIXES
+        if (not is_video and count >= NUM_LOOKED_AT) or os.path.exists(os.path.join(root, name)):
+            continue
+        if is_video or os.path.isfile(os.path.join(root, stem)):
+            raise ValueError(f"{source}:{line}: expected 'path label', found two numbers after {shown(stem)}")
+        if os.path.isdir(os.path.join(root, stem)):
+            raise ValueError(
+                f"{source}:{line}: expected 'path label', found the folder {shown(stem)} and two numbers; a list of "
+                "folders of frames goes with data.modality=RGB"
+            )
+    _check_slashes(source, root, places)
+
+
+def check_folders(source: Path, root: str, places: Mapping[int, str]) -> None:
+    """See that lines of a list of frame folders are not those of something else; arguments as for ``check_paths``.
+
+    Raises:
+        ValueError: a path is a file; it is written with backslashes, and is there with slashes.
+    """
+    for line, name in list(places.items())[:NUM_LOOKED_AT]:
+        if os.path.isfile(os.path.join(root, name)):
+            raise ValueError(
+                f"{source}:{line}: expected 'folder num_frames label', but {shown(name)} is a file; a list of video "
+                "files goes with data.modality=video, and has one number a line"
+            )
+        stem = NUMBER_AT_END.sub("", name)
+        if stem != name and not os.path.exists(os.path.join(root, name)) and os.path.isdir(os.path.join(root, stem)):
+            raise ValueError(
+                f"{source}:{line}: expected 'folder num_frames label', found three numbers after {shown(stem)}"
+            )
+    _check_slashes(source, root, places)
+
+
+def _check_slashes(source: Path, root: str, places: Mapping[int, str]) -> None:
+    line, name = next(((line, name) for line, name in places.items() if "\\" in name), (0, ""))
+    if os.sep == "\\" or not name or os.path.exists(os.path.join(root, name)):
+        return
+    slashes = name.replace("\\", "/")
+    if os.path.exists(os.path.join(root, slashes)):
+        raise ValueError(f"{source}:{line}: {shown(name)} is there as {shown(slashes)}; write slashes")
+    logger.warning("%s:%d: %s has backslashes; the separator of folders here is a slash", source, line, shown(name))
+
+
+def report_missing_classes(source: str, labels: np.ndarray, class_names: Sequence[str], level: int) -> None:
+    """Log, at ``level``, the classes that no video of a list has; ``labels``: int64 [N]."""
+    missing = np.setdiff1d(np.arange(len(class_names)), labels)
+    if not len(missing):
+        return
+    named = ", ".join(f"{label} {shown(class_names[label])}" for label in missing[:3])
+    start = "; its labels start at 1, those of classes at 0" if labels.min() == 1 else ""
+    logger.log(level, "%s: no video of %d of %d classes: %s%s%s", source, len(missing), len(class_names), named,
+               ", ..." if len(missing) > 3 else "", start)  # fmt: skip
+
+
+def check_template(template: str) -> None:
+    """See that ``data.image_tmpl`` gives each number a file name within the video's folder.
+
+    Raises:
+        ValueError: it has no field for the number, or another one; it leads out of the folder.
+    """
+    try:
+        fields = [(name, form, kind) for _, name, form, kind in string.Formatter().parse(template) if name is not None]
+    except ValueError:
+        fields = []
+    is_number = len(fields) == 1 and fields[0][0] in ("", "0") and not fields[0][2]
+    is_number = is_number and FRAME_NUMBER.fullmatch(fields[0][1]) is not None
+    is_inside = not os.path.isabs(template) and ".." not in Path(template).parts
+    is_inside = is_inside and len(template) <= LONGEST_TEMPLATE and not has_control_characters(template)
+    if not is_number or not is_inside:
+        raise ValueError(f"data.image_tmpl: expected {TEMPLATE}, found {shown(template)}")
+
+
+def check_numbering(source: str, folders: Mapping[str, int], template: str, first: int) -> None:
+    """See that frames are numbered from ``first`` (``data.index_bias``), in the folders that are there.
+
+    Args:
+        folders: path -> number of frames, of a few videos.
+
+    Raises:
+        ValueError: in all of them, all frames are there with another first number.
+    """
+    starts = {folder: _first_frame(folder, count, template, first) for folder, count in folders.items() if count}
+    starts = {folder: start for folder, start in starts.items() if start is not None}
+    others = [folder for folder, start in starts.items() if start != first]
+    if not others:
+        return
+    start = starts[others[0]]
+    message = (
+        f"{source}: the frames of {shown(others[0])} are numbered from {start}, not {first}: data.index_bias={start}"
+    )
+    if len(set(starts.values())) == 1:
+        raise ValueError(message)
+    logger.warning("%s? Those of other folders from %d", message, first)
+
+
+def _first_frame(folder: str, count: int, template: str, first: int) -> int | None:
+    """The number that ``count`` frames begin with: ``first`` or a neighbour; None where neither fits."""
+    for start in (first, first - 1, first + 1):
+        ends = (os.path.join(folder, template.format(number)) for number in (start, start + count - 1))
+        if start >= 0 and all(map(os.path.isfile, ends)):
+            return start
+    return None

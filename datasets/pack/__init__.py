@@ -1,0 +1,1 @@
+"""Videos packed for fast reading: python -m datasets.pack"""

@@ -1,0 +1,151 @@
+"""Write list files from official annotations, or from a folder per class.
+
+    python -m datasets.prepare kinetics400 --videos data/kinetics400 --annotations DIR --out lists/kinetics400
+    python -m datasets.prepare folder --videos DIR --out lists/mine
+
+Labels are those of the label files in ``lists/``. The report says what was found, what is missing and what is not
+wanted; all names are in ``prepare_report.json`` beside the lists.
+"""
+
+import argparse
+import difflib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from datasets.lists.class_folders import SPLIT_SEED, read_class_folders
+from datasets.lists.records import VideoList, read_class_names, read_video_list, write_video_list
+from datasets.lists.video_files import VIDEO_SUFFIXES, VideoFiles, class_key
+from datasets.prepare.matching import Match, match, part_folders
+from datasets.prepare.official import OFFICIAL, Official, Wanted
+from datasets.prepare.summary import list_entry, summary
+from utils.cli import run_main
+from utils.files import write_text
+
+LISTS = Path(__file__).resolve().parents[2] / "lists"
+REPORT = "prepare_report.json"
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, prog="python -m datasets.prepare", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="dataset", required=True, metavar="DATASET")
+    for name in (*OFFICIAL, "folder"):
+        command = commands.add_parser(name)
+        command.add_argument("--videos", type=Path, required=True, help="folder that holds the videos, at any depth")
+        command.add_argument("--out", type=Path, required=True, help="folder of the lists")
+        if name == "folder":
+            command.add_argument("--val_share", type=float, default=0.2, help="of each class (default: %(default)s)")
+            command.add_argument("--seed", type=int, default=SPLIT_SEED, help="of the split (default: %(default)s)")
+        else:
+            needed = OFFICIAL[name].needs_annotations
+            command.add_argument("--annotations", type=Path, required=needed, help="official files, or their folder")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> dict[str, Any]:
+    """Write the lists; prints a summary, and returns what ``prepare_report.json`` holds."""
+    args = parse_args(argv)
+    if args.dataset == "folder":
+        if not 0.0 < args.val_share < 1.0:
+            raise ValueError(f"--val_share: expected a share between 0 and 1, found {args.val_share}")
+        report = prepare_folder(args.videos, args.out, args.val_share, args.seed)
+    else:
+        report = prepare_official(args.dataset, args.videos, args.annotations, args.out)
+    write_text(args.out / REPORT, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    sys.stdout.write(summary(report, args.out / REPORT))
+    return report
+
+
+def prepare_folder(videos: Path, out: Path, val_share: float, seed: int) -> dict[str, Any]:
+    """Lists and label file of a folder per class, see ``read_class_folders``."""
+    split = read_class_folders(videos, val_share, seed)
+    split.write(out)
+    lists = {
+        f"{part}.txt": list_entry(videos, split.folders, pairs, [], split.videos(part).fingerprint())
+        for part, pairs in split.parts.items()
+    }
+    num_files = sum(len(pairs) for pairs in split.parts.values())
+    return {"dataset": "folder", "videos": str(videos), "num_files": num_files, "lists": lists}
+
+
+def prepare_official(name: str, videos: Path, annotations: Path | None, out: Path) -> dict[str, Any]:
+    """Lists of one of the data sets of ``datasets.prepare.official``.
+
+    Raises:
+        FileNotFoundError, ValueError: videos or annotations missing or not as expected; a class that the label file
+            does not have; no wanted video found at all.
+    """
+    official, files = OFFICIAL[name], VideoFiles(videos)
+    wanted = list(dict.fromkeys(official.read(annotations, files)))
+    _check_classes(wanted, LISTS / official.labels / "labels.csv")
+    folders = part_folders(wanted, files)
+    matches = match(wanted, files, folders)
+    if not any(found.path for found in matches if found.wanted.class_folder):
+        found = files.paths[0] if files.paths else f"no file with {' '.join(sorted(VIDEO_SUFFIXES))}"
+        raise ValueError(f"{videos}: no video of {name} is here; expected {official.example}, found {found}")
+    lists = {}
+    for path, part, label_file in _lists(official, wanted):
+        mine = [found for found in matches if found.wanted.part == part]
+        lists[path] = _write_list(out / path, mine, videos, folders[part], label_file)
+        lists[path]["official"] = official.counts.get(part) if path == f"{part}.txt" else None
+    known = {path for found in matches for path in (found.path, *found.others)}
+    return {
+        "dataset": name,
+        "videos": str(videos),
+        "num_files": len(files),
+        "lists": lists,
+        "duplicates": {found.path: found.others for found in matches if found.others},
+        "extra": [path for path in files.paths if path not in known],
+        "num_unlisted": len({video.names for video in wanted} - {v.names for v in wanted if v.class_folder}),
+    }
+
+
+def _lists(official: Official, wanted: list[Wanted]) -> list[tuple[str, str, Path]]:
+    """Path below ``--out``, part and label file of every list."""
+    folder = LISTS / official.labels
+    parts = sorted({video.part for video in wanted if video.class_folder})
+    lists = [(f"{part}.txt", part, folder / "labels.csv") for part in parts]
+    if "val" in parts:
+        lists += [(f"{subset}/val.txt", "val", folder / subset / "labels.csv") for subset in official.subsets]
+    return lists
+
+
+def _write_list(path: Path, matches: list[Match], videos: Path, folder: str, label_file: Path) -> dict[str, Any]:
+    """Write the videos of the label file's classes, unless there are none; returns the list's entry of the report.
+
+    Paths start from ``videos/folder``.
+    """
+    root, prefix = (videos / folder, f"{folder}/") if folder else (videos, "")
+    classes = read_class_names(label_file, column="folder")
+    labels = {class_key(name): label for label, name in enumerate(classes)}
+    lines, missing = [], []
+    for wanted, found, _ in matches:
+        label = labels.get(class_key(wanted.class_folder))
+        if label is not None and found:
+            lines.append((found.removeprefix(prefix), label))
+        elif label is not None:
+            missing.append((wanted.names[0], label))
+    fingerprint = ""
+    if lines:
+        write_video_list(path, VideoList.of_pairs("", sorted(lines)))
+        fingerprint = read_video_list(path, root, "video", len(classes), key="val").fingerprint()
+    return list_entry(root, classes, lines, missing, fingerprint)
+
+
+def _check_classes(wanted: list[Wanted], label_file: Path) -> None:
+    folders = {class_key(folder): folder for folder in read_class_names(label_file, column="folder")}
+    for video in wanted:
+        key = class_key(video.class_folder)
+        if video.class_folder and key not in folders:
+            nearest = difflib.get_close_matches(key, folders, n=1, cutoff=0.0)[0]
+            raise ValueError(
+                f"{video.names[0]}: class {video.class_folder!r} is not in {label_file}; the nearest is "
+                f"{folders[nearest]!r}. Are these the annotations of this data set?"
+            )
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,1 @@
+"""The built-in synthetic video set: python -m datasets.shapes"""

@@ -1,0 +1,1 @@
+"""Classes: what videos are compared with."""

@@ -1,0 +1,1 @@
+"""Formats: the names of published checkpoints and ours, and the settings that their shapes imply."""

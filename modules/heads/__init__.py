@@ -1,0 +1,1 @@
+"""Heads: frame features of a clip in, frame features mixed over time out."""

@@ -1,0 +1,1 @@
+"""Objectives: plain tensors in, a loss and its parts out."""

@@ -1,0 +1,64 @@
+"""Results for people: tables of tests, the summary of a training run."""
+
+import logging
+from pathlib import Path
+
+from reports.curves import draw_curves
+from utils.distributed import is_main
+from utils.run_folder import BEST_CHECKPOINT, CHECKPOINT, EMA_CHECKPOINT
+
+logger = logging.getLogger(__name__)
+
+
+def table(results: dict[str, dict], mean: dict | None = None) -> str:
+    """One line for each result (see ``results.json``) and, for several splits, their mean."""
+    first = next(iter(results.values()))
+    views = f"{first['num_clips']} clips x {first['num_crops']} crops{', dense' * first['dense']}"
+    lines = [f"{first['weights']}  ({views}, {first['precision']}, {first['fusion']})"]
+    width = max(len(name) for name in [*results, "mean"])
+    has_half = "half_class" in first
+    lines.append(f"{'':{width}}  videos  failed   top1   top5" + "   half-class top1" * has_half)
+    for name, result in results.items():
+        line = f"{name:{width}}  {result['num_videos']:6d}  {len(result['failed_videos']):6d}"
+        line += f"  {result['top1']:5.2f}  {result['top5']:5.2f}"
+        if result.get("half_class"):
+            line += f"    {result['half_class']['top1_mean']:5.2f} ± {result['half_class']['top1_std']:.2f}"
+        lines.append(line)
+    if mean:
+        lines.append(
+            f"{'mean':{width}}  {'':14}  {mean['top1']:5.2f}  {mean['top5']:5.2f}   (std {mean['top1_std']:.2f})"
+        )
+    failed = [path for result in results.values() for path in result["failed_videos"]]
+    if failed:
+        lines.append(f"{len(failed)} unreadable videos count as wrong; the first: {', '.join(failed[:3])}")
+    return "\n".join(lines) + "\n"
+
+
+def finish_run(folder: Path, figures: dict[str, float]) -> None:
+    """Draw ``curves.png`` and log a summary of what ``engine.train.train`` returned; on the main process."""
+    if not is_main():
+        return
+    try:
+        draw_curves(folder / "metrics.jsonl", folder / "curves.png")
+    except OSError as error:  # the run is complete without
+        logger.warning("could not write %s (%s)", folder / "curves.png", error.strerror or error)
+    for line in summary(folder, figures):
+        logger.info("%s", line)
+
+
+def summary(folder: Path, figures: dict[str, float]) -> list[str]:
+    """A trained run in a few lines: where it is, what it reached, and the command that tests it."""
+    best = folder / BEST_CHECKPOINT
+    if not best.exists():  # a run that went on in a new folder, and was never better than in the old one
+        best = folder / CHECKPOINT
+    lines = [
+        f"trained: {folder}",
+        f"  best      top1 {figures['best_top1']:.2f} (epoch {figures['best_epoch']})  {best.name}",
+    ]
+    if "top1" in figures:  # absent where nothing was left to train
+        lines.append(f"  last      top1 {figures['top1']:.2f} top5 {figures['top5']:.2f}  {CHECKPOINT}")
+    if "ema_top1" in figures:
+        lines.append(f"  averaged  top1 {figures['ema_top1']:.2f} top5 {figures['ema_top5']:.2f}  {EMA_CHECKPOINT}")
+    lines.append("  curves    curves.png, metrics.jsonl")
+    lines.append(f"test the best: bash scripts/run_test.sh {folder / 'config.yaml'} {best}")
+    return lines

@@ -1,0 +1,116 @@
+"""Learning rates at points computed by hand, and who gets which."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from engine.optim import build_optimizer, cosine_lr, lr_schedule, multistep_lr, set_lr
+from utils.config import SolverConfig
+
+
+@pytest.mark.parametrize(
+    ("epoch", "share"),
+    [
+        (0.0, 0.0),
+        (0.1, 0.02),
+        (2.5, 0.5),
+        (5.0, 1.0),
+        (11.25, 0.8535534),  # (1 + cos(45 degrees)) / 2
+        (17.5, 0.5),
+        (23.75, 0.1464466),
+        (30.0, 0.0),
+    ],
+)
+def test_the_cosine_schedule_at_points_of_the_published_recipe(epoch, share):
+    assert cosine_lr(epoch, lr=5e-5, epochs=30, warmup=5) == pytest.approx(5e-5 * share, rel=1e-6, abs=1e-15)
+
+
+def test_the_schedule_has_no_step_where_warm_up_ends():
+    before, after = (cosine_lr(5 + shift, lr=1.0, epochs=30, warmup=5) for shift in (-1e-9, 1e-9))
+    assert abs(before - after) < 1e-8
+
+
+def test_without_warm_up_the_schedule_starts_at_the_full_rate():
+    assert cosine_lr(0.0, lr=2.0, epochs=10, warmup=0) == 2.0
+    assert multistep_lr(0.0, lr=2.0, warmup=0, steps=(), factor=0.1) == 2.0
+
+
+def test_warm_up_over_all_epochs_ends_at_the_full_rate():
+    assert cosine_lr(3.0, lr=2.0, epochs=3, warmup=3) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("epoch", "lr"), [(0, 0.0), (1, 0.5), (2, 1.0), (9.99, 1.0), (10, 0.1), (19.99, 0.1), (20, 0.01), (30, 0.01)]
+)
+def test_the_multistep_schedule_falls_after_each_step(epoch, lr):
+    assert multistep_lr(epoch, lr=1.0, warmup=2, steps=(10, 20), factor=0.1) == pytest.approx(lr)
+
+
+def test_the_configuration_chooses_the_schedule():
+    cosine = lr_schedule(SolverConfig(lr=1.0, epochs=10, lr_warmup_step=0))
+    assert cosine(5) == pytest.approx(0.5)
+    steps = lr_schedule(
+        SolverConfig(type="multistep", lr=1.0, lr_warmup_step=2, lr_decay_step=(4.0,), lr_decay_factor=0.5)
+    )
+    assert [steps(epoch) for epoch in (1, 3, 5)] == pytest.approx([0.5, 1.0, 0.5])
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    model = nn.Module()
+    model.clip, model.head = nn.Linear(3, 3), nn.Linear(3, 2)
+    return model
+
+
+def test_clip_has_its_share_of_the_rate_and_the_head_all_of_it(model):
+    optimizer = build_optimizer(model, SolverConfig(lr=1e-3, clip_ratio=0.07, weight_decay=0.2))
+    groups = {group["name"]: group for group in optimizer.param_groups}
+    assert [id(p) for p in groups["clip"]["params"]] == [id(p) for p in model.clip.parameters()]
+    assert [id(p) for p in groups["head"]["params"]] == [id(p) for p in model.head.parameters()]
+    assert set_lr(optimizer, 2e-3) == pytest.approx({"lr_clip": 1.4e-4, "lr_head": 2e-3})
+    assert (groups["clip"]["lr"], groups["head"]["lr"]) == pytest.approx((1.4e-4, 2e-3))
+
+
+@pytest.mark.parametrize(
+    ("optim", "kind"), [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)]
+)
+def test_every_optimizer_decays_all_weights_alike(model, optim, kind):
+    optimizer = build_optimizer(model, SolverConfig(optim=optim, weight_decay=0.3, momentum=0.8))
+    assert type(optimizer) is kind
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.3]
+    if optim == "sgd":
+        assert [group["momentum"] for group in optimizer.param_groups] == [0.8, 0.8]
+    else:
+        assert [(group["betas"], group["eps"]) for group in optimizer.param_groups] == [((0.9, 0.999), 1e-8)] * 2
+
+
+def test_one_step_of_adamw_equals_a_hand_computation(model):
+    optimizer = build_optimizer(model, SolverConfig(clip_ratio=0.5, weight_decay=0.2))
+    set_lr(optimizer, 0.01)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, -3.0)
+    optimizer.step()
+    for name, parameter in model.named_parameters():
+        lr = 0.005 if name.startswith("clip") else 0.01
+        expected = before[name] * (1 - lr * 0.2) + lr  # the first step of Adam is lr times the gradient's sign
+        torch.testing.assert_close(parameter.detach(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_fixed_parameters_are_left_out(model):
+    model.clip.requires_grad_(False)
+    (group,) = build_optimizer(model, SolverConfig()).param_groups
+    assert group["name"] == "head"
+
+
+def test_nothing_to_train_is_an_error(model):
+    model.requires_grad_(False)
+    with pytest.raises(ValueError, match="nothing to train"):
+        build_optimizer(model, SolverConfig())
+
+
+def test_the_rate_never_leaves_its_range():
+    rates = [cosine_lr(step / 7, lr=1.0, epochs=30, warmup=5) for step in range(7 * 30 + 1)]
+    assert all(0 <= rate <= 1 and math.isfinite(rate) for rate in rates)
