@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from datasets.lists.labels import read_labels
-from modules.build import build_classes, build_clip, check_network, load_model, merged_checkpoint
+from modules.build import build_classes, build_clip, check_network, load_model
 from modules.formats.infer import resolve_config
+from modules.formats.ours import joined, read_checkpoint
 from modules.graph import (
     INPUTS,
     OUTPUTS,
@@ -29,8 +30,8 @@ from modules.graph import (
 )
 from modules.heads.transformer import MAX_FRAMES
 from modules.video_clip import VideoCLIP
+from modules.weights import merged_checkpoint
 from reports.model_card import model_card, read_results
-from utils.checkpoint import read_checkpoint
 from utils.cli import run_main
 from utils.config import Config, DataConfig, parse_config, to_yaml
 from utils.files import whole_file, write_text
@@ -86,7 +87,7 @@ def main(argv: list[str] | None = None) -> Path:
     if args.format == "hub":
         return write_hub_folder(merged, config, results, args)
     path = args.out / WEIGHTS_FILE
-    write_model_file(path, merged)
+    write_model_file(path, joined(merged), merged)
     logger.info("wrote %s", path)
     return path
 
@@ -143,7 +144,7 @@ def write_hub_folder(merged: dict[str, Any], config: Config, results: list[dict]
     if Path(config.network.arch).exists():
         logger.warning("network.arch is the file %s, which users of the model need too", config.network.arch)
     stored = _without_paths(parse_config(merged["config"], "merged configuration"))
-    write_model_folder(args.out, merged | {"config": to_yaml(stored)})
+    write_model_folder(args.out, joined(merged), merged | {"config": to_yaml(stored)})
     name = args.push_to or args.out.resolve().name
     write_text(args.out / CARD_FILE, model_card(name, stored.network, stored.data, merged.get("class_names"), results))
     logger.info("wrote %s", args.out)

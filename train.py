@@ -12,6 +12,7 @@ from datasets.build import build_eval_loader, build_source, build_train_loader, 
 from datasets.clips.trial import problem_of
 from datasets.features.cache import FeatureCache
 from datasets.lists.records import VideoList, write_video_list
+from engine.checkpoints import CheckpointStore
 from engine.collect import check_some_read, evaluate
 from engine.optim import build_optimizer, lr_schedule
 from engine.protocols.rules import accuracy, fuse_zero_shot
@@ -22,9 +23,9 @@ from engine.state import TrainState, averaged
 from engine.train import Training, train
 from modules.build import build_classes, build_clip, build_model, check_network, image_tower
 from modules.compile import compile_blocks
+from modules.formats.ours import read_checkpoint
 from modules.objectives.classify import video_loss
 from reports.tables import finish_run
-from utils.checkpoint import CheckpointStore, load_weights, read_checkpoint
 from utils.cli import add_common_arguments, run_main
 from utils.config import Config, DataConfig, changes, load_config, to_yaml
 from utils.distributed import broadcast, is_main, is_restarted, process_group, rank, world_size
@@ -158,7 +159,7 @@ def build_state(
     model = build_model(config, clip, classes)
     is_resumed = start is not None and source != config.pretrain
     if start:
-        load_weights(model, start, source, keep_train_classes=not is_resumed)
+        model.load_weights(start, source, keep_train_classes=not is_resumed)
     if config.data.modality == "features":
         tower = image_tower(config, model)
         FeatureCache.open(config.data.train_root, "train_root").check(tower)

@@ -26,11 +26,12 @@ from engine.scores import score_views
 from modules.build import build_clip, build_model, check_network, load_model
 from modules.classes.templates import encode_classes
 from modules.formats.infer import resolve_config
+from modules.formats.ours import read_checkpoint
 from modules.video_clip import VideoCLIP
-from utils.checkpoint import read_checkpoint, weights_sha256
 from utils.config import Config
 from utils.logger import progress
 from utils.precision import Precision, resolve_precision
+from utils.weights.state_dicts import weights_sha256
 
 logger = logging.getLogger(__name__)
 

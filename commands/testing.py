@@ -22,10 +22,10 @@ from datasets.lists.records import VideoList
 from engine.collect import ViewLogits, check_some_read, evaluate
 from engine.protocols.rules import accuracy, over_splits
 from modules.build import build_classes, build_clip, build_model, check_network, image_tower, load_model
+from modules.formats.ours import read_checkpoint
 from modules.video_clip import VideoCLIP
 from reports.page import TestedSplit, write_report
 from reports.tables import table
-from utils.checkpoint import read_checkpoint
 from utils.cli import add_common_arguments, add_view_arguments
 from utils.config import Config, load_config
 from utils.distributed import is_main, process_group, rank, world_size

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from utils.weights.four_keys import PARTS
 from utils.weights.state_dicts import check_weights
 
-PARTS = ("model_state_dict", "fusion_model_state_dict")  # of averaged weights, as of a checkpoint
 MOST_STEPS = 2**24  # torch counts the steps of an optimizer in float32, which does not go on here
 
 

@@ -8,7 +8,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from engine.resume import check_training_state
 from engine.sharding import part_like, whole
-from utils.checkpoint import load_weights, weights_of
 
 
 @dataclass
@@ -19,7 +18,7 @@ class TrainState:
     (seed, epoch, index), so a run that continues draws what it would have drawn.
     """
 
-    model: nn.Module  # a VideoCLIP
+    model: nn.Module  # gives and takes weights: weights(), load_weights()
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     ema: AveragedModel | None = None  # weights averaged over the steps
@@ -36,7 +35,7 @@ class TrainState:
         """
         state = {
             "epoch": self.epoch - 1,
-            **weights_of(self.model),
+            **self.model.weights(),
             "optimizer_state_dict": self.optimizer.state_dict(),
             "scaler_state_dict": self.scaler.state_dict(),
             "step": self.step,
@@ -45,12 +44,12 @@ class TrainState:
             "must_validate": self.must_validate,
         }
         if self.ema:
-            state["ema"] = {**weights_of(self.ema.module), "n_averaged": self.ema.n_averaged}
+            state["ema"] = {**self.ema.module.weights(), "n_averaged": self.ema.n_averaged}
         return whole(state)
 
     def ema_content(self) -> dict:
         """The averaged weights alone, in the published format."""
-        return {"epoch": self.epoch - 1, **weights_of(self.ema.module), "optimizer_state_dict": {}}
+        return {"epoch": self.epoch - 1, **self.ema.module.weights(), "optimizer_state_dict": {}}
 
     def resume(self, checkpoint: dict, source: str = "being resumed") -> None:
         """Continue where the checkpoint was written; its weights are loaded separately.
@@ -71,7 +70,7 @@ class TrainState:
                 raise ValueError(
                     f"checkpoint {source}: resume: it has no averaged weights; set solver.ema=0 or start anew"
                 )
-            load_weights(self.ema.module, checkpoint["ema"], source)
+            self.ema.module.load_weights(checkpoint["ema"], source)
             self.ema.n_averaged.copy_(checkpoint["ema"]["n_averaged"])
         self.epoch, self.step = checkpoint["epoch"] + 1, checkpoint["step"]
         self.best_top1, self.best_epoch = checkpoint["best_top1"], checkpoint.get("best_epoch", 0)

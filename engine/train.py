@@ -15,17 +15,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from engine.checkpoints import CheckpointStore, publish
 from engine.flops import count_flops, peak_flops
 from engine.meter import Meter
 from engine.optim import set_lr
 from engine.sharding import clip_gradients, gathered, local_gradients
 from engine.state import TrainState
-from utils.checkpoint import CheckpointStore, publish, save_checkpoint
 from utils.distributed import any_process, gather, is_main, rank, sum_over_processes, wrap_ddp
 from utils.logger import MetricWriter, progress
 from utils.precision import Precision, copy_to
 from utils.run_folder import BEST_CHECKPOINT, CHECKPOINT, EMA_CHECKPOINT, NON_FINITE_CHECKPOINT
 from utils.signals import StopRequest, stop_requests
+from utils.weights.four_keys import save_checkpoint
 
 logger = logging.getLogger(__name__)
 

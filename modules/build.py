@@ -1,7 +1,6 @@
 """NetworkConfig to CLIP, class features and the video model. A new temporal head is one more line in HEADS."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,10 +11,11 @@ from clip.model import CLIP
 from modules.classes.templates import TEMPLATES, check_text_tower, encode_classes, tokenize_classes
 from modules.heads.transformer import HEAD_WIDTH, MeanPooling, TemporalTransformer
 from modules.video_clip import VideoCLIP
-from utils.checkpoint import MERGED, load_weights, weights_of, weights_sha256
-from utils.config import Config, NetworkConfig, to_yaml
+from modules.weights import config_of_tested
+from utils.config import Config, NetworkConfig
 from utils.distributed import first_process_first
 from utils.run_folder import folder_name
+from utils.weights.state_dicts import weights_sha256
 
 
 def _transf(config: Config, clip: CLIP, num_train_classes: int) -> nn.Module:
@@ -133,27 +133,5 @@ def load_model(config: Config, clip: CLIP, classes: Tensor, checkpoint: Mapping[
     """
     config = config_of_tested(config, checkpoint)
     model = build_model(config, clip, classes)
-    load_weights(model, checkpoint, source, config.eval.weight_average)
+    model.load_weights(checkpoint, source, config.eval.weight_average)
     return model
-
-
-def config_of_tested(config: Config, checkpoint: Mapping[str, Any]) -> Config:
-    """``config``; a merged checkpoint has plain FFNs and holds CLIP's share already."""
-    if not checkpoint.get(MERGED):
-        return config
-    network, evaluation = replace(config.network, num_experts=0), replace(config.eval, weight_average=1.0)
-    return replace(config, network=network, eval=evaluation)
-
-
-def merged_checkpoint(model: VideoCLIP, checkpoint: Mapping[str, Any], config: Config) -> dict[str, Any]:
-    """What ``load_model`` made of ``checkpoint``, as a checkpoint with ordinary FFNs that is tested as it is."""
-    with model.merged_experts():
-        weights = weights_of(model)
-    facts = {"config": to_yaml(config_of_tested(config, {MERGED: True})), "class_names": checkpoint.get("class_names")}
-    return {
-        "epoch": checkpoint.get("epoch", 0),
-        **weights,
-        "optimizer_state_dict": {},
-        MERGED: True,
-        **{name: value for name, value in facts.items() if value is not None},
-    }

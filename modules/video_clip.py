@@ -1,7 +1,8 @@
 """VideoCLIP: uint8 frames (or their features) in, cosines with class features out; one module to wrap in DDP."""
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from clip.model import CLIP
 from modules.classes.templates import class_features_from_tokens
 from modules.heads.experts import merged_experts
 from modules.heads.transformer import TemporalTransformer, modulation_gate
+from modules.weights import load_weights, weights_of
 from utils.precision import without_autocast
 
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -109,3 +111,17 @@ class VideoCLIP(nn.Module):
     def merged_experts(self) -> AbstractContextManager[None]:
         """Context in which experts are merged into ordinary FFNs, see ``modules.heads.experts.merged_experts``."""
         return merged_experts(self)
+
+    def weights(self) -> dict[str, dict[str, Tensor]]:
+        """The weight entries of a checkpoint, ``model_state_dict`` and ``fusion_model_state_dict``."""
+        return weights_of(self)
+
+    def load_weights(
+        self,
+        checkpoint: Mapping[str, Any],
+        source: str,
+        weight_average: float = 1.0,
+        keep_train_classes: bool = False,
+    ) -> None:
+        """Take the weights of a checkpoint, see ``modules.weights.load_weights``."""
+        load_weights(self, checkpoint, source, weight_average, keep_train_classes)

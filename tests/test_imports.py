@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import re
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +60,18 @@ def test_a_room_imports_only_what_it_may(room):
         if name in OURS - ROOMS[room]
     ]
     assert offences == []
+
+
+def test_only_the_model_s_rooms_know_names_of_tensors():
+    name = re.compile(r"(?<![\w/])(clip|head|visual|fusion_model)\.($|[a-z_*])|spe_cls_feature")
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for room in ("utils", "engine")
+        for path in sorted((ROOT / room).rglob("*.py"))
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and name.search(node.value)
+    ]
+    assert found == []
 
 
 def test_nothing_imports_from_the_tests():

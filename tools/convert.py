@@ -13,11 +13,10 @@ import torch
 
 from clip.load import load_clip
 from datasets.lists.records import read_class_names
-from modules.build import build_clip, check_network, config_of_tested, load_model, merged_checkpoint
+from modules.build import build_clip, check_network, load_model
 from modules.classes.templates import encode_classes
+from modules.formats.ours import TRAIN_CLASS_FEATURES, joined, read_content
 from modules.formats.published import (
-    HEAD,
-    MODEL,
     PUBLISHED_KEYS,
     format_of,
     has_text,
@@ -27,10 +26,11 @@ from modules.formats.published import (
     split_text4vis,
     text_tower,
 )
-from utils.checkpoint import MERGED, TRAIN_CLASS_FEATURES, read_content, save_checkpoint
+from modules.weights import config_of_tested, merged_checkpoint
 from utils.cli import run_main
 from utils.config import Config, load_config, parse_config, to_yaml
 from utils.logger import setup_logging
+from utils.weights.four_keys import HEAD, MERGED, MODEL, save_checkpoint
 from utils.weights.model_files import write_model_file
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> Content:
     converted = TARGETS[args.to](four_keys, kind, config, args.source)
     args.target.parent.mkdir(parents=True, exist_ok=True)
     if args.target.suffix == ".safetensors":
-        write_model_file(args.target, converted)
+        write_model_file(args.target, joined(converted), converted)
         converted = {**converted, "optimizer_state_dict": {}}
     else:
         save_checkpoint(args.target, converted)

@@ -24,16 +24,18 @@ from datasets.clips.transforms import CROPS
 from datasets.lists.records import VideoList
 from engine.collect import collect, evaluate
 from engine.protocols.rules import accuracy, fuse_close_set, fuse_zero_shot
+from modules.formats.ours import read_checkpoint
 from modules.heads.transformer import TemporalTransformer
 from modules.video_clip import VideoCLIP
 from tools.tradeoff_report import PLAIN, draw, summarise, table
-from utils.checkpoint import MERGED, load_weights, read_checkpoint, weights_sha256
 from utils.cli import add_common_arguments, add_view_arguments, run_main
 from utils.config import Config
 from utils.distributed import broadcast, is_main, process_group, rank, world_size
 from utils.files import read_json, write_text
 from utils.logger import setup_logging
 from utils.precision import Precision, resolve_precision
+from utils.weights.four_keys import HEAD, MERGED, MODEL
+from utils.weights.state_dicts import weights_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +140,7 @@ class SweptModel:
     def set_average(self, alpha: float) -> None:
         """Make CLIP's tensors ``alpha`` times the checkpoint's plus the rest pretrained ones."""
         self.model.clip.load_state_dict(self._pretrained)
-        load_weights(self.model, self.checkpoint, self.weights, alpha)
+        self.model.load_weights(self.checkpoint, self.weights, alpha)
 
     @torch.inference_mode()
     def view_logits(self, name: str, loader: KeptBatches, num_views: int, desc: str) -> dict[str, Tensor]:
@@ -202,7 +204,7 @@ def _bytes_to_keep(limit_gb: float | None) -> float:
 def describe(args: argparse.Namespace, configs: dict[str, Config], parts: dict[str, Part], swept: SweptModel) -> dict:
     """What the figures depend on, beside the precision: results of other settings are never mixed."""
     first = next(iter(configs.values()))
-    state = swept.checkpoint["model_state_dict"] | swept.checkpoint["fusion_model_state_dict"]
+    state = swept.checkpoint[MODEL] | swept.checkpoint[HEAD]
     return {
         "weights": args.weights,
         "weights_sha256": weights_sha256(state),

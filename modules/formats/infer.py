@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from utils.config import Config, load_config, parse_config
+from utils.weights.four_keys import HEAD, MODEL
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ def resolve_config(
     """The configuration file if one is given, else the checkpoint's own, else the one inferred.
 
     Args:
-        checkpoint: see ``utils.checkpoint``; None: plain CLIP.
+        checkpoint: see ``modules.formats.ours``; None: plain CLIP.
         source: the checkpoint's name in errors.
         path: YAML file.
         settings: keys and values laid over it.
@@ -60,7 +61,7 @@ def infer_settings(checkpoint: Mapping[str, Mapping[str, Tensor]], source: str) 
     Raises:
         ValueError: the image tower is none of OpenAI's.
     """
-    clip, head = checkpoint["model_state_dict"], checkpoint["fusion_model_state_dict"]
+    clip, head = checkpoint[MODEL], checkpoint[HEAD]
     arch, input_size = _image_tower(clip, source)
     settings: dict[str, Any] = {
         "network.arch": arch,
@@ -83,7 +84,7 @@ def _image_tower(clip: Mapping[str, Tensor], source: str) -> tuple[str, int]:
     """Name and image size in pixels."""
     missing = [name for name in ("visual.conv1.weight", "visual.positional_embedding") if name not in clip]
     if missing:
-        raise ValueError(f"checkpoint {source}: model_state_dict holds no CLIP, missing {', '.join(missing)}")
+        raise ValueError(f"checkpoint {source}: {MODEL} holds no CLIP, missing {', '.join(missing)}")
     _check_ndim(clip, "visual.conv1.weight", 4, source)
     _check_ndim(clip, "visual.positional_embedding", 2, source)
     width, _, patch_size, _ = clip["visual.conv1.weight"].shape

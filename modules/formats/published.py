@@ -14,9 +14,9 @@ from typing import Any
 
 from torch import Tensor
 
-from utils.checkpoint import MERGED, TRAIN_CLASS_FEATURES
+from modules.formats.ours import TRAIN_CLASS_FEATURES
+from utils.weights.four_keys import HEAD, MERGED, MODEL
 
-MODEL, HEAD = "model_state_dict", "fusion_model_state_dict"
 PUBLISHED_KEYS = ("epoch", MODEL, HEAD, "optimizer_state_dict")
 TEXT4VIS_HEAD = "fusion_model."
 PUBLISHED_LAYERS = 6  # of a Text4Vis or BIKE head; their code has no other

@@ -17,9 +17,10 @@ from safetensors import safe_open
 import export
 from datasets.build import build_eval_loader, read_data
 from modules.build import build_classes, build_clip, build_model, load_model
+from modules.formats.ours import read_checkpoint
 from tools.make_debug_data import CLASS_NAMES
-from utils.checkpoint import read_checkpoint, save_checkpoint, weights_of
 from utils.config import load_config, to_yaml
+from utils.weights.four_keys import save_checkpoint
 from utils.weights.model_files import is_hub_id, upload
 
 OTHER_NAMES = ["a cat jumping", "a dog", "rain", "snow", "a red square", "nothing"]
@@ -40,7 +41,7 @@ def weights(config, tmp_path_factory) -> Path:
         for parameter in model.parameters():
             parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
     path = tmp_path_factory.mktemp("weights") / "model.pt"
-    content = {"epoch": 3, **weights_of(model), "optimizer_state_dict": {"state": {}}}
+    content = {"epoch": 3, **model.weights(), "optimizer_state_dict": {"state": {}}}
     save_checkpoint(path, content | {"config": to_yaml(config), "class_names": CLASS_NAMES})
     return path
 

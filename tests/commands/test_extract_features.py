@@ -19,9 +19,9 @@ import train as train_command
 from commands.testing import PLAIN_CLIP, build_tested_model
 from datasets.build import build_eval_loader, build_train_loader, read_lists
 from engine.train import train
+from modules.formats.ours import read_checkpoint
 from tools.make_debug_data import CLASS_NAMES
 from train import prepare
-from utils.checkpoint import read_checkpoint
 from utils.config import Config, load_config
 
 FP32 = ["--precision", "fp32"]

@@ -18,9 +18,9 @@ import predict
 import train
 from commands.classifier import KEPT_CLASS_SETS
 from datasets.features.embeddings import read_embeddings
+from modules.formats.ours import read_checkpoint
 from predict import VideoClassifier
 from tools.make_debug_data import CLASS_NAMES
-from utils.checkpoint import read_checkpoint
 
 FP32 = ["--precision", "fp32"]
 LABELS = "a bar moving left, a bar moving right, a dog"

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from engine.train import train
+from modules.formats.ours import read_checkpoint
 from train import main, prepare
-from utils.checkpoint import read_checkpoint
 from utils.config import load_config
 from utils.distributed import process_group
 from utils.precision import Precision

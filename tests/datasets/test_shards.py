@@ -24,7 +24,7 @@ from datasets.lists.records import read_class_names
 from datasets.pack import __main__ as pack
 from datasets.pack import writer as pack_shards
 from datasets.pack.shards import ShardPack, ShardReader
-from utils.checkpoint import read_checkpoint
+from modules.formats.ours import read_checkpoint
 from utils.config import DataConfig, load_config
 
 

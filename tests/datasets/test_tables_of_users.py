@@ -4,7 +4,7 @@ import pytest
 
 from datasets.lists.labels import read_labels
 from datasets.lists.records import read_class_names, read_video_list
-from utils.checkpoint import read_checkpoint
+from modules.formats.ours import read_checkpoint
 
 
 @pytest.mark.parametrize("read", [read_class_names, read_labels])

@@ -15,10 +15,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from engine.checkpoints import CheckpointStore
 from engine.train import train
+from modules.formats.ours import read_checkpoint
 from train import main, prepare, resumed_step
-from utils.checkpoint import CheckpointStore, read_checkpoint, save_checkpoint
 from utils.config import load_config
+from utils.weights.four_keys import save_checkpoint
 
 TIMEOUT_S = 600  # for a busy machine
 ROOT = Path(__file__).resolve().parents[2]

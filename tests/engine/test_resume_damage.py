@@ -15,8 +15,8 @@ from engine.resume import check_place
 from engine.sharding import shard
 from engine.state import TrainState
 from engine.train import train
+from modules.formats.ours import read_checkpoint
 from train import prepare
-from utils.checkpoint import read_checkpoint
 from utils.config import load_config
 from utils.distributed import process_group
 

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from engine.meter import Meter
 from engine.state import TrainState
 from engine.train import Training, seed_step, train, train_epoch
+from modules.formats.ours import read_checkpoint
 from modules.objectives.classify import video_loss
 from train import prepare
-from utils.checkpoint import load_weights, read_checkpoint
 from utils.config import load_config
 from utils.logger import MetricWriter
 from utils.precision import Precision
@@ -94,7 +94,7 @@ def test_a_checkpoint_has_the_published_keys_and_loads_into_another_model(build)
     assert "num_experts: 4" in content["config"]
     assert {name.split(".")[0] for name in content["model_state_dict"]} == {"visual", "logit_scale"}
     other, _ = build("seed=1", name="other")
-    load_weights(other.model, read_checkpoint(run.folder / "last_model.pt"), "last_model.pt")
+    other.model.load_weights(read_checkpoint(run.folder / "last_model.pt"), "last_model.pt")
     assert_same_weights(other.model.state_dict(), state.model.state_dict())
     assert (run.folder / "model_best.pt").is_file()
 

@@ -9,7 +9,6 @@ from clip.model import CLIP, CLIPConfig
 from modules.formats.infer import ARCHS, infer_settings, resolve_config
 from modules.heads.transformer import MeanPooling, TemporalTransformer
 from modules.video_clip import VideoCLIP
-from utils.checkpoint import weights_of
 
 SMALL = {"vision_layers": 1, "text_layers": 1, "text_width": 64, "text_heads": 1, "embed_dim": 64, "vocab_size": 64}
 
@@ -20,7 +19,7 @@ def checkpoint(width: int, patch: int, grid: int, head: torch.nn.Module, joint_f
         config = CLIPConfig(
             image_size=patch * grid, patch_size=patch, vision_width=width, vision_heads=width // 64, **SMALL
         )
-        return weights_of(VideoCLIP(CLIP(replace(config, joint_frames=joint_frames)), head, train_text=text))
+        return VideoCLIP(CLIP(replace(config, joint_frames=joint_frames)), head, train_text=text).weights()
 
 
 @pytest.mark.parametrize(("shapes", "arch"), ARCHS.items())

@@ -8,9 +8,10 @@ import yaml
 
 from clip.load import load_clip
 from modules.build import build_classes, build_clip, build_model
+from modules.formats.ours import read_checkpoint, read_content
 from tools.convert import main
-from utils.checkpoint import read_checkpoint, read_content, save_checkpoint, weights_of
 from utils.config import load_config, to_yaml
+from utils.weights.four_keys import save_checkpoint
 
 PARTS = ("model_state_dict", "fusion_model_state_dict")
 
@@ -33,7 +34,7 @@ def write_ours(config_path: Path, path: Path, **extras) -> Path:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.1
-    content = {"epoch": 3, **weights_of(model), "optimizer_state_dict": {"state": {}, "param_groups": []}}
+    content = {"epoch": 3, **model.weights(), "optimizer_state_dict": {"state": {}, "param_groups": []}}
     save_checkpoint(path, content | {"config": to_yaml(config), "class_names": names, "best_top1": 50.0} | extras)
     return path
 

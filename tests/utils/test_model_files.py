@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from utils.checkpoint import read_checkpoint
+from modules.formats.ours import joined, read_checkpoint
 from utils.weights.model_files import locate, write_model_file, write_model_folder
 
 CONTENT = {
@@ -34,7 +34,7 @@ def assert_content(found: dict) -> None:
 
 
 def test_a_file_comes_back(tmp_path):
-    write_model_file(tmp_path / "m.safetensors", CONTENT)
+    write_model_file(tmp_path / "m.safetensors", joined(CONTENT), CONTENT)
     found = read_checkpoint(tmp_path / "m.safetensors")
     assert_content(found)
     assert found["config"] == CONTENT["config"]
@@ -42,7 +42,7 @@ def test_a_file_comes_back(tmp_path):
 
 
 def test_a_folder_comes_back_and_its_json_is_plain(tmp_path):
-    write_model_folder(tmp_path / "model", CONTENT)
+    write_model_folder(tmp_path / "model", joined(CONTENT), CONTENT)
     found = read_checkpoint(tmp_path / "model")
     assert_content(found)
     facts = json.loads((tmp_path / "model" / "config.json").read_text(), parse_constant=pytest.fail)
@@ -50,7 +50,7 @@ def test_a_folder_comes_back_and_its_json_is_plain(tmp_path):
 
 
 def test_the_folder_s_config_file_counts(tmp_path):
-    write_model_folder(tmp_path, CONTENT)
+    write_model_folder(tmp_path, joined(CONTENT), CONTENT)
     facts = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(facts | {"class_names": ["other"]}))
     assert read_checkpoint(tmp_path)["class_names"] == ["other"]
@@ -61,7 +61,7 @@ def test_what_is_missing_or_not_ours_is_named(tmp_path):
         read_checkpoint(tmp_path / "gone.safetensors")
     with pytest.raises(FileNotFoundError, match=r"model.safetensors: no such file"):
         read_checkpoint(tmp_path)
-    write_model_folder(tmp_path, CONTENT)
+    write_model_folder(tmp_path, joined(CONTENT), CONTENT)
     for text, error in (("{", "not JSON"), ("[]", "expected keys"), ('{"config": 1}', "expected keys")):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(ValueError, match=rf"config.json: {error}"):
@@ -93,7 +93,7 @@ def test_a_model_id_has_an_owner_and_a_name():
 
 
 READ = """
-from utils.checkpoint import read_checkpoint
+from modules.formats.ours import read_checkpoint
 from utils.cli import run_main
 run_main(lambda: print(read_checkpoint("hf://me/model")["class_names"]))
 """
@@ -110,7 +110,7 @@ def test_a_model_in_the_hub_s_cache_is_read_offline(repo_root, tmp_path):
     (cached / "refs").mkdir(parents=True)
     (cached / "refs" / "main").write_text(revision)
     (cached / "snapshots").mkdir()
-    write_model_folder(cached / "snapshots" / revision, CONTENT)
+    write_model_folder(cached / "snapshots" / revision, joined(CONTENT), CONTENT)
     result = read_in_a_process(repo_root, HF_HOME=str(tmp_path), HF_HUB_OFFLINE="1", PYTHONIOENCODING="utf-8")
     assert result.stdout.strip() == "['a', 'ü']", result.stderr
 

@@ -18,9 +18,10 @@ import torch
 from safetensors.torch import save, save_file
 
 from clip.load import load_clip
-from utils.checkpoint import read_checkpoint, save_checkpoint
+from modules.formats.ours import joined, read_checkpoint
 from utils.files import write_text
 from utils.weights.files import one_line
+from utils.weights.four_keys import save_checkpoint
 from utils.weights.model_files import write_model_file
 
 NAN = float("nan")
@@ -98,7 +99,7 @@ def test_what_is_no_file_is_named(tmp_path):
 
 
 def test_content_counts_not_the_name(tmp_path):
-    write_model_file(tmp_path / "x.safetensors", content())
+    write_model_file(tmp_path / "x.safetensors", joined(content()), content())
     (tmp_path / "x.safetensors").rename(tmp_path / "x.pt")
     assert read_checkpoint(tmp_path / "x.pt")["epoch"] == 4
 
@@ -123,7 +124,9 @@ def test_a_flipped_bit_anywhere_is_found_or_harmless(tmp_path):
 
 
 def test_a_flipped_bit_of_our_safetensors_is_found_or_harmless(tmp_path):
-    write_model_file(tmp_path / "whole.safetensors", content(class_names=["a", "b"]))
+    write_model_file(
+        tmp_path / "whole.safetensors", joined(content(class_names=["a", "b"])), content(class_names=["a", "b"])
+    )
     expected = read_checkpoint(tmp_path / "whole.safetensors")
     whole, path = (tmp_path / "whole.safetensors").read_bytes(), tmp_path / "flipped.safetensors"
     for place in range(len(whole)):
@@ -290,8 +293,9 @@ def test_quantized_weights_are_refused(tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_weights_of_every_usual_type_are_read(dtype, tmp_path):
     torch.save(weights(**{"visual.proj": torch.ones(2, 3, dtype=dtype)}), tmp_path / "x.pt")
-    assert read_checkpoint(tmp_path / "x.pt")["model_state_dict"]["visual.proj"].dtype == dtype
-    write_model_file(tmp_path / "x.safetensors", read_checkpoint(tmp_path / "x.pt"))
+    found = read_checkpoint(tmp_path / "x.pt")
+    assert found["model_state_dict"]["visual.proj"].dtype == dtype
+    write_model_file(tmp_path / "x.safetensors", joined(found), found)
     assert read_checkpoint(tmp_path / "x.safetensors")["model_state_dict"]["visual.proj"].dtype == dtype
 
 
@@ -351,7 +355,7 @@ def test_a_full_disk_is_said_to_be_full(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"could not write .*x\.pt \(No space left on device\)"):
         save_checkpoint(tmp_path / "x.pt", large)
     with pytest.raises(OSError, match=r"No space left on device: .*x\.safetensors"):
-        write_model_file(tmp_path / "x.safetensors", large)
+        write_model_file(tmp_path / "x.safetensors", joined(large), large)
     with pytest.raises(OSError, match=r"No space left on device: .*results\.json"):
         write_text(tmp_path / "results.json", "x" * 100_000)
     assert list(tmp_path.iterdir()) == []

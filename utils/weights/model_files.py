@@ -1,6 +1,6 @@
 """Models to share: the content of a checkpoint as safetensors, alone or in a folder of the Hub's format.
 
-Tensors have the names of a VideoCLIP's state dict (``clip.*``, ``head.*``). Everything else, the *facts* (epoch,
+The tensors are one state dict, with the names that the caller gives them. Everything else, the *facts* (epoch,
 configuration, class names, whether the experts are merged), is JSON: in the metadata of a single file, in
 ``config.json`` beside ``model.safetensors`` of a folder.
 """
@@ -14,13 +14,12 @@ from typing import Any
 
 import yaml
 from safetensors.torch import save
+from torch import Tensor
 
 from utils.files import whole_file, write_text
-from utils.weights.files import SHA256_KEY, one_line, read_safetensors, tensors_sha256
+from utils.weights.files import SHA256_KEY, is_safetensors, one_line, tensors_sha256
+from utils.weights.four_keys import FACTS, check_facts
 
-CLIP_PREFIX, HEAD_PREFIX = "clip.", "head."
-PREFIXES = {"model_state_dict": CLIP_PREFIX, "fusion_model_state_dict": HEAD_PREFIX}
-FACTS = ("epoch", "merged", "config", "class_names")
 FACTS_KEY = "mote"  # in the metadata of a single file
 HUB = "hf://"
 WEIGHTS_FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.json", "README.md"
@@ -82,83 +81,62 @@ def upload(folder: Path, model: str) -> None:
         ) from error
 
 
-def write_model_file(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a checkpoint's weights and facts as one safetensors file; what belongs to training is left out."""
-    tensors = {
-        prefix + name: value.contiguous().clone()  # safetensors refuses tensors that share memory
-        for part, prefix in PREFIXES.items()
-        for name, value in content[part].items()
-    }
-    facts = {name: content[name] for name in FACTS if name in content}
-    metadata = {"format": "pt", FACTS_KEY: json.dumps(facts)}
+def write_model_file(path: Path, tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> None:
+    """Write tensors and the facts in ``content``, a checkpoint, as one safetensors file."""
+    # safetensors refuses tensors that share memory
+    tensors = {name: value.contiguous().clone() for name, value in tensors.items()}
+    metadata = {"format": "pt", FACTS_KEY: json.dumps(_facts(content))}
     metadata |= {SHA256_KEY: tensors_sha256(tensors, metadata)}
     with whole_file(path) as part:
         part.write_bytes(save(tensors, metadata=metadata))
 
 
-def write_model_folder(folder: Path, content: Mapping[str, Any]) -> None:
+def write_model_folder(folder: Path, tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> None:
     """Write ``model.safetensors`` and ``config.json`` (the facts, the configuration as a tree)."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_model_file(folder / WEIGHTS_FILE, content)
-    facts = {name: content[name] for name in FACTS if name in content}
-    facts |= {"config": _finite(yaml.safe_load(content["config"]))} if "config" in content else {}
-    facts = {"library_name": "mote", **facts}
+    write_model_file(folder / WEIGHTS_FILE, tensors, content)
+    facts = {"library_name": "mote", **_facts(content)}
+    if "config" in facts:
+        facts["config"] = _finite(yaml.safe_load(facts["config"]))
     write_text(folder / CONFIG_FILE, json.dumps(facts, indent=2, allow_nan=False) + "\n")
 
 
-def read_model_file(path: Path) -> dict[str, Any]:
-    """The checkpoint in a safetensors file of ours, or in a folder with one and ``config.json``.
+def is_model_file(path: Path) -> bool:
+    """Whether a path is a folder of ours or a file of safetensors, by its name or, whatever its name, its content."""
+    return path.is_dir() or path.suffix == ".safetensors" or (path.is_file() and is_safetensors(path))
+
+
+def weights_file(path: Path) -> Path:
+    """The safetensors file of a model file or folder.
 
     Raises:
-        FileNotFoundError, ValueError: a file is missing, not readable, or not ours; it is named.
+        FileNotFoundError: there is none.
     """
-    is_folder = path.is_dir()
-    weights = path / WEIGHTS_FILE if is_folder else path
+    weights = path / WEIGHTS_FILE if path.is_dir() else path
     if not weights.exists():
         raise FileNotFoundError(f"checkpoint {weights}: no such file")
-    tensors, metadata = read_safetensors(weights, f"checkpoint {weights}: not readable")
-    if stray := sorted(name for name in tensors if not name.startswith((CLIP_PREFIX, HEAD_PREFIX))):
-        raise ValueError(f"checkpoint {weights}: expected tensors clip.* and head.*, found {', '.join(stray[:4])}")
-    facts = _read_config_file(path / CONFIG_FILE) if is_folder else _parse_facts(metadata, weights)
-    parts = {
-        part: {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-        for part, prefix in PREFIXES.items()
-    }
-    return {"epoch": 0, **facts, **parts, "optimizer_state_dict": {}}
+    return weights
 
 
-def check_facts(content: Mapping[str, Any], source: str) -> None:
-    """See that what a checkpoint says beside its tensors has the types that it is used with.
+def read_facts(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The facts beside the tensors of a model file, from its ``metadata``, or of a folder, from ``config.json``.
 
     Raises:
-        ValueError: it names the entry.
+        FileNotFoundError, ValueError: they are missing, not readable, or not ours.
     """
-    expected = {
-        "epoch": "an integer",
-        "merged": "true or false",
-        "config": "YAML text",
-        "class_names": "a list of texts",
-    }
-    fits = {
-        "epoch": lambda value: type(value) is int,
-        "merged": lambda value: type(value) is bool,
-        "config": lambda value: isinstance(value, str),
-        "class_names": lambda value: isinstance(value, list | tuple) and all(isinstance(name, str) for name in value),
-    }
-    for name in FACTS:
-        if name in content and not fits[name](content[name]):
-            found = f"{type(content[name]).__name__} {str(content[name])[:40]!r}"
-            raise ValueError(f"{source}: {name}: expected {expected[name]}, found {found}")
-
-
-def _parse_facts(metadata: Mapping[str, str], source: Path) -> dict[str, Any]:
+    if path.is_dir():
+        return _facts(_read_config_file(path / CONFIG_FILE))
     try:
         facts = json.loads(metadata.get(FACTS_KEY, ""))
     except (ValueError, RecursionError):
         facts = None
     if not isinstance(facts, dict):
-        raise ValueError(f"checkpoint {source}: expected metadata under {FACTS_KEY!r}, which export.py writes")
-    return {name: facts[name] for name in FACTS if name in facts}
+        raise ValueError(f"checkpoint {path}: expected metadata under {FACTS_KEY!r}, which export.py writes")
+    return _facts(facts)
+
+
+def _facts(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: content[name] for name in FACTS if name in content}
 
 
 def _read_config_file(path: Path) -> dict[str, Any]:
@@ -175,7 +153,7 @@ def _read_config_file(path: Path) -> dict[str, Any]:
     if not isinstance(facts, dict) or not isinstance(facts.get("config", ""), str):
         raise ValueError(f"checkpoint {path}: expected keys {', '.join(FACTS)}")
     check_facts(facts, f"checkpoint {path}")
-    return {name: facts[name] for name in FACTS if name in facts}
+    return facts
 
 
 def _finite(tree: Any) -> Any:

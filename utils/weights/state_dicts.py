@@ -1,5 +1,6 @@
-"""State dicts of others: names without what wrappers added, and values that can be weights."""
+"""State dicts of others: names without what wrappers added, values that can be weights, and a hash of them."""
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,13 @@ WRAPPER = "module."  # DataParallel and DistributedDataParallel, which may be ne
 # Parts of names that other wrappers add anywhere: torch.compile, FSDP, activation checkpointing.
 INNER_WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 WEIGHT_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+def plain_weights(state: Mapping[Any, Any], source: str) -> dict[str, Tensor]:
+    """``plain_names`` of a state dict that passes ``check_weights``; both may raise ValueError."""
+    state = plain_names(state, source)
+    check_weights(state, source)
+    return state
 
 
 def plain_names(state: Mapping[Any, Any], source: str) -> dict[str, Any]:
@@ -46,6 +54,16 @@ def check_weights(state: Mapping[str, Any], source: str) -> None:
     for name, value in state.items():
         if problem := _problem(value):
             raise ValueError(f"{source}: {name} {problem}")
+
+
+def weights_sha256(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, shapes and fp32 values, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        values = state[name].detach().float().cpu().contiguous()
+        digest.update(f"{name} {list(values.shape)}\n".encode())
+        digest.update(values.numpy())
+    return digest.hexdigest()
 
 
 def _problem(value: Any) -> str:

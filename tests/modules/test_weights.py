@@ -1,25 +1,18 @@
-"""Checkpoints: the published format, never half written, and errors that name what does not fit."""
+"""A model's weights in checkpoints: names, averages, and errors that name what does not fit."""
 
 import math
 from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from clip.load import load_clip
 from clip.model import CLIP
+from modules.formats.ours import read_checkpoint
 from modules.heads.transformer import MeanPooling, TemporalTransformer
 from modules.video_clip import VideoCLIP
-from utils.checkpoint import (
-    CheckpointStore,
-    load_weights,
-    read_checkpoint,
-    save_checkpoint,
-    weights_of,
-    weights_sha256,
-)
+from utils.weights.four_keys import save_checkpoint
+from utils.weights.state_dicts import weights_sha256
 
 
 def make_model(config, seed: int, head=None, layers: int = 1, classes: int = 5) -> VideoCLIP:
@@ -38,11 +31,11 @@ def make(tiny_clip_config):
 
 
 def checkpoint_of(model: VideoCLIP) -> dict:
-    return {"epoch": 2, **weights_of(model), "optimizer_state_dict": {}}
+    return {"epoch": 2, **model.weights(), "optimizer_state_dict": {}}
 
 
 def test_weights_have_the_published_names(make):
-    weights = weights_of(make(0))
+    weights = make(0).weights()
     assert set(weights) == {"model_state_dict", "fusion_model_state_dict"}
     assert all(name == "logit_scale" or name.startswith("visual.") for name in weights["model_state_dict"])
     head = weights["fusion_model_state_dict"]
@@ -59,21 +52,9 @@ def test_averaging_equal_weights_keeps_every_bit(make):
     before = weights_sha256(model.clip.visual.state_dict())
     tuned = checkpoint_of(make(0))
     tuned["model_state_dict"]["logit_scale"] = torch.tensor(5.0)
-    load_weights(model, tuned, "x", weight_average=0.99)
+    model.load_weights(tuned, "x", weight_average=0.99)
     assert weights_sha256(model.clip.visual.state_dict()) == before
     assert model.clip.logit_scale.item() == pytest.approx(0.99 * 5.0 + 0.01 * math.log(1 / 0.07))
-
-
-def test_the_hash_of_weights_depends_on_names_shapes_and_values_alone():
-    state = {"b": torch.arange(6.0).view(2, 3), "a": torch.tensor(1.0)}
-    same = {"a": torch.tensor(1.0, dtype=torch.float16), "b": torch.arange(6.0).view(2, 3).T.contiguous().T}
-    assert weights_sha256(state) == weights_sha256(same)
-    others = [
-        {**state, "b": state["b"].view(3, 2)},
-        {**state, "a": torch.nextafter(torch.tensor(1.0), torch.tensor(2.0))},
-        {"c": state["b"], "a": state["a"]},
-    ]
-    assert len({weights_sha256(other) for other in [state, *others]}) == 4
 
 
 def test_what_is_saved_is_read_back(make, tmp_path):
@@ -83,23 +64,9 @@ def test_what_is_saved_is_read_back(make, tmp_path):
     assert found.keys() == content.keys()
     assert (found["epoch"], found["class_names"], found["best_top1"]) == (2, ["a", "b"], 12.5)
     model = make(1)
-    load_weights(model, found, "model.pt")
+    model.load_weights(found, "model.pt")
     for name, value in make(0).state_dict().items():
         assert torch.equal(model.state_dict()[name], value), name
-
-
-def test_a_failing_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "model.pt"
-    content = {"model_state_dict": {"a": torch.ones(3)}, "fusion_model_state_dict": {}}
-    save_checkpoint(path, content)
-    with pytest.raises(Exception, match=r"(?i)pickle|local object"):
-        save_checkpoint(path, content | {"more": lambda: None})
-    assert torch.equal(read_checkpoint(path)["model_state_dict"]["a"], torch.ones(3))
-
-
-def test_a_missing_file_is_an_error_that_names_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"checkpoint .*gone.pt: no such file"):
-        read_checkpoint(tmp_path / "gone.pt")
 
 
 def test_a_truncated_file_is_an_error_that_names_it(make, tmp_path):
@@ -111,39 +78,13 @@ def test_a_truncated_file_is_an_error_that_names_it(make, tmp_path):
             read_checkpoint(tmp_path / "part.pt")
 
 
-@given(garbage=st.binary(max_size=60) | st.binary(max_size=40).map(lambda tail: b"\x80\x02" + tail))
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_garbage_is_an_error_that_names_the_file(garbage, tmp_path):
-    (tmp_path / "garbage.pt").write_bytes(garbage)
-    with pytest.raises(ValueError, match=r"checkpoint .*garbage.pt: "):
-        read_checkpoint(tmp_path / "garbage.pt")
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        {"weights": 1},
-        [1, 2],
-        torch.zeros(3),
-        {"model_state_dict": {}},
-        {"model_state_dict": None, "fusion_model_state_dict": None},
-        {1: 2},
-    ],
-    ids=["other keys", "list", "tensor", "one of two", "not state dicts", "numbers for keys"],
-)
-def test_another_format_is_an_error_that_says_what_was_expected(content, tmp_path):
-    torch.save(content, tmp_path / "other.pt")
-    with pytest.raises(ValueError, match=r"checkpoint .*other.pt: expected"):
-        read_checkpoint(tmp_path / "other.pt")
-
-
 def test_module_prefixes_are_taken_off(make, tmp_path):
     content = checkpoint_of(make(0))
     for part in ("model_state_dict", "fusion_model_state_dict"):
         content[part] = {f"module.{name}": value for name, value in content[part].items()}
     save_checkpoint(tmp_path / "ddp.pt", content)
     model = make(1)
-    load_weights(model, read_checkpoint(tmp_path / "ddp.pt"), "ddp.pt")
+    model.load_weights(read_checkpoint(tmp_path / "ddp.pt"), "ddp.pt")
     assert torch.equal(model.clip.visual.proj, make(0).clip.visual.proj)
 
 
@@ -153,7 +94,7 @@ def test_averaged_weights_are_99_parts_tuned_and_one_part_pretrained(make):
         tuned.clip.logit_scale.fill_(4.0)
         for each in (pretrained, model):
             each.clip.logit_scale.fill_(3.0)
-    load_weights(model, checkpoint_of(tuned), "x", weight_average=0.99)
+    model.load_weights(checkpoint_of(tuned), "x", weight_average=0.99)
     expected = {name: 0.99 * a + 0.01 * b for (name, a), b in zip(
         tuned.clip.state_dict().items(), pretrained.clip.state_dict().values(), strict=True)}  # fmt: skip
     for name, value in model.clip.state_dict().items():
@@ -165,7 +106,7 @@ def test_averaged_weights_are_99_parts_tuned_and_one_part_pretrained(make):
 
 def test_without_averaging_weights_are_exactly_those_of_the_checkpoint(make):
     model = make(1)
-    load_weights(model, checkpoint_of(make(0)), "x", weight_average=1.0)
+    model.load_weights(checkpoint_of(make(0)), "x", weight_average=1.0)
     for name, value in make(0).state_dict().items():
         assert torch.equal(model.state_dict()[name], value), name
 
@@ -173,14 +114,14 @@ def test_without_averaging_weights_are_exactly_those_of_the_checkpoint(make):
 def test_a_time_embedding_is_not_averaged(tiny_clip_config):
     config = replace(tiny_clip_config, joint_frames=2)
     tuned, model = (make_model(config, seed, head=MeanPooling()) for seed in (0, 1))
-    load_weights(model, checkpoint_of(tuned), "x", weight_average=0.5)
+    model.load_weights(checkpoint_of(tuned), "x", weight_average=0.5)
     assert torch.equal(model.clip.visual.time_embedding, tuned.clip.visual.time_embedding)
     assert not torch.equal(model.clip.visual.proj, tuned.clip.visual.proj)
 
 
 def test_any_number_of_training_classes_loads(make):
     model, tuned = make(1, classes=5), make(0, classes=9)
-    load_weights(model, checkpoint_of(tuned), "x")
+    model.load_weights(checkpoint_of(tuned), "x")
     assert torch.equal(model.head.spe_cls_feature, tuned.head.spe_cls_feature)
     assert model.state_dict()["head.spe_cls_feature"].shape == (9, 64)
 
@@ -188,7 +129,7 @@ def test_any_number_of_training_classes_loads(make):
 def test_the_model_s_own_training_classes_can_be_kept(make):
     model = make(1, classes=5)
     own = model.head.spe_cls_feature.clone()
-    load_weights(model, checkpoint_of(make(0, classes=9)), "x", keep_train_classes=True)
+    model.load_weights(checkpoint_of(make(0, classes=9)), "x", keep_train_classes=True)
     assert torch.equal(model.head.spe_cls_feature, own)
     assert torch.equal(model.head.frame_position_embeddings.weight, make(0).head.frame_position_embeddings.weight)
 
@@ -196,12 +137,12 @@ def test_the_model_s_own_training_classes_can_be_kept(make):
 def test_missing_and_unexpected_keys_are_named(make):
     content = checkpoint_of(make(0, layers=2))
     with pytest.raises(ValueError, match=r"checkpoint x does not fit.*unexpected head.transformer.resblocks.1.*more"):
-        load_weights(make(1), content, "x")
+        make(1).load_weights(content, "x")
     with pytest.raises(ValueError, match=r"checkpoint y does not fit.*missing head.transformer.resblocks.1."):
-        load_weights(make(1, layers=2), checkpoint_of(make(0)), "y")
+        make(1, layers=2).load_weights(checkpoint_of(make(0)), "y")
     del content["model_state_dict"]["visual.proj"]
     with pytest.raises(ValueError, match=r"missing clip.visual.proj$"):
-        load_weights(make(1, layers=2), content, "x")
+        make(1, layers=2).load_weights(content, "x")
 
 
 def test_shapes_that_differ_are_named_with_both_shapes(make):
@@ -209,23 +150,23 @@ def test_shapes_that_differ_are_named_with_both_shapes(make):
     content["model_state_dict"]["visual.proj"] = torch.zeros(64, 32)
     for average in (1.0, 0.99):
         with pytest.raises(ValueError, match=r"clip.visual.proj is \[64, 32\], the configured model has \[64, 64\]"):
-            load_weights(make(1), content, "x", weight_average=average)
+            make(1).load_weights(content, "x", weight_average=average)
 
 
 def test_a_checkpoint_that_does_not_fit_changes_nothing(make):
     model, content = make(1), checkpoint_of(make(0))
     del content["fusion_model_state_dict"]["frame_position_embeddings.weight"]
     with pytest.raises(ValueError, match="does not fit"):
-        load_weights(model, content, "x")
+        model.load_weights(content, "x")
     for name, value in make(1).state_dict().items():
         assert torch.equal(model.state_dict()[name], value), name
 
 
 def test_a_mean_pooling_model_loads_its_own_checkpoint_and_no_other(make):
     tuned = make(0, head=MeanPooling())
-    load_weights(make(1, head=MeanPooling()), checkpoint_of(tuned), "x")
+    make(1, head=MeanPooling()).load_weights(checkpoint_of(tuned), "x")
     with pytest.raises(ValueError, match=r"unexpected head.*more"):
-        load_weights(make(1, head=MeanPooling()), checkpoint_of(make(0)), "x")
+        make(1, head=MeanPooling()).load_weights(checkpoint_of(make(0)), "x")
 
 
 def test_a_checkpoint_in_the_released_format_loads(golden):
@@ -233,7 +174,7 @@ def test_a_checkpoint_in_the_released_format_loads(golden):
     pretrained = {name: value.clone() for name, value in clip.visual.state_dict().items()}
     model = VideoCLIP(clip, TemporalTransformer(64, 3, 1, num_experts=4, num_train_classes=12))
     checkpoint = read_checkpoint(golden / "tiny_mote.pt")
-    load_weights(model, checkpoint, "tiny_mote.pt", weight_average=0.99)
+    model.load_weights(checkpoint, "tiny_mote.pt", weight_average=0.99)
     assert checkpoint["epoch"] == 7
     assert model.head.spe_cls_feature.shape == (400, 64)
     for name, value in checkpoint["fusion_model_state_dict"].items():
@@ -241,11 +182,3 @@ def test_a_checkpoint_in_the_released_format_loads(golden):
     for name, value in model.clip.visual.state_dict().items():
         expected = 0.99 * checkpoint["model_state_dict"][f"visual.{name}"] + 0.01 * pretrained[name]
         torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-7)
-
-
-def test_what_a_killed_save_left_goes_with_the_next_one(tmp_path):
-    store = CheckpointStore(tmp_path, keep=2)
-    first = store.save({"epoch": 0}, 0, 10)
-    (store.folder / ".0123abcd.77.part").write_bytes(b"half a checkpoint")
-    second = store.save({"epoch": 0}, 0, 20)
-    assert sorted(store.folder.iterdir()) == [first, second]
