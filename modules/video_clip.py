@@ -117,11 +117,7 @@ class VideoCLIP(nn.Module):
         return weights_of(self)
 
     def load_weights(
-        self,
-        checkpoint: Mapping[str, Any],
-        source: str,
-        weight_average: float = 1.0,
-        keep_train_classes: bool = False,
+        self, checkpoint: Mapping[str, Any], source: str, weight_average: float = 1.0, keep_train_classes: bool = False
     ) -> None:
         """Take the weights of a checkpoint, see ``modules.weights.load_weights``."""
         load_weights(self, checkpoint, source, weight_average, keep_train_classes)

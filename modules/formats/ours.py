@@ -11,9 +11,9 @@ from typing import Any
 from torch import Tensor
 
 from utils.files import no_file
-from utils.weights.files import is_torchscript, read_safetensors, read_torch_file
+from utils.weights.files import is_safetensors, is_torchscript, read_safetensors, read_torch_file
 from utils.weights.four_keys import HEAD, MODEL, check_parts, plain_content
-from utils.weights.model_files import is_model_file, locate, read_facts, weights_file
+from utils.weights.model_files import WEIGHTS_FILE, locate, read_facts
 
 PREFIXES = {MODEL: "clip.", HEAD: "head."}
 TRAIN_CLASS_FEATURES = "spe_cls_feature"  # [K_train, D], belongs to the data set that the head was trained on
@@ -57,21 +57,17 @@ def read_content(name: str | Path) -> Any:
         FileNotFoundError, ValueError, ConnectionError: see ``read_checkpoint``.
     """
     path = locate(name)
-    if not path.exists():
-        raise FileNotFoundError(f"checkpoint {path}: {no_file(path)}")
-    if is_model_file(path):
-        content = _read_model(path)
-    elif path.is_file() and is_torchscript(path):
-        raise ValueError(f"checkpoint {path}: found a TorchScript archive, such as CLIP's own; {CLIP_HINT}")
+    file = path / WEIGHTS_FILE if path.is_dir() else path
+    if not file.exists():
+        raise FileNotFoundError(f"checkpoint {file}: {no_file(file)}")
+    problem = f"checkpoint {file}: not readable"
+    if file.suffix == ".safetensors" or (file.is_file() and is_safetensors(file)):
+        tensors, metadata = read_safetensors(file, problem)
+        if stray := sorted(name for name in tensors if not name.startswith(tuple(PREFIXES.values()))):
+            raise ValueError(f"checkpoint {file}: expected tensors clip.* and head.*, found {', '.join(stray[:4])}")
+        content = {"epoch": 0, **read_facts(path, metadata), **split(tensors), "optimizer_state_dict": {}}
+    elif file.is_file() and is_torchscript(file):
+        raise ValueError(f"checkpoint {file}: found a TorchScript archive, such as CLIP's own; {CLIP_HINT}")
     else:
-        content = read_torch_file(path, f"checkpoint {path}: not readable")
+        content = read_torch_file(file, problem)
     return plain_content(content, f"checkpoint {name}")
-
-
-def _read_model(path: Path) -> dict[str, Any]:
-    """The checkpoint in a safetensors file of ours, or in a folder with one and ``config.json``."""
-    weights = weights_file(path)
-    tensors, metadata = read_safetensors(weights, f"checkpoint {weights}: not readable")
-    if stray := sorted(name for name in tensors if not name.startswith(tuple(PREFIXES.values()))):
-        raise ValueError(f"checkpoint {weights}: expected tensors clip.* and head.*, found {', '.join(stray[:4])}")
-    return {"epoch": 0, **read_facts(path, metadata), **split(tensors), "optimizer_state_dict": {}}

@@ -87,13 +87,8 @@ def join_text4vis(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def join_bike(content: Mapping[str, Any], text: Mapping[str, Tensor]) -> dict[str, Any]:
     """A checkpoint with the text tower beside the image tower, as BIKE has it."""
-    head = plain_head(content, "BIKE")
-    return {
-        "epoch": content.get("epoch", 0),
-        MODEL: {**content[MODEL], **text},
-        HEAD: head,
-        "optimizer_state_dict": {},
-    }
+    parts = {MODEL: {**content[MODEL], **text}, HEAD: plain_head(content, "BIKE")}
+    return {"epoch": content.get("epoch", 0), **parts, "optimizer_state_dict": {}}
 
 
 def plain_head(content: Mapping[str, Any], target: str) -> dict[str, Tensor]:

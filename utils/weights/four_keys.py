@@ -4,7 +4,7 @@ What the names of tensors in the two mean is the model's business. ``model_files
 safetensors.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,16 @@ from utils.weights.state_dicts import plain_weights
 MODEL, HEAD = PARTS = ("model_state_dict", "fusion_model_state_dict")
 # Entry of a checkpoint whose experts are merged and whose weights are averaged with the pretrained ones.
 MERGED = "merged"
-FACTS = ("epoch", MERGED, "config", "class_names")  # what is kept with weights that are shared
+# What is kept with weights that are shared: what it is, and whether a value can be it.
+FACTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "epoch": ("an integer", lambda value: type(value) is int),
+    MERGED: ("true or false", lambda value: type(value) is bool),
+    "config": ("YAML text", lambda value: isinstance(value, str)),
+    "class_names": (
+        "a list of texts",
+        lambda value: isinstance(value, list | tuple) and all(isinstance(name, str) for name in value),
+    ),
+}
 WRITER = "inline_container"  # the part of torch that reports a full disk, as a RuntimeError
 
 
@@ -84,19 +93,7 @@ def check_facts(content: Mapping[str, Any], source: str) -> None:
     Raises:
         ValueError: it names the entry.
     """
-    expected = {
-        "epoch": "an integer",
-        "merged": "true or false",
-        "config": "YAML text",
-        "class_names": "a list of texts",
-    }
-    fits = {
-        "epoch": lambda value: type(value) is int,
-        "merged": lambda value: type(value) is bool,
-        "config": lambda value: isinstance(value, str),
-        "class_names": lambda value: isinstance(value, list | tuple) and all(isinstance(name, str) for name in value),
-    }
-    for name in FACTS:
-        if name in content and not fits[name](content[name]):
+    for name, (expected, fits) in FACTS.items():
+        if name in content and not fits(content[name]):
             found = f"{type(content[name]).__name__} {str(content[name])[:40]!r}"
-            raise ValueError(f"{source}: {name}: expected {expected[name]}, found {found}")
+            raise ValueError(f"{source}: {name}: expected {expected}, found {found}")

@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from utils.files import whole_file, write_text
-from utils.weights.files import SHA256_KEY, is_safetensors, one_line, tensors_sha256
+from utils.weights.files import SHA256_KEY, one_line, tensors_sha256
 from utils.weights.four_keys import FACTS, check_facts
 
 FACTS_KEY = "mote"  # in the metadata of a single file
@@ -101,25 +101,8 @@ def write_model_folder(folder: Path, tensors: Mapping[str, Tensor], content: Map
     write_text(folder / CONFIG_FILE, json.dumps(facts, indent=2, allow_nan=False) + "\n")
 
 
-def is_model_file(path: Path) -> bool:
-    """Whether a path is a folder of ours or a file of safetensors, by its name or, whatever its name, its content."""
-    return path.is_dir() or path.suffix == ".safetensors" or (path.is_file() and is_safetensors(path))
-
-
-def weights_file(path: Path) -> Path:
-    """The safetensors file of a model file or folder.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
-    weights = path / WEIGHTS_FILE if path.is_dir() else path
-    if not weights.exists():
-        raise FileNotFoundError(f"checkpoint {weights}: no such file")
-    return weights
-
-
 def read_facts(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The facts beside the tensors of a model file, from its ``metadata``, or of a folder, from ``config.json``.
+    """The facts of a model: of a file from its ``metadata``, of a folder from its ``config.json``.
 
     Raises:
         FileNotFoundError, ValueError: they are missing, not readable, or not ours.
