@@ -1,4 +1,4 @@
-"""Pack the videos of a list for fast reading: python -m datasets.pack LIST --root DIR --out DIR"""
+"""Pack the videos of a list into shards for fast reading: python -m datasets.pack LIST --root DIR --out DIR"""
 
 import argparse
 import dataclasses
@@ -10,15 +10,8 @@ import sys
 from pathlib import Path
 
 from datasets.lists.records import VideoList, read_video_list
-from datasets.pack.frames import (
-    ALL_FRAMES,
-    FAILED,
-    LIST,
-    ListedVideo,
-    Settings,
-)
+from datasets.pack.frames import ALL_FRAMES, FAILED, LIST, ListedVideo, Settings
 from datasets.pack.shards import VERSION
-from datasets.pack.videos import pack_videos
 from datasets.pack.writer import pack_shards
 from utils.cli import run_main
 from utils.files import PART, read_json, remove_parts, write_text
@@ -26,14 +19,12 @@ from utils.logger import setup_logging
 
 logger = logging.getLogger(__name__)
 
-PACKERS = {"shards": pack_shards, "videos": pack_videos}
 SETTINGS = "settings.json"
 # Least and most of an argument.
 LIMITS = {
     "short_side": (0, 10_000), "frames": (0, 1_000_000), "workers": (0, 1024), "shard_size_mb": (1, 1_000_000),
     "quality": (1, 100),
 }  # fmt: skip
-DEFAULT_QUALITY, DEFAULT_SHARD_SIZE_MB = 90, 256
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -43,22 +34,16 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("list", metavar="LIST", type=Path, help="list file, one 'path label' a line")
     parser.add_argument("--root", type=Path, required=True, help="folder that the list's paths start from")
     parser.add_argument("--out", type=Path, required=True, help="folder to write; one that was begun is continued")
-    parser.add_argument("--format", choices=PACKERS, default="shards", help="default: shards")
     parser.add_argument("--short_side", type=int, default=256, help="pixels; larger is made smaller; 0: keep (256)")
     parser.add_argument("--frames", type=int, default=ALL_FRAMES, help="frames kept of each video (0: all)")
-    parser.add_argument("--quality", type=int, help=f"of the JPEGs in shards ({DEFAULT_QUALITY})")
-    parser.add_argument("--shard_size_mb", type=int, help=f"about this size a shard ({DEFAULT_SHARD_SIZE_MB})")
+    parser.add_argument("--quality", type=int, default=90, help="of the JPEGs (90)")
+    parser.add_argument("--shard_size_mb", type=int, default=256, help="about this size a shard (256)")
     parser.add_argument("--workers", type=int, default=cores, help=f"processes; 0: this one ({cores})")
     args = parser.parse_args(argv)
     for name, (least, most) in LIMITS.items():
         value = getattr(args, name)
-        if value is not None and not least <= value <= most:
+        if not least <= value <= most:
             parser.error(f"--{name}: expected {least} to {most}, found {value}")
-    if args.format == "videos" and (args.quality or args.shard_size_mb):
-        parser.error("--quality and --shard_size_mb are for --format shards")
-    if args.format == "shards":
-        args.quality = args.quality or DEFAULT_QUALITY
-        args.shard_size_mb = args.shard_size_mb or DEFAULT_SHARD_SIZE_MB
     return args
 
 
@@ -72,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     _claim(args.out, _settings(args, videos))
     lines = [ListedVideo(index, videos.path(index), int(videos.labels[index])) for index in range(len(videos))]
     remove_parts(args.out)
-    PACKERS[args.format](lines, _settings(args, videos), args.out, args.workers)
+    pack_shards(lines, _settings(args, videos), args.out, args.workers)
     remove_parts(args.out)
     logger.info("packed into %s; data.*_list: %s", args.out, args.out / LIST)
     if (args.out / FAILED).exists():
@@ -95,7 +80,6 @@ def _settings(args: argparse.Namespace, videos: VideoList) -> Settings:
         version=VERSION,
         list_fingerprint=hashlib.sha256(lines).hexdigest()[:16],
         root=str(args.root.resolve()),
-        format=args.format,
         short_side=args.short_side,
         frames=args.frames,
         quality=args.quality,

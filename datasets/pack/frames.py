@@ -1,23 +1,15 @@
-"""What both formats of ``datasets.pack`` need: settings, frames made small, lists, jobs in processes."""
+"""What goes into a pack: settings, lines of the list, and frames made small."""
 
-import multiprocessing
-import os
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from datasets.clips.sampling import eval_indices
 from datasets.decode.pyav_reader import open_video
 from datasets.decode.readers import Reader, UnreadableVideo
 from datasets.lists.records import VideoList, list_text
@@ -27,9 +19,6 @@ LIST, FAILED = "list.txt", "failed.txt"
 CHUNK = 16  # frames decoded at a time: 100 MB at 1080p
 ALL_FRAMES = 0  # of ``Settings.frames``
 
-Job = TypeVar("Job")
-Result = TypeVar("Result")
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -38,11 +27,10 @@ class Settings:
     version: int
     list_fingerprint: str  # of the lines in their order
     root: str
-    format: str  # shards or videos
     short_side: int  # pixels, of larger frames; 0: as they are
     frames: int  # kept of each video; 0: all
-    quality: int | None  # JPEG, 1 to 100
-    shard_size_mb: int | None
+    quality: int  # JPEG, 1 to 100
+    shard_size_mb: int
 
 
 class ListedVideo(NamedTuple):
@@ -65,9 +53,7 @@ def unique_videos(lines: list[ListedVideo]) -> list[ListedVideo]:
     return list({line.path: line for line in reversed(lines)}.values())[::-1]
 
 
-def write_lists(
-    folder: Path, lines: list[ListedVideo], failed: list[FailedVideo], renamed: Callable[[str], str] = str
-) -> None:
+def write_lists(folder: Path, lines: list[ListedVideo], failed: list[FailedVideo]) -> None:
     """Write ``list.txt``, the list of what was packed, and ``failed.txt`` if videos were left out."""
     if failed:
         reasons = "".join(f"{path}\t{' '.join(reason.split())}\n" for path, reason in failed)
@@ -75,34 +61,34 @@ def write_lists(
     else:
         (folder / FAILED).unlink(missing_ok=True)
     lost = {path for path, _ in failed}
-    packed = [(renamed(line.path), line.label) for line in lines if line.path not in lost]
+    packed = [(line.path, line.label) for line in lines if line.path not in lost]
     write_text(folder / LIST, list_text(VideoList.of_pairs("", packed)))
 
 
 def kept_frames(num_frames: int, limit: int) -> np.ndarray:
     """The frames of a video that go into a pack, int64 [n].
 
-    The start of each of ``limit`` segments, which is also the rule of evaluation: where ``limit`` is a multiple of T,
-    one clip of T frames is the same from the pack as from the video.
+    The start of each of ``limit`` segments, as in ``datasets.clips.sampling.eval_indices``: where ``limit`` is a power
+    of two and a multiple of T, one clip of T frames is the same from the pack as from the video.
     """
     if limit == ALL_FRAMES or num_frames <= limit:
         return np.arange(num_frames)
-    return eval_indices(num_frames, limit)[0]
+    return (num_frames / limit * np.arange(limit)).astype(np.int64)
 
 
-def small_frames(reader: Reader, indices: np.ndarray, short_side: int, multiple: int = 1) -> Iterator[Tensor]:
-    """Frames at ``indices``, never enlarged, one by one: uint8 [3, h, w], sides rounded to a ``multiple``."""
+def small_frames(reader: Reader, indices: np.ndarray, short_side: int) -> Iterator[Tensor]:
+    """Frames at ``indices``, never enlarged, one by one: uint8 [3, h, w]; ``short_side`` in pixels, 0: as they are."""
     for start in range(0, len(indices), CHUNK):
         chunk = reader.read(indices[start : start + CHUNK])
         height, width = chunk.shape[-2:]
         scale = min(1.0, short_side / min(height, width)) if short_side else 1.0
-        size = [max(multiple, round(side * scale / multiple) * multiple) for side in (height, width)]
+        size = [max(1, round(side * scale)) for side in (height, width)]
         if size != [height, width]:
             chunk = F.resize(chunk, size, InterpolationMode.BICUBIC, antialias=True)
         yield from chunk.contiguous()
 
 
-def frame_rate(path: Path) -> Fraction:
+def frame_rate(path: Path) -> float:
     """Frames a second of a video file.
 
     Raises:
@@ -112,31 +98,4 @@ def frame_rate(path: Path) -> Fraction:
         rate = stream.average_rate
     if not rate:
         raise UnreadableVideo("frame rate: the file does not say")
-    return Fraction(rate)
-
-
-def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Iterator[Result]:
-    """Results of independent jobs in any order; 0 workers: in this process."""
-    if workers == 0:
-        yield from map(function, jobs)
-        return
-    with ProcessPoolExecutor(workers, initializer=_start_worker) as pool:
-        futures = [pool.submit(function, job) for job in jobs]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BrokenProcessPool:
-            raise OSError("a worker process was killed (out of memory?); start again with fewer --workers") from None
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _start_worker() -> None:
-    torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A pool's processes outlive a parent that is killed; what they wrote then could meet a new run."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
+    return float(rate)

@@ -31,11 +31,11 @@ from datasets.pack.frames import (
     Settings,
     frame_rate,
     kept_frames,
-    run_jobs,
     small_frames,
     unique_videos,
     write_lists,
 )
+from datasets.pack.jobs import run_jobs
 from datasets.pack.shards import ARRAYS, BLOCK, INDEX, MANIFEST, VERSION, ShardReader, fingerprint
 from utils.files import PART, whole_file, write_text
 
@@ -132,7 +132,7 @@ def pack_video(video: ListedVideo, settings: Settings) -> PackedVideo:
         "path": video.path,
         "label": video.label,
         "num_frames": reader.num_frames,
-        "fps": round(float(frame_rate(path)), 6),
+        "fps": round(frame_rate(path), 6),
     }
     frames = small_frames(reader, indices, settings.short_side)
     return PackedVideo([encode_jpeg(frame, settings.quality).numpy().tobytes() for frame in frames], about)

@@ -18,14 +18,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from test_readers import decode_one_by_one
 
 from datasets.clips.sampling import eval_indices
-from datasets.decode.decoders import DecordReader
 from datasets.pack import __main__ as pack
-from datasets.pack import videos as pack_videos
 from datasets.pack import writer as pack_shards
 from datasets.pack.frames import kept_frames
 
@@ -107,42 +104,8 @@ def test_the_written_list_is_that_of_the_videos(videos, shards):
     assert sorted(path.name for path in shards.iterdir()) == ["index", "list.txt", "settings.json", "shard-000000.tar"]
 
 
-def test_small_files_have_many_key_frames_and_the_same_pictures(videos, tmp_path):
-    out = run_pack(videos, tmp_path / "out", "--format", "videos", "--short_side", "96")
-    assert (out / "list.txt").read_text() == (videos / "list.txt").read_text()
-    for name in NAMES:
-        with av.open(str(out / name)) as container:
-            stream = container.streams.video[0]
-            packets = [packet for packet in container.demux(stream) if packet.size]
-            assert (stream.width, stream.height, stream.average_rate) == (128, 96, 25)
-            assert not stream.codec_context.has_b_frames
-        keys = np.flatnonzero([packet.is_keyframe for packet in packets])
-        assert np.diff([*keys, len(packets)]).max() <= 12
-        expected = decode_one_by_one(videos / name)
-        found = decode_one_by_one(out / name)
-        assert len(found) == len(expected)
-        small = torch.nn.functional.interpolate(expected.float(), (96, 128), mode="bilinear", antialias=True)
-        assert (found.float() - small).abs().mean() < 3
-
-
-def test_other_containers_become_mp4_and_the_list_says_so(tmp_path, write_video):
-    write_video(
-        tmp_path / "one.mkv", num_frames=5, width=131, height=97, codec="mpeg4"
-    )  # odd sides, which H.264 does not take
-    (tmp_path / "list.txt").write_text("one.mkv 3\n")
-    out = run_pack(tmp_path, tmp_path / "out", "--format", "videos")
-    assert (out / "list.txt").read_text() == "one.mp4 3\n"
-    assert decode_one_by_one(out / "one.mp4").shape == (5, 3, 96, 132)
-
-
-@pytest.mark.parametrize("form", ["shards", "videos"])
-def test_frames_can_be_thinned_out_and_made_smaller_but_not_larger(videos, tmp_path, form):
-    out = run_pack(videos, tmp_path / "out", "--format", form, "--frames", "8", "--short_side", "500")
-    if form == "videos":
-        assert decode_one_by_one(out / NAMES[5]).shape == (8, 3, 120, 160)
-        with av.open(str(out / NAMES[5])) as container:  # 25 frames at 25 a second
-            assert container.streams.video[0].average_rate == 8
-        return
+def test_frames_can_be_thinned_out_and_made_smaller_but_not_larger(videos, tmp_path):
+    out = run_pack(videos, tmp_path / "out", "--frames", "8", "--short_side", "500")
     with tarfile.open(out / "shard-000000.tar") as tar:
         pictures = [tar.extractfile(member).read() for member in tar if member.name.startswith("000000005.0")]
     expected = decode_one_by_one(videos / NAMES[5])[[int(25 / 8 * i) for i in range(8)]]
@@ -184,11 +147,10 @@ def test_shards_have_about_the_size_asked_for(videos, shards, tmp_path, monkeypa
 # --- interrupted runs
 
 
-@pytest.mark.parametrize("form", ["shards", "videos"])
-def test_processes_do_not_change_a_byte(videos, tmp_path, form, monkeypatch):
+def test_processes_do_not_change_a_byte(videos, tmp_path, monkeypatch):
     small_shards(monkeypatch)
-    alone = run_pack(videos, tmp_path / "alone", "--format", form)
-    shared = run_pack(videos, tmp_path / "shared", "--format", form, workers=2)
+    alone = run_pack(videos, tmp_path / "alone")
+    shared = run_pack(videos, tmp_path / "shared", workers=2)
     assert content(shared) == content(alone)
 
 
@@ -212,10 +174,9 @@ def test_a_run_that_goes_on_leaves_finished_shards_alone(videos, tmp_path, monke
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.tar")} == written
 
 
-@pytest.mark.parametrize("form", ["shards", "videos"])
-def test_a_run_that_ends_before_any_file_appears_continues_to_the_same_bytes(videos, tmp_path, form, monkeypatch):
+def test_a_run_that_ends_before_any_file_appears_continues_to_the_same_bytes(videos, tmp_path, monkeypatch):
     small_shards(monkeypatch)
-    expected = content(run_pack(videos, tmp_path / "whole", "--format", form))
+    expected = content(run_pack(videos, tmp_path / "whole"))
     replace, out = os.replace, tmp_path / "parts"
     for survivors in range(100):
         count = iter(range(survivors))
@@ -228,27 +189,26 @@ def test_a_run_that_ends_before_any_file_appears_continues_to_the_same_bytes(vid
         monkeypatch.setattr("os.replace", killed_replace)
         shutil.rmtree(out, ignore_errors=True)
         try:
-            run_pack(videos, out, "--format", form)
+            run_pack(videos, out)
         except Killed:
             monkeypatch.setattr("os.replace", replace)
-            assert content(run_pack(videos, out, "--format", form)) == expected
+            assert content(run_pack(videos, out)) == expected
         else:
             break
     assert survivors > len(NAMES) / 2
 
 
-@pytest.mark.parametrize("form", ["shards", "videos"])
-def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(tmp_path, form):
+def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(tmp_path):
     rng = np.random.default_rng(1)
     for number in range(12):
         write_smooth_video(tmp_path / f"{number}.mp4", 60, rng, width=320)
     lines = [f"{number}.mp4 0\n" for number in range(12)]
     (tmp_path / "list.txt").write_text("".join(lines))
-    options = ["--format", form, *(["--shard_size_mb", "1", "--quality", "100"] if form == "shards" else [])]
+    options = ["--shard_size_mb", "1", "--quality", "100"]
     expected = content(run_pack(tmp_path, tmp_path / "whole", *options))
     command = [sys.executable, "-m", "datasets.pack", str(tmp_path / "list.txt"), "--root", str(tmp_path)]
     command += ["--out", str(tmp_path / "killed"), "--workers", "2", *options]
-    moments, killed = random.Random(form), tmp_path / "killed"
+    moments, killed = random.Random(1), tmp_path / "killed"
     for _ in range(2):
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             before = written_names(killed)
@@ -277,9 +237,8 @@ def test_another_start_after_the_end_changes_nothing(videos, tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "name"),
-    [(("--frames", "4"), "frames 0, now 4"), (("--quality", "80"), "quality 90, now 80"),
-     (("--format", "videos"), "format 'shards', now 'videos'")],
-)  # fmt: skip
+    [(("--frames", "4"), "frames 0, now 4"), (("--quality", "80"), "quality 90, now 80")],
+)
 def test_other_arguments_in_the_same_folder_are_an_error(videos, shards, options, name):
     before = content(shards)
     with pytest.raises(ValueError, match=name):
@@ -309,12 +268,11 @@ def some_broken(videos, tmp_path, write_video) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("form", ["shards", "videos"])
-def test_unreadable_videos_are_listed_and_left_out(some_broken, form, caplog):
+def test_unreadable_videos_are_listed_and_left_out(some_broken, caplog):
     out = some_broken / "out"
     for _ in range(2):  # the second start says the same
         with caplog.at_level(logging.ERROR), pytest.raises(SystemExit) as end:
-            run_pack(some_broken, out, "--format", form)
+            run_pack(some_broken, out)
         assert end.value.code == 1
         assert "3 videos cannot be read" in caplog.text
         failed = [line.split("\t") for line in (out / "failed.txt").read_text().splitlines()]
@@ -325,28 +283,25 @@ def test_unreadable_videos_are_listed_and_left_out(some_broken, form, caplog):
         caplog.clear()
 
 
-@pytest.mark.parametrize("form", ["shards", "videos"])
-def test_a_list_without_a_readable_video_is_an_error(some_broken, form):
+def test_a_list_without_a_readable_video_is_an_error(some_broken):
     (some_broken / "list.txt").write_text("text.mp4 3\ngone.mp4 2\n")
     with pytest.raises(ValueError, match=r"'text\.mp4'.*is --root right"):
-        run_pack(some_broken, some_broken / "out", "--format", form)
+        run_pack(some_broken, some_broken / "out")
 
 
-@pytest.mark.parametrize("form", ["shards", "videos"])
-def test_a_full_disk_is_an_error_that_names_the_file_and_packing_goes_on_later(videos, tmp_path, form):
-    expected = content(run_pack(videos, tmp_path / "whole", "--format", form))
+def test_a_full_disk_is_an_error_that_names_the_file_and_packing_goes_on_later(videos, tmp_path):
+    expected = content(run_pack(videos, tmp_path / "whole"))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1500, hard))
     try:
-        with pytest.raises(OSError, match=r"\.tar|\.mp4"):
-            run_pack(videos, tmp_path / "out", "--format", form)
+        with pytest.raises(OSError, match=r"\.tar"):
+            run_pack(videos, tmp_path / "out")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert content(run_pack(videos, tmp_path / "out", "--format", form)) == expected
+    assert content(run_pack(videos, tmp_path / "out")) == expected
 
 
-@pytest.mark.parametrize("form", ["shards", "videos"])
-def test_what_the_disk_gives_back_is_checked(videos, tmp_path, form, monkeypatch):
+def test_what_the_disk_gives_back_is_checked(videos, tmp_path, monkeypatch):
     def damage(original: Callable) -> Callable:
         def damaged(path: Path, *rest: object) -> None:
             with path.open("r+b") as file:
@@ -357,22 +312,10 @@ def test_what_the_disk_gives_back_is_checked(videos, tmp_path, form, monkeypatch
 
         return damaged
 
-    packer = pack_shards if form == "shards" else pack_videos
-    monkeypatch.setattr(packer, "_read_back", damage(packer._read_back))
-    with pytest.raises(OSError, match=r"read back|gave back"):
-        run_pack(videos, tmp_path / "out", "--format", form)
-    assert not list((tmp_path / "out").rglob("*.tar")) + list((tmp_path / "out").rglob("*.mp4"))
-
-
-@pytest.mark.parametrize(
-    ("lines", "message"),
-    [("a.mp4 0\na.avi 1\n", r"'a\.mp4' and 'a\.avi' would both become 'a\.mp4'"),
-     ("/somewhere/a.mp4 0\n", "below --root"), ("../a.mp4 0\n", "below --root")],
-)  # fmt: skip
-def test_names_that_small_files_cannot_have_are_an_error(tmp_path, lines, message):
-    (tmp_path / "list.txt").write_text(lines)
-    with pytest.raises(ValueError, match=message):
-        run_pack(tmp_path, tmp_path / "out", "--format", "videos")
+    monkeypatch.setattr(pack_shards, "_read_back", damage(pack_shards._read_back))
+    with pytest.raises(OSError, match="gave back"):
+        run_pack(videos, tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*.tar"))
 
 
 def test_wrong_places_are_errors_before_anything_is_written(videos, tmp_path):
@@ -385,16 +328,8 @@ def test_wrong_places_are_errors_before_anything_is_written(videos, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    "options", [("--frames", "-1"), ("--quality", "101"), ("--format", "videos", "--quality", "9")]
-)
+@pytest.mark.parametrize("options", [("--frames", "-1"), ("--quality", "101"), ("--quality", "0")])
 def test_arguments_out_of_range_are_named(videos, tmp_path, options, capsys):
     with pytest.raises(SystemExit):
         run_pack(videos, tmp_path / "out", *options)
     assert "--quality" in capsys.readouterr().err or "--frames" in options
-
-
-def test_small_files_are_read_as_any_other(videos, tmp_path):
-    out = run_pack(videos, tmp_path / "out", "--format", "videos")
-    reader = DecordReader(out / NAMES[5])
-    assert torch.equal(reader.read(np.array([20, 3])), decode_one_by_one(out / NAMES[5])[[20, 3]])
