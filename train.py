@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from datasets.build import build_eval_loader, build_source, build_train_loader, decoder_of, read_data
 from datasets.clips.trial import problem_of
-from datasets.features.cache import FeatureCache
+from datasets.features import FeatureCache
 from datasets.lists.records import VideoList, write_video_list
 from engine.checkpoints import CheckpointStore
 from engine.collect import check_some_read, evaluate

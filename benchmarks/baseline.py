@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from clip.model import CLIPConfig
-from datasets.decode.decoders import import_decord
+from datasets.decode.other_readers import import_decord
 from modules.video_clip import PIXEL_MEAN, PIXEL_STD
 
 

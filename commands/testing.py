@@ -17,7 +17,7 @@ from datasets.build import build_eval_loader, build_source, decoder_of, read_dat
 from datasets.clips.thumbnails import film_strip
 from datasets.clips.transforms import CROPS
 from datasets.decode.decoders import PYAV
-from datasets.features.cache import FeatureCache
+from datasets.features import FeatureCache
 from datasets.lists.records import VideoList
 from engine.collect import ViewLogits, check_some_read, evaluate
 from engine.protocols.rules import accuracy, over_splits

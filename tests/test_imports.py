@@ -23,7 +23,10 @@ ROOMS = {
 }
 ENTRIES = ("train", "test", "test_zeroshot", "extract_features", "predict", "app", "export")
 OURS = {*ROOMS, *ENTRIES, "tools", "tests", "benchmarks"}
+# Parts of datasets/; each may import those before it.
+PARTS_OF_DATASETS = ("shapes", "lists", "decode", "pack", "clips", "features", "build", "prepare", "check")
 LONGEST_FUNCTION = 60  # lines
+MOST_FILES = 12  # a folder of datasets/, __init__.py not counted
 
 
 def product_files() -> list[Path]:
@@ -74,6 +77,26 @@ def test_only_the_model_s_rooms_know_names_of_tensors():
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and name.search(node.value)
     ]
     assert found == []
+
+
+@pytest.mark.parametrize("part", PARTS_OF_DATASETS)
+def test_a_part_of_datasets_imports_only_those_before_it(part):
+    folder = ROOT / "datasets" / part
+    paths = sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
+    allowed = PARTS_OF_DATASETS[: PARTS_OF_DATASETS.index(part) + 1]
+    found = [
+        (path.relative_to(ROOT), node.lineno, node.module.split(".")[1])
+        for path in paths
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("datasets.")
+    ]
+    assert [place for place in found if place[2] not in allowed] == []
+
+
+def test_datasets_has_no_other_parts_and_no_full_folder():
+    folders = [path for path in (ROOT / "datasets").iterdir() if list(path.glob("*.py"))]
+    assert {path.name for path in folders} | {"build"} == set(PARTS_OF_DATASETS)
+    assert max(len(list(path.glob("*.py"))) - 1 for path in folders) <= MOST_FILES
 
 
 def test_nothing_imports_from_the_tests():

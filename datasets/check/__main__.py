@@ -21,7 +21,8 @@ from datasets.build import build_source, decoder_of, read_data, read_lists
 from datasets.check.isolated import Lost, run_isolated
 from datasets.check.summary import Examined, Findings, place, write_report
 from datasets.clips.video import VideoSource
-from datasets.decode.decoders import AUTO, DECODERS, PYAV
+from datasets.decode import DECODERS
+from datasets.decode.decoders import AUTO, PYAV
 from datasets.decode.probe import Facts, diagnosed, probe
 from datasets.decode.readers import Reader, UnreadableVideo, open_regular, reason_of
 from datasets.lists.records import VideoList, read_class_names

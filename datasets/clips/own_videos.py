@@ -12,7 +12,6 @@ from datasets.decode.probe import diagnosed
 from datasets.decode.pyav_reader import PyAVReader
 from datasets.decode.readers import UnreadableVideo
 from datasets.decode.time_limit import within
-from utils.config import MAX_PIXELS
 
 
 class VideoViews(NamedTuple):
@@ -54,7 +53,7 @@ class OwnVideos(Dataset):
         indices_of: Callable[[int], np.ndarray],
         views_of: Callable[[Tensor], Tensor],
         timeout_s: float,
-        max_pixels: int = MAX_PIXELS,
+        max_pixels: int,
     ):
         self.paths, self.indices_of, self.views_of = paths, indices_of, views_of
         self.timeout_s, self.max_pixels = timeout_s, max_pixels

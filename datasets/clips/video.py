@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datasets.decode.decoders import DECODERS, PYAV
+from datasets.decode import DECODERS
+from datasets.decode.decoders import PYAV
 from datasets.decode.probe import diagnosed
 from datasets.decode.readers import FrameFolderReader, Reader, UnreadableVideo
 from datasets.decode.time_limit import within
 from datasets.lists.records import VideoList
-from datasets.pack.shards import ShardPack
+from datasets.pack import ShardPack
 from utils.config import MAX_PIXELS
 
 MAX_TRIES = 20  # videos in a row that may fail before a training sample is given up
@@ -78,7 +79,7 @@ class VideoSource:
     videos: VideoList
     image_tmpl: str = "img_{:05d}.jpg"
     index_bias: int = 1
-    decoder: str = PYAV  # a key of datasets.decode.decoders.DECODERS
+    decoder: str = PYAV  # a key of datasets.decode.DECODERS
     max_pixels: int = MAX_PIXELS  # of a picture; larger ones are unreadable
     timeout_s: float = 0  # of opening and of reading a video; 0: none
     pack: ShardPack | None = None  # where the videos were packed

@@ -11,7 +11,6 @@ import numpy as np
 from datasets.decode.pyav_reader import Index, open_video, read_index
 from datasets.decode.readers import UnreadableVideo, open_regular
 from datasets.decode.time_limit import TookTooLong, within
-from utils.config import MAX_PIXELS
 
 UNEVEN_SHARE = 0.01  # of the gaps between frames may be off by 30 % before the frame rate counts as variable
 PICTURES = {b"\x89PNG": "a PNG picture", b"\xff\xd8\xff": "a JPEG picture"}
@@ -31,7 +30,7 @@ class Facts:
     notes: list[str] = field(default_factory=list)
 
 
-def probe(path: Path, max_pixels: int = MAX_PIXELS) -> Facts:
+def probe(path: Path, max_pixels: int) -> Facts:
     """Facts of a video file, from its packets and its first frame.
 
     Raises:

@@ -25,8 +25,8 @@ import torch
 from torch.utils.data import Dataset
 
 from datasets.clips.video import MAX_TRIES, Batch, Failure
-from datasets.features.arrays import map_array
 from datasets.lists.records import VideoList
+from utils.arrays import map_array
 from utils.files import read_json
 
 METADATA, INDEX, FAILED = "metadata.json", "index.txt", "failed.txt"

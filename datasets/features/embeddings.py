@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.features.arrays import DAMAGED
+from utils.arrays import DAMAGED
 from utils.files import no_file, whole_file
 
 EMBEDDING_SUFFIXES = (".npz", ".parquet")

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from datasets.decode.readers import Reader, UnreadableVideo, decode_picture, reason_of, stack_pictures
-from datasets.features.arrays import map_array
 from datasets.lists.records import VideoList
+from utils.arrays import map_array
 from utils.config import MAX_PIXELS
 from utils.files import read_json
 

@@ -24,7 +24,6 @@ from tqdm import tqdm
 
 from datasets.decode.pyav_reader import PyAVReader
 from datasets.decode.readers import UnreadableVideo
-from datasets.features.arrays import DAMAGED
 from datasets.pack.frames import (
     FailedVideo,
     ListedVideo,
@@ -37,6 +36,7 @@ from datasets.pack.frames import (
 )
 from datasets.pack.jobs import run_jobs
 from datasets.pack.shards import ARRAYS, BLOCK, INDEX, MANIFEST, VERSION, ShardReader, fingerprint
+from utils.arrays import DAMAGED
 from utils.files import PART, whole_file, write_text
 
 logger = logging.getLogger(__name__)

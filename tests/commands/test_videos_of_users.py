@@ -19,8 +19,10 @@ import train
 from datasets.check import __main__ as check
 from datasets.clips.own_videos import OwnVideos
 from datasets.clips.sampling import eval_indices
-from datasets.decode.decoders import DECODERS, installed_decoders
+from datasets.decode import DECODERS
+from datasets.decode.decoders import installed_decoders
 from datasets.decode.readers import UnreadableVideo
+from utils.config import MAX_PIXELS
 
 TOLERANCE = 3  # grey levels, of a mean
 
@@ -67,6 +69,7 @@ def test_a_cut_video_shows_eight_frames_that_differ(cases):
         lambda num_frames: chosen.append(eval_indices(num_frames, 8)) or chosen[0],
         lambda frames: frames[None],
         20,
+        MAX_PIXELS,
     )
     (clip,) = dataset[0].views
     assert chosen[0].tolist() == [[0, 6, 13, 19, 26, 32, 39, 45]]

@@ -10,7 +10,7 @@ from datasets.build import build_eval_loader, build_train_loader, read_data, rea
 from datasets.clips.samplers import EveryNth, TrainBatches
 from datasets.clips.sampling import dense_eval_indices, eval_indices
 from datasets.clips.transforms import eval_views
-from datasets.decode.decoders import DecordReader
+from datasets.decode.other_readers import DecordReader
 from datasets.shapes.__main__ import encode_video
 from utils.config import DataConfig, RandAugmentConfig, load_config
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets.decode import decoders, pyav_reader
-from datasets.decode.decoders import AUTO, DECODERS, installed_decoders, resolve_decoder
+from datasets.decode import DECODERS, decoders, pyav_reader
+from datasets.decode.decoders import AUTO, installed_decoders, resolve_decoder
 from datasets.decode.pyav_reader import PyAVReader
 from datasets.decode.readers import UnreadableVideo
 
@@ -224,7 +224,7 @@ def test_pyav_does_not_decode_what_nobody_asked_for(tmp_path, write_video, monke
 
 PNG_AFTER_DECORD = """
 import io
-from datasets.decode.decoders import import_decord
+from datasets.decode.other_readers import import_decord
 import_decord()
 import numpy as np, torch
 from torchvision.io import decode_image

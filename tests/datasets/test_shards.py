@@ -18,7 +18,7 @@ import train
 from datasets.build import build_source, build_train_loader, read_lists
 from datasets.clips.samplers import TrainBatches
 from datasets.clips.trial import problem_of
-from datasets.decode.decoders import DecordReader
+from datasets.decode.other_readers import DecordReader
 from datasets.decode.readers import UnreadableVideo
 from datasets.lists.records import read_class_names
 from datasets.pack import __main__ as pack
