@@ -246,11 +246,11 @@ class VideoClassifier:
         for batch in progress(loader, "predict", len(loader)):
             arrived = time.perf_counter()
             predictions = [Prediction(video.path, labels=names, error=video.error) for video in batch.videos]
-            if batch.views is not None:
-                scores = score_views(self.model, batch.views, class_features, num_crops, self.precision, clips_per_pass)
+            if not batch.is_empty:
+                scores = score_views(self.model, batch.clips, class_features, num_crops, self.precision, clips_per_pass)
                 readable = [place for place, video in enumerate(batch.videos) if video.error is None]
                 for row, place in enumerate(readable):
-                    row_of = [tensor[row].numpy() for tensor in (*scores, batch.views)]
+                    row_of = [tensor[row].numpy() for tensor in (*scores, batch.clips)]
                     predictions[place] = _prediction(batch.videos[place], names, num_crops, *row_of)
             now = time.perf_counter()
             self.timing.wait_s += arrived - last
@@ -268,13 +268,13 @@ def _prediction(
     probabilities: np.ndarray,
     frame_probabilities: np.ndarray,
     embedding: np.ndarray,
-    views: np.ndarray,
+    clips: np.ndarray,
 ) -> Prediction:
     """One video's row of the tables, its frames in the order of time."""
     ranking = np.argsort(-probabilities, kind="stable")
     order = np.argsort(video.seconds.ravel(), kind="stable")
     num_clips = len(video.seconds)
-    centre = views[CENTRE_CROP[num_crops] * num_clips :][:num_clips]  # [C, T, 3, S, S]
+    centre = clips[CENTRE_CROP[num_crops] * num_clips :][:num_clips]  # [C, T, 3, S, S]
     return Prediction(
         path=video.path,
         scores={names[place]: float(probabilities[place]) for place in ranking},

@@ -103,9 +103,10 @@ def collect(
         mismatches |= {mismatch.path: mismatch.reason for mismatch in batch.mismatches}
         num_failed += len(batch.failed_indices)
         table[batch.failed_indices.to(device, non_blocking=True)] = torch.nan
-        if batch.frames is None:
+        if batch.is_empty:
             continue
-        clips = batch.frames.to(device, non_blocking=True).flatten(0, 1)  # [B*V, T, 3, S, S]
+        frames = batch.clips if batch.features is None else batch.features
+        clips = frames.to(device, non_blocking=True).flatten(0, 1)  # [B*V, T, 3, S, S], or features [B*V, T, D]
         with precision.autocast():
             logits = [classify(part) for part in clips.split(clips_per_pass)]
         rows, cosines = batch.indices.to(device, non_blocking=True), torch.cat(logits).unflatten(0, (-1, num_views))

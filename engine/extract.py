@@ -52,9 +52,9 @@ def extract(
         rows, (_, *video_shape) = writer.chunks[number], writer.shape
         features = torch.zeros(len(rows), *video_shape, dtype=torch.float16)
         labels = torch.full((len(rows), writer.shape[1]), -1)
-        if batch.frames is not None:
+        if not batch.is_empty:
             places = batch.indices - rows.start
-            features[places] = _encode(model, batch.frames, precision, clips_per_pass)
+            features[places] = _encode(model, batch.clips, precision, clips_per_pass)
             labels[places] = batch.labels.view(len(places), -1).expand(-1, writer.shape[1])
         if not features.isfinite().all():
             raise FloatingPointError(f"features of rows {rows.start} to {rows.stop - 1} do not fit into float16")
@@ -64,9 +64,9 @@ def extract(
         writer.write(number, features.numpy(), labels.numpy(), failures)
 
 
-def _encode(model: nn.Module, frames: Tensor, precision: Precision, clips_per_pass: int) -> Tensor:
+def _encode(model: nn.Module, clips: Tensor, precision: Precision, clips_per_pass: int) -> Tensor:
     """uint8 [B, V, T, 3, S, S] -> float16 [B, V, T, D] on the CPU."""
-    clips = frames.to(precision.device, non_blocking=True).flatten(0, 1)
+    on_device = clips.to(precision.device, non_blocking=True).flatten(0, 1)  # [B*V, T, 3, S, S]
     with precision.autocast():
-        features = [model.encode_frames(part).half().cpu() for part in clips.split(clips_per_pass)]
-    return torch.cat(features).unflatten(0, frames.shape[:2])
+        features = [model.encode_frames(part).half().cpu() for part in on_device.split(clips_per_pass)]
+    return torch.cat(features).unflatten(0, clips.shape[:2])

@@ -139,7 +139,8 @@ def _backward(ddp: nn.Module, batch, state: TrainState, run: Training, window: r
     if run.shared_draws:
         updates = math.ceil(len(run.loader) / run.accumulation)  # an epoch's
         generator = seed_update(run.seed, state.epoch * updates + window.start // run.accumulation)
-    frames = batch.frames[:, 0].to(device, non_blocking=True)  # one view a clip
+    frames = batch.clips if batch.features is None else batch.features
+    frames = frames[:, 0].to(device, non_blocking=True)  # a sample has one view
     labels = batch.labels.to(device, non_blocking=True)
     mixing = state.model.draw_mixing(generator)
     draws = None if mixing is None else copy_to(device, mixing)
@@ -300,7 +301,7 @@ def _report_failures(batch) -> set[str]:
         logger.warning("perhaps other frames than asked for: %s (%s)", path, reason)
     for path, reason in batch.failures:
         logger.warning("unreadable, replaced by another video: %s (%s)", path, reason)
-    if batch.frames is None:
+    if batch.is_empty:
         raise ValueError(f"no video of a batch could be read, the last was {batch.failures[-1].path}")
     return {failure.path for failure in batch.failures}
 

@@ -29,7 +29,7 @@ class KeptBatches:
             return
         kept: list[Batch] | None = []
         for batch in self.loader:
-            if kept == [] and batch.frames is not None and (size := batch.frames.nbytes * len(self)) > self.max_bytes:
+            if kept == [] and (size := _num_bytes(batch) * len(self)) > self.max_bytes:
                 logger.warning(
                     "the decoded views take %.1f GB, %.1f GB are allowed: every pass decodes them anew",
                     size / 1e9,
@@ -37,7 +37,16 @@ class KeptBatches:
                 )
                 kept = None
             if kept is not None:
-                # A copy: what workers send lies in shared memory, of which systems have little.
-                kept.append(batch._replace(frames=None if batch.frames is None else batch.frames.clone()))
+                kept.append(_copied(batch))
             yield batch
         self._kept = kept
+
+
+def _num_bytes(batch: Batch) -> int:
+    return sum(tensor.nbytes for tensor in (batch.clips, batch.features) if tensor is not None)
+
+
+def _copied(batch: Batch) -> Batch:
+    """What workers send lies in shared memory, of which systems have little."""
+    clips, features = (None if tensor is None else tensor.clone() for tensor in (batch.clips, batch.features))
+    return batch._replace(clips=clips, features=features)

@@ -18,20 +18,25 @@ class VideoViews(NamedTuple):
     """The views of one video, or why there are none."""
 
     path: str
-    views: Tensor | None  # uint8 [V, T, 3, S, S], crop-major; None: unreadable
+    clips: Tensor | None  # uint8 [V, T, 3, S, S], all views, crop-major; None: unreadable
     seconds: np.ndarray | None  # float64 [C, T], of the frames of every clip
     error: str | None
 
 
 class ViewBatch(NamedTuple):
-    """Videos of a batch in order; ``views`` holds those that could be read."""
+    """Videos of a batch in order; ``clips`` holds those that could be read."""
 
-    videos: list[VideoViews]  # without their views
-    views: Tensor | None  # uint8 [B, V, T, 3, S, S]
+    videos: list[VideoViews]  # without their clips
+    clips: Tensor | None  # uint8 [B, V, T, 3, S, S]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no video could be read; then there are no clips."""
+        return self.clips is None
 
     def pin_memory(self) -> "ViewBatch":
         """For the loader."""
-        return self if self.views is None else self._replace(views=self.views.pin_memory())
+        return self if self.is_empty else self._replace(clips=self.clips.pin_memory())
 
 
 class OwnVideos(Dataset):
@@ -65,15 +70,15 @@ class OwnVideos(Dataset):
         path = self.paths[index]
         try:
             reader = within(self.timeout_s, PyAVReader, path, self.max_pixels)
-            clips = self.indices_of(reader.num_frames)
-            frames = within(self.timeout_s, reader.read, clips.ravel())
+            indices = self.indices_of(reader.num_frames)  # [C, T]
+            frames = within(self.timeout_s, reader.read, indices.ravel())
         except UnreadableVideo as error:
             return VideoViews(path, None, None, diagnosed(path, error, self.timeout_s))
         crops = self.views_of(frames)  # [crops, C*T, 3, S, S]
-        return VideoViews(path, crops.unflatten(1, clips.shape).flatten(0, 1), reader.seconds(clips), None)
+        return VideoViews(path, crops.unflatten(1, indices.shape).flatten(0, 1), reader.seconds(indices), None)
 
 
 def collate_views(videos: list[VideoViews]) -> ViewBatch:
     """Stack the views of the videos that could be read."""
-    views = [video.views for video in videos if video.views is not None]
-    return ViewBatch([video._replace(views=None) for video in videos], torch.stack(views) if views else None)
+    clips = [video.clips for video in videos if video.clips is not None]
+    return ViewBatch([video._replace(clips=None) for video in videos], torch.stack(clips) if clips else None)

@@ -35,20 +35,26 @@ class Sample(NamedTuple):
 
     index: int  # position in the list
     label: int | list[int]  # a list: one a view
-    frames: Tensor | None  # uint8 [V, T, 3, S, S]; None: unreadable
+    clips: Tensor | None  # uint8 [V, T, 3, S, S]; None: unreadable
     failures: tuple[Failure, ...]
     mismatches: tuple[Failure, ...] = ()  # read, but perhaps not at the frames asked for
 
 
 class Batch(NamedTuple):
-    """Samples side by side; videos without frames are left out of the tensors."""
+    """Samples side by side, as clips or as cached features of clips; unreadable videos are left out of the tensors."""
 
     indices: Tensor  # int64 [B]
     labels: Tensor  # int64 [B], or [B, V]
-    frames: Tensor | None  # uint8 [B, V, T, 3, S, S], or cached features [B, V, T, D]; None: no video could be read
+    clips: Tensor | None  # uint8 [B, V, T, 3, S, S]
+    features: Tensor | None  # float [B, V, T, D], of frames
     failed_indices: Tensor  # int64, videos left out
     failures: list[Failure]
     mismatches: Sequence[Failure] = ()  # see ``Sample``
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no video could be read; then there are neither clips nor features."""
+        return len(self.indices) == 0
 
 
 class Frames(NamedTuple):
@@ -61,12 +67,13 @@ class Frames(NamedTuple):
 
 def collate(samples: list[Sample]) -> Batch:
     """Stack samples into a batch."""
-    good = [sample for sample in samples if sample.frames is not None]
+    good = [sample for sample in samples if sample.clips is not None]
     return Batch(
         indices=torch.tensor([sample.index for sample in good], dtype=torch.long),
         labels=torch.tensor([sample.label for sample in good], dtype=torch.long),
-        frames=torch.stack([sample.frames for sample in good]) if good else None,
-        failed_indices=torch.tensor([s.index for s in samples if s.frames is None], dtype=torch.long),
+        clips=torch.stack([sample.clips for sample in good]) if good else None,
+        features=None,
+        failed_indices=torch.tensor([s.index for s in samples if s.clips is None], dtype=torch.long),
         failures=[failure for sample in samples for failure in sample.failures],
         mismatches=[mismatch for sample in samples for mismatch in sample.mismatches],
     )

@@ -205,7 +205,7 @@ def _lines(path: Path) -> list[bytes]:
 class FeatureVideos(Dataset):
     """Every video of a list with all its views; a batch at a time, because one by one Python would be the brake.
 
-    ``frames`` of a batch holds features, float16 [B, V, T, D]. The files are mapped anew for every batch, which costs a
+    The ``features`` of a batch are float16 [B, V, T, D]. The files are mapped anew for every batch, which costs a
     tenth of a millisecond: a mapping that is kept would be copied whole into workers that are not forked.
     """
 
@@ -229,17 +229,18 @@ class FeatureVideos(Dataset):
     def _batch(
         self, indices: list[int], views: slice | np.ndarray, failed: list[int], failures: list[Failure]
     ) -> Batch:
-        features = np.load(self.cache.folder / FEATURES, mmap_mode="r")
+        stored = np.load(self.cache.folder / FEATURES, mmap_mode="r")
         # [B, V, T, D]; with one view a video, chosen by an array, [B, T, D]
-        frames = torch.from_numpy(np.asarray(features[self.rows[indices], views]))
-        if not frames.isfinite().all():
-            wrong = next(i for i, each in zip(indices, frames, strict=True) if not each.isfinite().all())
+        features = torch.from_numpy(np.asarray(stored[self.rows[indices], views]))
+        if not features.isfinite().all():
+            wrong = next(i for i, each in zip(indices, features, strict=True) if not each.isfinite().all())
             row = f"row {self.rows[wrong]}, of {self.path(wrong)}"
             raise ValueError(f"{self.cache.folder / FEATURES}: damaged, {row}, is not finite")
         return Batch(
             indices=torch.tensor(indices, dtype=torch.long),
             labels=torch.from_numpy(self.videos.labels[indices]),
-            frames=frames if indices else None,
+            clips=None,
+            features=features if indices else None,
             failed_indices=torch.tensor(failed, dtype=torch.long),
             failures=failures,
         )
@@ -267,9 +268,9 @@ class TrainFeatureVideos(FeatureVideos):
             views.append(int(rng.integers(self.cache.num_views)))
         views = np.array(views, dtype=np.int64)
         batch = self._batch(indices, views, failed, failures)
-        if batch.frames is None:
+        if batch.is_empty:
             return batch
-        batch = batch._replace(frames=batch.frames[:, None])  # [B, 1, T, D]
+        batch = batch._replace(features=batch.features[:, None])  # [B, 1, T, D]
         if not self.cache.is_augmented:
             return batch
         labels = np.load(self.cache.folder / LABELS, mmap_mode="r")

@@ -93,7 +93,7 @@ def image_features(config: Config, batches, fp32) -> torch.Tensor:
     model, _ = build_tested_model(PLAIN_CLIP, {"": config}, {"": (videos, list(CLASS_NAMES))}, fp32)
     model.eval()
     with torch.no_grad():
-        features = [model.encode_frames(b.frames.flatten(0, 1)).unflatten(0, b.frames.shape[:2]) for b in batches]
+        features = [model.encode_frames(b.clips.flatten(0, 1)).unflatten(0, b.clips.shape[:2]) for b in batches]
     return torch.cat(features)
 
 
@@ -174,7 +174,7 @@ def test_the_loss_on_cached_features_is_that_on_the_pictures(debug_config, plain
     batch = next(iter(loader))
     features = torch.from_numpy(np.load(plain / "train" / "features.npy")[batch.indices.numpy(), 0])
     losses = []
-    for frames in (batch.frames[:, 0], features):
+    for frames in (batch.clips[:, 0], features):
         mixing = state.model.draw_mixing(torch.Generator().manual_seed(0))
         losses.append(run.loss(state.model(frames, run.classes, mixing), batch.labels)[0].item())
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)

@@ -71,7 +71,7 @@ def test_a_cut_video_shows_eight_frames_that_differ(cases):
         20,
         MAX_PIXELS,
     )
-    (clip,) = dataset[0].views
+    (clip,) = dataset[0].clips
     assert chosen[0].tolist() == [[0, 6, 13, 19, 26, 32, 39, 45]]
     assert len({frame.numpy().tobytes() for frame in clip}) == 8
 

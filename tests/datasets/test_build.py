@@ -104,7 +104,7 @@ def assert_equal_batches(ours: list, others: list) -> None:
     for one, other in zip(ours, others, strict=True):
         assert one.indices.tolist() == other.indices.tolist()
         assert one.labels.tolist() == other.labels.tolist()
-        assert torch.equal(one.frames, other.frames)
+        assert torch.equal(one.clips, other.clips)
         assert one.failures == other.failures
 
 
@@ -131,7 +131,7 @@ def test_two_processes_train_on_the_batches_of_one(data):
     together = train_batches(replace(data, batch_size=4), epoch=1)
     halves = [train_batches(replace(data, batch_size=2), 1, rank, 2) for rank in (0, 1)]
     for whole, first, second in zip(together, *halves, strict=True):
-        assert torch.equal(whole.frames, torch.cat([first.frames, second.frames]))
+        assert torch.equal(whole.clips, torch.cat([first.clips, second.clips]))
         assert whole.labels.tolist() == first.labels.tolist() + second.labels.tolist()
 
 
@@ -139,11 +139,11 @@ def test_two_processes_evaluate_the_videos_of_one(data):
     whole = {
         index: views
         for batch in eval_batches(data)
-        for index, views in zip(batch.indices.tolist(), batch.frames, strict=True)
+        for index, views in zip(batch.indices.tolist(), batch.clips, strict=True)
     }
     for rank in (0, 1):
         for batch in eval_batches(data, rank, 2):
-            for index, views in zip(batch.indices.tolist(), batch.frames, strict=True):
+            for index, views in zip(batch.indices.tolist(), batch.clips, strict=True):
                 assert torch.equal(views, whole.pop(index))
     assert not whole
 
@@ -154,7 +154,7 @@ def test_a_process_without_videos_has_nothing_to_do(data):
 
 def test_epochs_differ_and_repeat(data):
     assert_equal_batches(train_batches(data, epoch=1), train_batches(data, epoch=1))
-    first, second = (torch.cat([batch.frames for batch in train_batches(data, epoch)]) for epoch in (0, 1))
+    first, second = (torch.cat([batch.clips for batch in train_batches(data, epoch)]) for epoch in (0, 1))
     assert not torch.equal(first, second)
 
 
@@ -192,11 +192,11 @@ def test_random_shift_off_trains_on_the_frames_of_validation(long_video, dense, 
     config = replace(long_video, random_shift=False, dense=dense)
     for epoch in (0, 1):
         (batch,) = train_batches(config, epoch)
-        assert grey_levels(batch.frames[0, 0]) == pytest.approx(frame_levels(config, indices), abs=1.1)
+        assert grey_levels(batch.clips[0, 0]) == pytest.approx(frame_levels(config, indices), abs=1.1)
 
 
 def test_random_shift_trains_on_other_frames_every_epoch(long_video):
-    levels = [grey_levels(train_batches(long_video, epoch)[0].frames[0, 0]) for epoch in range(3)]
+    levels = [grey_levels(train_batches(long_video, epoch)[0].clips[0, 0]) for epoch in range(3)]
     assert np.abs(levels[0] - levels[1]).max() > 2
     assert np.abs(levels[1] - levels[2]).max() > 2
     assert np.ptp(levels[0]) > 100
@@ -204,7 +204,7 @@ def test_random_shift_trains_on_other_frames_every_epoch(long_video):
 
 def test_dense_training_stays_within_a_window_of_128_frames(long_video):
     for epoch in range(5):
-        levels = grey_levels(train_batches(replace(long_video, dense=True), epoch)[0].frames[0, 0])
+        levels = grey_levels(train_batches(replace(long_video, dense=True), epoch)[0].clips[0, 0])
         assert np.diff(levels) == pytest.approx([16] * 7, abs=2)
 
 
@@ -213,13 +213,13 @@ def test_dense_chooses_the_frames_of_evaluation(long_video, dense, rule):
     (batch,) = eval_batches(replace(long_video, dense=dense), num_clips=3, num_crops=1)
     reader = DecordReader(f"{long_video.val_root}/long.mp4")
     expected = torch.stack([eval_views(reader.read(clip), 32, 1)[0] for clip in rule(150, 8, 3)])
-    assert torch.equal(batch.frames[0], expected)
+    assert torch.equal(batch.clips[0], expected)
 
 
 def test_randaug_and_crop_area_reach_the_transform(data):
-    plain = torch.cat([batch.frames for batch in train_batches(data)])
+    plain = torch.cat([batch.clips for batch in train_batches(data)])
     for change in ({"randaug": RandAugmentConfig(2, 9)}, {"crop_area": (0.9, 1.0)}):
-        assert not torch.equal(torch.cat([b.frames for b in train_batches(replace(data, **change))]), plain)
+        assert not torch.equal(torch.cat([b.clips for b in train_batches(replace(data, **change))]), plain)
 
 
 def test_labels_follow_flips_through_the_loader(data):
@@ -236,7 +236,7 @@ def test_a_batch_of_many_views_holds_about_as_many_clips_as_one_of_single_views(
     config = replace(load_config(debug_config).data, batch_size=8)
     videos = read_lists(config, "val", 4)
     clips = [
-        next(iter(build_eval_loader(config, videos, 0, 1, num_clips, num_crops))).frames.shape[:2].numel()
+        next(iter(build_eval_loader(config, videos, 0, 1, num_clips, num_crops))).clips.shape[:2].numel()
         for num_clips, num_crops in ((1, 1), (2, 1), (1, 3), (4, 3))
     ]
     assert clips == [8, 8, 6, 12]  # never less than one video
@@ -294,7 +294,7 @@ def test_a_few_shot_loader_repeats_videos_with_other_augmentation(debug_config):
     videos = read_data(config, ("train",)).parts["train"]
     assert sorted(videos.labels.tolist()) == [0, 1, 2, 3]
     loader = build_train_loader(config, videos, CLASS_NAMES, seed=0, rank=0, world_size=1)
-    clips = [clip for batch in loader for index, clip in zip(batch.indices, batch.frames, strict=True) if index == 0]
+    clips = [clip for batch in loader for index, clip in zip(batch.indices, batch.clips, strict=True) if index == 0]
     assert len(clips) == 3
     assert not torch.equal(clips[0], clips[1])
     assert not torch.equal(clips[1], clips[2])

@@ -42,7 +42,7 @@ def train_on(folder: Path) -> np.ndarray:
     """Read one epoch as training does; returns its features."""
     config = config_of(folder)
     loader = build_train_loader(config, read_lists(config, "train", 2), ["first", "second"], 0, 0, 1)
-    return np.concatenate([batch.frames.numpy() for batch in loader])
+    return np.concatenate([batch.features.numpy() for batch in loader])
 
 
 def text(name: str, content: str | bytes) -> Callable[[Path], object]:
@@ -189,6 +189,6 @@ def test_features_of_nan_name_their_video(tmp_path):
     videos = FeatureVideos(
         FeatureCache.open(tmp_path, "val_root"), VideoList.of_pairs("", [("a.mp4", 0), ("b b.mp4", 1)])
     )
-    assert videos.__getitems__([0]).frames is not None
+    assert videos.__getitems__([0]).features is not None
     with pytest.raises(ValueError, match=r"features\.npy: damaged, row 1, of b b\.mp4, is not finite"):
         videos.__getitems__([0, 1])

@@ -55,8 +55,9 @@ def content(folder: Path) -> dict[str, bytes]:
 def test_any_list_of_cached_videos_finds_its_rows(cache):
     videos = FeatureVideos(cache, video_list(["é.mp4", "a b.mp4", "c\td.mp4"], [7, 8, 9]))
     batch = videos.__getitems__([2, 0, 1])
-    assert batch.frames.dtype == torch.float16
-    np.testing.assert_array_equal(batch.frames.numpy(), FEATURES[[2, 3, 0]])
+    assert batch.clips is None
+    assert batch.features.dtype == torch.float16
+    np.testing.assert_array_equal(batch.features.numpy(), FEATURES[[2, 3, 0]])
     assert batch.indices.tolist() == [2, 0, 1]
     assert batch.labels.tolist() == [9, 7, 8]  # the list's: views of an evaluation have no label of their own
 
@@ -66,7 +67,7 @@ def test_a_known_failure_is_reported_with_its_reason_and_left_out(cache):
     assert batch.indices.tolist() == [0, 2]
     assert batch.failed_indices.tolist() == [1]
     assert batch.failures == [("gone.mp4", "no such file")]
-    assert FeatureVideos(cache, video_list(["gone.mp4"])).__getitems__([0]).frames is None
+    assert FeatureVideos(cache, video_list(["gone.mp4"])).__getitems__([0]).is_empty
 
 
 def test_a_video_that_is_not_cached_is_an_error(cache):
@@ -78,10 +79,10 @@ def test_training_takes_a_view_that_depends_on_seed_epoch_and_index(augmented):
     def views(seed: int, epoch: int) -> list[int]:
         names = ["a b.mp4", "c\td.mp4", "é.mp4", "e.mp4"]
         batch = TrainFeatureVideos(augmented, video_list(names), seed).__getitems__([(epoch, i) for i in range(4)])
-        assert batch.frames.shape == (4, 1, 2, 4)
+        assert batch.features.shape == (4, 1, 2, 4)
         rows = [NAMES.index(name) for name in names]
         chosen = [label % 3 for label in batch.labels.tolist()]  # the labels tell which view it is
-        np.testing.assert_array_equal(batch.frames[:, 0].numpy(), FEATURES[rows, chosen])
+        np.testing.assert_array_equal(batch.features[:, 0].numpy(), FEATURES[rows, chosen])
         np.testing.assert_array_equal(batch.labels.numpy(), LABELS[rows, chosen])
         return chosen
 
@@ -95,7 +96,7 @@ def test_the_view_of_a_sample_does_not_depend_on_its_batch(augmented):
     videos = TrainFeatureVideos(augmented, video_list(NAMES), seed=3)
     together = videos.__getitems__([(2, 4), (2, 3), (2, 1)])
     alone = [videos.__getitems__([(2, index)]) for index in (4, 3, 1)]
-    assert torch.equal(together.frames, torch.cat([batch.frames for batch in alone]))
+    assert torch.equal(together.features, torch.cat([batch.features for batch in alone]))
 
 
 def test_a_failed_video_is_replaced_in_training_and_reported(cache):
@@ -104,7 +105,7 @@ def test_a_failed_video_is_replaced_in_training_and_reported(cache):
     assert replaced == {0, 2, 3, 4}
     assert videos.__getitems__([(0, 1)]).failures[0].path == "gone.mp4"
     nothing = TrainFeatureVideos(cache, video_list(["gone.mp4"]), seed=0).__getitems__([(0, 0)])
-    assert nothing.frames is None
+    assert nothing.is_empty
     assert nothing.failed_indices.tolist() == [0]
 
 

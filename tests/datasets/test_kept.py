@@ -27,7 +27,7 @@ def test_two_passes_are_alike_and_decode_once_where_memory_allows(loader, monkey
     assert len(read) == num_decoded
     assert len(first) == len(second) == len(kept) == 3
     for one, other in zip(first, second, strict=True):
-        assert torch.equal(one.frames, other.frames)
+        assert torch.equal(one.clips, other.clips)
         assert torch.equal(one.indices, other.indices)
         assert one.failures == other.failures
 

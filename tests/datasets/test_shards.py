@@ -96,7 +96,7 @@ def epoch_of(data: DataConfig, rank: int, world_size: int) -> list[tuple[int, to
     loader = build_train_loader(data, read_lists(data, "train", 4), ["a", "b", "c", "d"], 3, rank, world_size)
     assert isinstance(loader.batch_sampler, TrainBatches)
     return [
-        (index, frames) for batch in loader for index, frames in zip(batch.indices.tolist(), batch.frames, strict=True)
+        (index, frames) for batch in loader for index, frames in zip(batch.indices.tolist(), batch.clips, strict=True)
     ]
 
 

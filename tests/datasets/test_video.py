@@ -51,8 +51,8 @@ def train_videos(source: VideoSource, seed: int = 0) -> TrainVideos:
 
 
 def assert_equal_samples(one: Sample, other: Sample) -> None:
-    assert torch.equal(one.frames, other.frames)
-    assert one._replace(frames=None) == other._replace(frames=None)
+    assert torch.equal(one.clips, other.clips)
+    assert one._replace(clips=None) == other._replace(clips=None)
 
 
 # --- source
@@ -84,12 +84,12 @@ def test_a_source_opens_folders_where_the_list_counts_frames(tmp_path):
 def test_views_are_crop_major_then_clip(videos):
     source = make_source(videos, ["5.mp4"])
     sample = eval_videos(source, num_clips=3, num_crops=5)[0]
-    assert sample.frames.shape == (15, 4, 3, SIZE, SIZE)
+    assert sample.clips.shape == (15, 4, 3, SIZE, SIZE)
     reader = PyAVReader(videos / "5.mp4")
     for clip, indices in enumerate(eval_indices(25, 4, 3)):
         crops = eval_views(reader.read(indices), SIZE, 5)
         for crop in range(5):
-            assert torch.equal(sample.frames[crop * 3 + clip], crops[crop])
+            assert torch.equal(sample.clips[crop * 3 + clip], crops[crop])
 
 
 def test_every_video_comes_in_list_order_with_its_label(videos):
@@ -98,13 +98,13 @@ def test_every_video_comes_in_list_order_with_its_label(videos):
     assert [(sample.index, sample.label, sample.failures) for sample in samples] == [
         (0, 0, ()), (1, 1, ()), (2, 2, ()), (3, 0, ()),
     ]  # fmt: skip
-    assert torch.equal(samples[1].frames, samples[3].frames)
-    assert not torch.equal(samples[1].frames, samples[2].frames)
+    assert torch.equal(samples[1].clips, samples[3].clips)
+    assert not torch.equal(samples[1].clips, samples[2].clips)
 
 
 def test_an_unreadable_video_is_a_failure_with_its_label_and_never_another_video(videos):
     sample = eval_videos(make_source(videos, ["0.mp4", "3.mp4", "gone.mp4"]))[1]
-    assert (sample.index, sample.label, sample.frames) == (1, 1, None)
+    assert (sample.index, sample.label, sample.clips) == (1, 1, None)
     (failure,) = sample.failures
     assert failure.path == "3.mp4"
     assert failure.reason
@@ -125,9 +125,11 @@ def test_a_batch_stacks_its_samples():
     assert isinstance(batch, Batch)
     assert batch.indices.tolist() == [4, 2]
     assert batch.labels.tolist() == [1, 0]
-    assert batch.frames.shape == (2, 2, 4, 3, 8, 8)
-    assert batch.frames.dtype == torch.uint8
-    assert batch.frames[:, 0, 0, 0, 0, 0].tolist() == [4, 2]
+    assert batch.clips.shape == (2, 2, 4, 3, 8, 8)
+    assert batch.clips.dtype == torch.uint8
+    assert batch.features is None
+    assert not batch.is_empty
+    assert batch.clips[:, 0, 0, 0, 0, 0].tolist() == [4, 2]
     assert batch.failed_indices.tolist() == []
     assert batch.failures == []
 
@@ -138,14 +140,15 @@ def test_a_batch_leaves_failed_videos_out_and_names_them():
     batch = collate(samples)
     assert batch.indices.tolist() == [4, 2]
     assert batch.labels.tolist() == [1, 0]
-    assert batch.frames[:, 0, 0, 0, 0, 0].tolist() == [4, 2]
+    assert batch.clips[:, 0, 0, 0, 0, 0].tolist() == [4, 2]
     assert batch.failed_indices.tolist() == [3]
     assert batch.failures == [lost, replaced]
 
 
-def test_a_batch_without_any_readable_video_has_no_frames():
+def test_a_batch_without_any_readable_video_is_empty():
     batch = collate([sample_of(3, 2, (Failure("a", "b"),), is_readable=False)])
-    assert batch.frames is None
+    assert batch.is_empty
+    assert (batch.clips, batch.features) == (None, None)
     assert batch.indices.dtype == batch.labels.dtype == batch.failed_indices.dtype == torch.long
     assert (batch.indices.tolist(), batch.failed_indices.tolist()) == ([], [3])
 
@@ -158,8 +161,8 @@ READABLE = ["0.mp4", "1.mp4", "2.mp4", "4.mp4"]
 def test_a_training_sample_is_one_view(videos):
     sample = train_videos(make_source(videos, READABLE))[0, 1]
     assert (sample.index, sample.label, sample.failures) == (1, 1, ())
-    assert sample.frames.shape == (1, 4, 3, SIZE, SIZE)
-    assert sample.frames.dtype == torch.uint8
+    assert sample.clips.shape == (1, 4, 3, SIZE, SIZE)
+    assert sample.clips.dtype == torch.uint8
 
 
 def test_a_training_sample_depends_on_seed_epoch_and_index_alone(videos):
@@ -172,7 +175,7 @@ def test_a_training_sample_depends_on_seed_epoch_and_index_alone(videos):
     np.random.default_rng().integers(5)
     assert_equal_samples(dataset[2, 1], reference)
     for seed, key in ((1, (2, 1)), (0, (3, 1)), (0, (2, 2))):
-        assert not torch.equal(train_videos(source, seed)[key].frames, reference.frames)
+        assert not torch.equal(train_videos(source, seed)[key].clips, reference.clips)
 
 
 def test_loading_leaves_torchs_generator_alone(videos):
@@ -208,5 +211,5 @@ def test_replacements_vary_over_the_epochs_and_name_every_failure(videos):
 def test_a_list_of_unreadable_videos_is_given_up(videos, caplog):
     with caplog.at_level(logging.WARNING):
         sample = train_videos(make_source(videos, ["3.mp4", "7.mp4"]))[0, 0]
-    assert sample.frames is None
+    assert sample.clips is None
     assert len(sample.failures) == MAX_TRIES

@@ -75,7 +75,7 @@ def test_every_row_is_the_video_s_own_logits(whole, config):
     model, classes = build(config)
     with torch.no_grad():
         for index, sample in enumerate(loader_of(config).dataset):
-            expected = model.eval()(sample.frames, classes).logits[0]
+            expected = model.eval()(sample.clips, classes).logits[0]
             torch.testing.assert_close(whole.logits[index], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -164,7 +164,7 @@ def test_one_video_that_is_not_finite_is_named(config, fp32):
     encode = model.encode_frames
     model.encode_frames = lambda frames: encode(frames) * torch.where(frames.sum() == darkest, torch.nan, 1.0)
     loader = loader_of(config)
-    frames = [sample.frames for sample in loader.dataset]
+    frames = [sample.clips for sample in loader.dataset]
     darkest = frames[3][:2].sum()
     with pytest.raises(
         FloatingPointError, match=r"the cosines of 1 of 8 videos are not finite, the first is val 03\.mp4"
@@ -174,7 +174,7 @@ def test_one_video_that_is_not_finite_is_named(config, fp32):
 
 def test_predictions_that_are_not_finite_are_an_error(config, fp32):
     model, classes = build(config)
-    views = next(iter(loader_of(config))).frames
+    views = next(iter(loader_of(config))).clips
     with torch.no_grad():
         model.head.transformer.resblocks[0].ln_1.bias[0] = torch.nan
     with pytest.raises(FloatingPointError, match="not finite"):

@@ -182,7 +182,7 @@ def test_accumulation_equals_updates_by_hand_and_flushes_at_the_end_of_an_epoch(
     rates = [0.1 * (1 + step) for step in range(6)]
     model = copy.deepcopy(state.model)
     run.loader.batch_sampler.set_epoch(0)
-    batches = [(batch.frames[:, 0], batch.labels) for batch in run.loader]
+    batches = [(batch.clips[:, 0], batch.labels) for batch in run.loader]
     for window in (range(4), range(4, 6)):
         frames, labels = (torch.cat(parts) for parts in zip(*(batches[step] for step in window), strict=True))
         output = model.train()(frames, run.classes)
