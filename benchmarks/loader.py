@@ -9,8 +9,8 @@ import numpy as np
 
 from benchmarks import baseline, harness, models
 from benchmarks.harness import Benchmark, Measurement
+from datasets.clips.presets import MOTE
 from datasets.clips.sampling import train_indices
-from datasets.clips.transforms import TrainTransform
 from datasets.clips.video import TrainVideos, VideoSource
 from datasets.decode.decoders import installed_decoders
 from datasets.features.cache import FeatureCache, TrainFeatureVideos
@@ -40,7 +40,7 @@ def ours(decoder: str) -> Callable[[], object]:
     videos = VideoList("", np.array([str(VIDEO).encode()]), np.zeros(1, dtype=np.int64), None)
     indices_of = partial(_indices, num_segments=models.NUM_FRAMES)
     dataset = TrainVideos(
-        VideoSource(videos, decoder=decoder, timeout_s=60), indices_of, TrainTransform(224, [0]), seed=0
+        VideoSource(videos, decoder=decoder, timeout_s=60), indices_of, MOTE.train_transform(224, [0]), seed=0
     )
     return lambda: [dataset[epoch, 0] for epoch in range(CLIPS)]
 
@@ -56,7 +56,7 @@ def shards() -> Callable[[], object]:
     videos = VideoList(out, np.array([VIDEO.name.encode()]), np.zeros(1, dtype=np.int64), None)
     indices_of = partial(_indices, num_segments=models.NUM_FRAMES)
     source = VideoSource(videos, pack=ShardPack.open(out))
-    dataset = TrainVideos(source, indices_of, TrainTransform(224, [0]), seed=0)
+    dataset = TrainVideos(source, indices_of, MOTE.train_transform(224, [0]), seed=0)
     return lambda: [dataset[epoch, 0] for epoch in range(CLIPS)]
 
 

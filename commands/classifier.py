@@ -16,9 +16,8 @@ from torch import Tensor
 
 from clip.model import CLIP, text_tower
 from commands.testing import PLAIN_CLIP
-from datasets.build import build_own_loader
+from datasets.build import build_own_loader, preset_of
 from datasets.clips.own_videos import VideoViews
-from datasets.clips.transforms import CENTRE_CROP, CROPS
 from datasets.decode.decoders import AUTO, PYAV
 from datasets.lists.labels import read_labels
 from datasets.lists.video_files import find_videos
@@ -192,7 +191,7 @@ class VideoClassifier:
             paths: files, folders (all videos below), glob patterns.
             labels: class names, see ``datasets.lists.labels.read_labels``; None: ``class_names``.
             num_clips: clips a video.
-            num_crops: crops a clip, a key of ``datasets.clips.transforms.CROPS``.
+            num_crops: crops a clip, as ``datasets.clips.transforms.CROPS`` has them.
 
         Raises:
             ValueError, FileNotFoundError: before the first video: class names or views that make no sense, no video.
@@ -230,8 +229,9 @@ class VideoClassifier:
         self, paths: str | Path | Sequence[str | Path], names: tuple[str, ...], num_clips: int, num_crops: int
     ) -> Iterator[Prediction]:
         """Find what is wrong before the iteration begins."""
-        if num_clips < 1 or num_crops not in CROPS:
-            expected = f"at least 1 clip, and {', '.join(map(str, CROPS))} crops"
+        crops = preset_of(self.config.data).crops
+        if num_clips < 1 or num_crops not in crops:
+            expected = f"at least 1 clip, and {', '.join(map(str, crops))} crops"
             raise ValueError(f"views of a video: expected {expected}, found {num_clips} and {num_crops}")
         videos = find_videos([paths] if isinstance(paths, str | Path) else list(paths))
         return self._run(videos, names, self.class_features(names), num_clips, num_crops)
@@ -242,6 +242,7 @@ class VideoClassifier:
         self.timing = Timing()
         clips_per_pass = self.config.data.batch_size
         loader = build_own_loader(self.config.data, videos, num_clips, num_crops)
+        centre = preset_of(self.config.data).crops[num_crops].centre
         start = last = time.perf_counter()
         for batch in progress(loader, "predict", len(loader)):
             arrived = time.perf_counter()
@@ -251,7 +252,7 @@ class VideoClassifier:
                 readable = [place for place, video in enumerate(batch.videos) if video.error is None]
                 for row, place in enumerate(readable):
                     row_of = [tensor[row].numpy() for tensor in (*scores, batch.clips)]
-                    predictions[place] = _prediction(batch.videos[place], names, num_crops, *row_of)
+                    predictions[place] = _prediction(batch.videos[place], names, centre, *row_of)
             now = time.perf_counter()
             self.timing.wait_s += arrived - last
             self.timing.compute_s += now - arrived
@@ -264,24 +265,24 @@ class VideoClassifier:
 def _prediction(
     video: VideoViews,
     names: tuple[str, ...],
-    num_crops: int,
+    centre: int,
     probabilities: np.ndarray,
     frame_probabilities: np.ndarray,
     embedding: np.ndarray,
     clips: np.ndarray,
 ) -> Prediction:
-    """One video's row of the tables, its frames in the order of time."""
+    """One video's row of the tables, its frames in the order of time; ``centre``: place of the centre crop."""
     ranking = np.argsort(-probabilities, kind="stable")
     order = np.argsort(video.seconds.ravel(), kind="stable")
     num_clips = len(video.seconds)
-    centre = clips[CENTRE_CROP[num_crops] * num_clips :][:num_clips]  # [C, T, 3, S, S]
+    shown = clips[centre * num_clips :][:num_clips]  # [C, T, 3, S, S]
     return Prediction(
         path=video.path,
         scores={names[place]: float(probabilities[place]) for place in ranking},
         labels=names,
         frame_scores=frame_probabilities.reshape(len(order), len(names))[order],
         seconds=video.seconds.ravel()[order],
-        frames=centre.reshape(-1, *centre.shape[2:])[order].transpose(0, 2, 3, 1),
+        frames=shown.reshape(-1, *shown.shape[2:])[order].transpose(0, 2, 3, 1),
         embedding=embedding,
     )
 

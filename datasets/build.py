@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from datasets.clips import sampling, transforms
 from datasets.clips.own_videos import OwnVideos, collate_views
+from datasets.clips.presets import OWN_PRESET, PRESETS, Preset, Sampling
 from datasets.clips.samplers import EveryNth, TrainBatches
+from datasets.clips.transforms import mirror_labels
 from datasets.clips.video import AugmentedViews, Batch, EvalVideos, TrainVideos, VideoSource, collate
 from datasets.decode.decoders import resolve_decoder
 from datasets.features.cache import AUGMENTATION, FeatureCache, FeatureVideos, TrainFeatureVideos
@@ -22,6 +23,7 @@ from datasets.lists.few_shot import few_shot_indices
 from datasets.lists.records import VideoList, read_class_names, read_video_list
 from datasets.pack import ShardPack
 from utils.config import DataConfig
+from utils.text import shown
 from utils.workers import WorkerLoader
 
 logger = logging.getLogger(__name__)
@@ -42,8 +44,9 @@ def read_data(config: DataConfig, parts: tuple[str, ...]) -> LabelledVideos:
 
     Raises:
         ValueError, FileNotFoundError: see ``read_class_names``, ``read_lists`` and ``read_class_folders``; lists
-            and ``data.folder`` are both given.
+            and ``data.folder`` are both given; ``data.transforms`` names no preset.
     """
+    preset_of(config)
     split = _read_folder(config) if config.folder else None
     if split:
         class_names = split.class_names
@@ -144,12 +147,11 @@ def build_train_loader(
 
 def _train_clips(config: DataConfig, videos: VideoList, class_names: list[str]) -> tuple:
     """Videos, frame rule and augmentation of training."""
-    indices_of = sampling.dense_train_indices if config.dense else sampling.train_indices
-    if not config.random_shift:
-        indices_of = partial(_first_eval_clip, dense=config.dense)
-    transform = transforms.TrainTransform(
+    rule = _sampling_of(config)
+    indices_of = rule.train if config.random_shift else partial(_first_eval_clip, rule=rule)
+    transform = preset_of(config).train_transform(
         config.input_size,
-        transforms.mirror_labels(class_names),
+        mirror_labels(class_names),
         config.crop_area,
         (config.randaug.N, config.randaug.M) if config.randaug else None,
     )
@@ -160,7 +162,7 @@ def _train_features(config: DataConfig, videos: VideoList, class_names: list[str
     """Views of a feature cache for training: augmented ones, or those of an evaluation."""
     cache = FeatureCache.open(videos.root, "train_root")
     cache.check(sampling_rule(config, cache.is_augmented))
-    if cache.entry("num_crops") == 10 and transforms.mirror_labels(class_names) != list(range(len(class_names))):
+    if cache.entry("num_crops") == 10 and mirror_labels(class_names) != list(range(len(class_names))):
         raise ValueError(
             f"data.train_root {cache.folder}: 10 crops hold mirror images under the label of the original, and classes "
             "here mirror each other; use augmented views"
@@ -211,7 +213,23 @@ def sampling_rule(config: DataConfig, is_augmented: bool) -> dict:
     """The settings that the pictures of a view depend on, as a feature cache records them."""
     names = ("num_segments", "input_size", "dense") + AUGMENTATION * is_augmented
     settings = dataclasses.asdict(config)
-    return {name: settings[name] for name in names}
+    return {name: settings[name] for name in names} | {"transforms": _preset_name(config)}
+
+
+def preset_of(config: DataConfig) -> Preset:
+    """The rules of pictures that the configuration names.
+
+    Raises:
+        ValueError: there is no such preset.
+    """
+    return PRESETS[_preset_name(config)]
+
+
+def _preset_name(config: DataConfig) -> str:
+    name = config.transforms or OWN_PRESET
+    if name not in PRESETS:
+        raise ValueError(f"data.transforms: expected one of {', '.join(PRESETS)}, found {shown(name)}")
+    return name
 
 
 def eval_views_of(config: DataConfig, videos: VideoList, num_clips: int, num_crops: int) -> EvalVideos:
@@ -235,17 +253,20 @@ def build_own_loader(config: DataConfig, paths: list[str], num_clips: int, num_c
 
 def _eval_rules(config: DataConfig, num_clips: int, num_crops: int) -> tuple[partial, partial]:
     """Frame rule and crop rule of evaluation."""
-    indices_of = sampling.dense_eval_indices if config.dense else sampling.eval_indices
     return (
-        partial(indices_of, num_segments=config.num_segments, num_clips=num_clips),
-        partial(transforms.eval_views, input_size=config.input_size, num_crops=num_crops),
+        partial(_sampling_of(config).evaluation, num_segments=config.num_segments, num_clips=num_clips),
+        partial(preset_of(config).eval_views, input_size=config.input_size, num_crops=num_crops),
     )
 
 
-def _first_eval_clip(num_frames: int, num_segments: int, rng: np.random.Generator, dense: bool) -> np.ndarray:
+def _sampling_of(config: DataConfig) -> Sampling:
+    preset = preset_of(config)
+    return preset.dense_sampling if config.dense else preset.sampling
+
+
+def _first_eval_clip(num_frames: int, num_segments: int, rng: np.random.Generator, rule: Sampling) -> np.ndarray:
     """The frames of validation (``random_shift: False``)."""
-    rule = sampling.dense_eval_indices if dense else sampling.eval_indices
-    return rule(num_frames, num_segments)[0]
+    return rule.evaluation(num_frames, num_segments, num_clips=1)[0]
 
 
 def _as_is(batch: Batch) -> Batch:

@@ -75,6 +75,7 @@ class DataConfig:
     shot: int = bounded(0, 0, MANY)  # K: train on the same K videos of each class; 0: on all
     shot_seed: int = bounded(0, 0, 2**63 - 1)  # another one draws other videos
     shot_repeat: int = bounded(1, 1, MANY)  # passes over the train list an epoch
+    transforms: str = ""  # preset of frames, crops and augmentation; empty: the system's own
     input_size: int = bounded(224, 1, 4096)
     random_shift: bool = True  # random frames within segments in training
     dense: bool = False  # 128-frame windows instead of the whole video

@@ -5,11 +5,11 @@ Normalisation is the model's: frames travel to the device as uint8.
 
 import re
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
-from torchvision.transforms import v2 as T
 from torchvision.transforms.v2 import functional as F
 
 # Words that a horizontal flip exchanges.
@@ -20,35 +20,21 @@ NO_MIRROR = -1
 
 
 class TrainTransform:
-    """Published training augmentation: random resized crop, flip, grayscale; optional RandAugment.
-
-    The published code first resizes the short side to 256; a crop that is a share of the area does not
-    depend on that, so here it is cut from the decoded frames and resized once.
+    """Training augmentation: what changes the pictures alone, then a flip, which may change the label.
 
     Args:
-        input_size: S, pixels.
+        augment: uint8 [T, 3, H, W] -> [T, 3, S, S].
         mirror_labels: see ``mirror_labels``; a flip changes the label accordingly.
-        crop_area: smallest and largest crop as a share of the frame.
-        randaug: (number of operations, magnitude) of torchvision's RandAugment, or None.
+        flip_share: of clips that are flipped.
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        mirror_labels: list[int],
-        crop_area: tuple[float, float] = (0.08, 1.0),
-        randaug: tuple[int, int] | None = None,
-    ):
-        steps = [T.RandAugment(*randaug)] if randaug else []
-        steps.append(T.RandomResizedCrop(input_size, scale=crop_area, antialias=True))
-        steps.append(T.RandomGrayscale(p=0.2))
-        self.augment = T.Compose(steps)
-        self.mirror_labels = mirror_labels
+    def __init__(self, augment: Callable[[Tensor], Tensor], mirror_labels: list[int], flip_share: float):
+        self.augment, self.mirror_labels, self.flip_share = augment, mirror_labels, flip_share
 
     def __call__(self, frames: Tensor, label: int) -> tuple[Tensor, int]:
         """uint8 [T, 3, H, W] and its label -> uint8 [T, 3, S, S] and its label; uses torch's global RNG."""
         frames = self.augment(frames)
-        if torch.rand(()) < 0.5 and self.mirror_labels[label] != NO_MIRROR:
+        if torch.rand(()) < self.flip_share and self.mirror_labels[label] != NO_MIRROR:
             frames, label = F.horizontal_flip(frames), self.mirror_labels[label]
         return frames, label
 
@@ -67,19 +53,26 @@ def mirror_labels(class_names: list[str]) -> list[int]:
     ]
 
 
-def eval_views(frames: Tensor, input_size: int, num_crops: int) -> Tensor:
-    """Resize the short side to S (bicubic) and cut the published crops: uint8 [T, 3, H, W] -> [crops, T, 3, S, S].
+class Crops(NamedTuple):
+    """A number of crops of a test."""
 
-    1: centre. 3: left, right, centre. 5: corners and centre. 10: those five, each
-    followed by its mirror image.
-    """
-    frames = F.resize(frames, [input_size], InterpolationMode.BICUBIC, antialias=True)
+    # The top-left corner (y, x) of each, from the pixels that the resized frame has beyond S.
+    corners: Callable[[int, int], list[tuple[int, int]]]
+    centre: int  # place of the centre crop, unmirrored, among them
+    has_mirrors: bool = False  # each is followed by its mirror image
+
+
+def eval_views(
+    frames: Tensor, short_side: int, interpolation: InterpolationMode, input_size: int, crops: Crops
+) -> Tensor:
+    """Resize the short side, in pixels, and cut crops of S: uint8 [T, 3, H, W] -> [crops, T, 3, S, S]."""
+    frames = F.resize(frames, [short_side], interpolation, antialias=True)
     height, width = frames.shape[-2:]
-    crops = []
-    for top, left in CROPS[num_crops](height - input_size, width - input_size):
-        crop = frames[..., top : top + input_size, left : left + input_size]
-        crops += [crop, crop.flip(-1)] if num_crops == 10 else [crop]
-    return torch.stack(crops)
+    views = []
+    for top, left in crops.corners(height - input_size, width - input_size):
+        view = frames[..., top : top + input_size, left : left + input_size]
+        views += [view, view.flip(-1)] if crops.has_mirrors else [view]
+    return torch.stack(views)
 
 
 def _centre(free_y: int, free_x: int) -> list[tuple[int, int]]:
@@ -97,14 +90,10 @@ def _corners_and_centre(free_y: int, free_x: int) -> list[tuple[int, int]]:
     return [(0, 0), (0, 4 * x), (4 * y, 0), (4 * y, 4 * x), (2 * y, 2 * x)]
 
 
-# Top-left corners (y, x) of the crops, from the pixels that the resized frame has beyond S. Offsets are
-# multiples of a quarter of these, rounded down, as published; 4 quarters may fall short of the border.
-CROPS: dict[int, Callable[[int, int], list[tuple[int, int]]]] = {
-    1: _centre,
-    3: _left_right_centre,
-    5: _corners_and_centre,
-    10: _corners_and_centre,
+# As published, corners are multiples of a quarter of the free pixels, rounded down: 4 quarters may fall short of them.
+CROPS: dict[int, Crops] = {
+    1: Crops(_centre, centre=0),
+    3: Crops(_left_right_centre, centre=2),
+    5: Crops(_corners_and_centre, centre=4),
+    10: Crops(_corners_and_centre, centre=8, has_mirrors=True),
 }
-
-# Where the centre crop, unmirrored, stands among those that ``eval_views`` cuts.
-CENTRE_CROP = {1: 0, 3: 2, 5: 4, 10: 8}

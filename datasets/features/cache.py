@@ -44,8 +44,22 @@ ENTRIES = {
     "augmented": ("true or false", lambda value: type(value) is bool),
     "modality": ("video, RGB or shards", lambda value: value in ("video", "RGB", "shards")),
     "decoder": ("a name or null", lambda value: value is None or isinstance(value, str)),
+    "transforms": ("a name", lambda value: isinstance(value, str)),
     "num_crops": ("a number or null", lambda value: value is None or type(value) is int),
 }
+
+
+# Entries that caches did not have at first, and what they would have been.
+FORMERLY = {"transforms": "mote"}
+
+
+def read_metadata(path: Path) -> dict:
+    """What a cache that is finished, or begun, says of itself.
+
+    Raises:
+        OSError, ValueError: see ``utils.files.read_json``.
+    """
+    return FORMERLY | read_json(path, "the description of a feature cache")
 
 
 @dataclass(frozen=True)
@@ -72,7 +86,7 @@ class FeatureCache:
                 f"data.{key} {str(folder)!r}: expected the folder of a feature cache, found no {METADATA}; "
                 "extract_features.py writes one (start it again if it was stopped)"
             )
-        cache = cls(Path(folder), read_json(path, "the description of a feature cache"))
+        cache = cls(Path(folder), read_metadata(path))
         for name in {"shape", *ENTRIES} & {"shape", *cache.metadata}:
             cache.entry(name)
         return cache

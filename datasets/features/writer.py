@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.features.cache import CLASS_FEATURES, FAILED, FEATURES, INDEX, LABELS, METADATA
+from datasets.features.cache import CLASS_FEATURES, FAILED, FEATURES, FORMERLY, INDEX, LABELS, METADATA, read_metadata
 from datasets.lists.records import VideoList
 from utils.files import read_json, write_text
 
@@ -48,7 +48,7 @@ class FeatureWriter:
         """
         for name in (METADATA, UNFINISHED):
             if (self.folder / name).is_file():
-                self._check_same(read_json(self.folder / name, "the description of a feature cache"))
+                self._check_same(read_metadata(self.folder / name))
                 return self._missing()
         shutil.rmtree(self.folder / "chunks", ignore_errors=True)
         (self.folder / "chunks").mkdir(parents=True)
@@ -58,9 +58,10 @@ class FeatureWriter:
         return self._missing()
 
     def _check_same(self, found: dict) -> None:
-        names = sorted(name for name in {*found, *self.metadata} if found.get(name) != self.metadata.get(name))
+        wanted = FORMERLY | self.metadata
+        names = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
         if names:
-            differences = "; ".join(f"{name} was {found.get(name)}, is {self.metadata.get(name)}" for name in names)
+            differences = "; ".join(f"{name} was {found.get(name)}, is {wanted.get(name)}" for name in names)
             raise FileExistsError(f"{self.folder} holds a feature cache of other settings: {differences}; remove it")
 
     def _missing(self) -> list[int]:

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from datasets.build import build_eval_loader, build_train_loader, read_data, read_lists
+from datasets.clips.presets import MOTE
 from datasets.clips.samplers import EveryNth, TrainBatches
 from datasets.clips.sampling import dense_eval_indices, eval_indices
-from datasets.clips.transforms import eval_views
 from datasets.decode.other_readers import DecordReader
 from datasets.shapes.__main__ import encode_video
 from utils.config import DataConfig, RandAugmentConfig, load_config
@@ -212,7 +212,7 @@ def test_dense_training_stays_within_a_window_of_128_frames(long_video):
 def test_dense_chooses_the_frames_of_evaluation(long_video, dense, rule):
     (batch,) = eval_batches(replace(long_video, dense=dense), num_clips=3, num_crops=1)
     reader = DecordReader(f"{long_video.val_root}/long.mp4")
-    expected = torch.stack([eval_views(reader.read(clip), 32, 1)[0] for clip in rule(150, 8, 3)])
+    expected = torch.stack([MOTE.eval_views(reader.read(clip), 32, 1)[0] for clip in rule(150, 8, 3)])
     assert torch.equal(batch.clips[0], expected)
 
 

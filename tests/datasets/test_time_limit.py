@@ -23,7 +23,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 from datasets.lists.records import VideoList
 from datasets.clips.sampling import eval_indices
-from datasets.clips.transforms import eval_views
+from datasets.clips.presets import MOTE
 from datasets.clips.video import EvalVideos, VideoSource, collate
 
 class Stuck(VideoSource):
@@ -34,7 +34,7 @@ class Stuck(VideoSource):
 
 videos = VideoList(sys.argv[1], np.array([b"good.mp4"] * 4), np.zeros(4, dtype=np.int64), None)
 dataset = EvalVideos(Stuck(videos, timeout_s=0.5), partial(eval_indices, num_segments=4),
-                     partial(eval_views, input_size=32, num_crops=1))
+                     partial(MOTE.eval_views, input_size=32, num_crops=1))
 for batch in DataLoader(dataset, batch_size=4, collate_fn=collate, num_workers=int(sys.argv[2])):
     print(batch.indices.tolist(), [failure.reason for failure in batch.failures])
 """

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets.clips.transforms import NO_MIRROR, TrainTransform, eval_views, mirror_labels
+from datasets.clips.presets import MOTE
+from datasets.clips.transforms import NO_MIRROR, TrainTransform, mirror_labels
 from datasets.lists.records import read_class_names
 
 LISTS = Path(__file__).parents[2] / "lists"
@@ -64,7 +65,7 @@ def published_views(frame: torch.Tensor, size: int, num_crops: int) -> list[np.n
 @pytest.mark.parametrize("num_crops", [1, 3, 5, 10])
 def test_views_are_the_published_crops(height, width, num_crops):
     frames = random_frames(height, width)
-    views = eval_views(frames, SIZE, num_crops)
+    views = MOTE.eval_views(frames, SIZE, num_crops)
     assert views.shape == (num_crops, 2, 3, SIZE, SIZE)
     assert views.dtype == torch.uint8
     for time, frame in enumerate(frames):
@@ -78,7 +79,7 @@ def test_three_crops_of_a_landscape_video_are_left_right_and_centre():
     frames = torch.zeros(1, 3, SIZE, 2 * SIZE, dtype=torch.uint8)
     frames[..., :SIZE] = 50
     frames[..., SIZE:] = 200
-    left, right, centre = eval_views(frames, SIZE, 3)
+    left, right, centre = MOTE.eval_views(frames, SIZE, 3)
     assert (left == 50).all()
     assert (right == 200).all()
     assert (centre[..., : SIZE // 2] == 50).all()
@@ -86,29 +87,29 @@ def test_three_crops_of_a_landscape_video_are_left_right_and_centre():
 
 
 def test_three_crops_of_a_portrait_video_are_the_same_centre_as_published():
-    views = eval_views(random_frames(96, 48), SIZE, 3)
+    views = MOTE.eval_views(random_frames(96, 48), SIZE, 3)
     assert torch.equal(views[0], views[1])
     assert torch.equal(views[0], views[2])
-    assert torch.equal(views[2], eval_views(random_frames(96, 48), SIZE, 1)[0])
+    assert torch.equal(views[2], MOTE.eval_views(random_frames(96, 48), SIZE, 1)[0])
 
 
 def test_every_second_of_ten_crops_is_an_exact_mirror_image():
     frames = random_frames(72, 128)
-    ten, five = eval_views(frames, SIZE, 10), eval_views(frames, SIZE, 5)
+    ten, five = MOTE.eval_views(frames, SIZE, 10), MOTE.eval_views(frames, SIZE, 5)
     assert torch.equal(ten[0::2], five)
     assert torch.equal(ten[1::2], five.flip(-1))
 
 
 def test_a_video_of_the_input_size_passes_untouched():
     frames = random_frames(SIZE, SIZE)
-    assert torch.equal(eval_views(frames, SIZE, 1)[0], frames)
+    assert torch.equal(MOTE.eval_views(frames, SIZE, 1)[0], frames)
 
 
 # --- training
 
 
 def transform(mirror: int = 0, randaug: tuple[int, int] | None = None) -> TrainTransform:
-    return TrainTransform(SIZE, [mirror], randaug=randaug)
+    return MOTE.train_transform(SIZE, [mirror], randaug=randaug)
 
 
 @pytest.mark.parametrize("randaug", [None, (2, 9)], ids=["plain", "RandAugment"])
@@ -172,7 +173,7 @@ def test_flips_grays_and_crop_sizes_come_as_often_as_published():
 
 def test_the_crop_area_is_configurable():
     torch.manual_seed(0)
-    whole = TrainTransform(SIZE, [0], crop_area=(1.0, 1.0))
+    whole = MOTE.train_transform(SIZE, [0], crop_area=(1.0, 1.0))
     clip, _ = whole(gradient_frames(), 0)
     assert clip.amax() - clip[:, :2].amin() > 200
 
@@ -212,7 +213,7 @@ def test_a_name_without_direction_keeps_its_label_even_if_it_occurs_twice():
 
 
 def test_the_label_follows_the_flip():
-    augment = TrainTransform(SIZE, mirror_labels(["moving left", "moving right"]))
+    augment = MOTE.train_transform(SIZE, mirror_labels(["moving left", "moving right"]))
     seen = set()
     for seed in range(80):
         torch.manual_seed(seed)
@@ -226,7 +227,7 @@ def test_the_label_follows_the_flip():
 
 
 def test_a_class_without_a_mirror_is_never_flipped():
-    augment = TrainTransform(SIZE, mirror_labels(["moving left"]))
+    augment = MOTE.train_transform(SIZE, mirror_labels(["moving left"]))
     for seed in range(80):
         torch.manual_seed(seed)
         clip, label = augment(gradient_frames(), 0)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from datasets.clips.presets import MOTE
 from datasets.clips.sampling import eval_indices, train_indices
-from datasets.clips.transforms import TrainTransform, eval_views
 from datasets.clips.video import MAX_TRIES, Batch, EvalVideos, Failure, Sample, TrainVideos, VideoSource, collate
 from datasets.decode.pyav_reader import PyAVReader
 from datasets.decode.readers import FrameFolderReader, UnreadableVideo
@@ -40,14 +40,14 @@ def videos(tmp_path_factory) -> Path:
 
 def eval_videos(source: VideoSource, num_clips: int = 1, num_crops: int = 1) -> EvalVideos:
     indices_of = partial(eval_indices, num_segments=4, num_clips=num_clips)
-    return EvalVideos(source, indices_of, partial(eval_views, input_size=SIZE, num_crops=num_crops))
+    return EvalVideos(source, indices_of, partial(MOTE.eval_views, input_size=SIZE, num_crops=num_crops))
 
 
 def train_videos(source: VideoSource, seed: int = 0) -> TrainVideos:
     def indices_of(num_frames: int, rng: np.random.Generator) -> np.ndarray:
         return train_indices(num_frames, 4, rng)
 
-    return TrainVideos(source, indices_of, TrainTransform(SIZE, [0, 1, 2]), seed)
+    return TrainVideos(source, indices_of, MOTE.train_transform(SIZE, [0, 1, 2]), seed)
 
 
 def assert_equal_samples(one: Sample, other: Sample) -> None:
@@ -87,7 +87,7 @@ def test_views_are_crop_major_then_clip(videos):
     assert sample.clips.shape == (15, 4, 3, SIZE, SIZE)
     reader = PyAVReader(videos / "5.mp4")
     for clip, indices in enumerate(eval_indices(25, 4, 3)):
-        crops = eval_views(reader.read(indices), SIZE, 5)
+        crops = MOTE.eval_views(reader.read(indices), SIZE, 5)
         for crop in range(5):
             assert torch.equal(sample.clips[crop * 3 + clip], crops[crop])
 

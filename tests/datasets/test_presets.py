@@ -1,0 +1,98 @@
+"""Presets: chosen by name, they decide on frames and pictures; a feature cache knows its own."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import v2 as T
+
+from datasets.build import build_eval_loader, build_own_loader, build_train_loader, read_data, sampling_rule
+from datasets.clips.presets import MOTE, PRESETS, Sampling
+from datasets.features import FeatureCache
+from utils.config import DataConfig, load_config
+
+NAMES = ["a", "b", "c", "d"]
+
+
+@pytest.fixture
+def data(debug_config) -> DataConfig:
+    return load_config(debug_config, ["data.workers=0"]).data
+
+
+@pytest.fixture
+def register(monkeypatch):
+    """Adds a preset for the length of a test."""
+    return lambda name, preset: monkeypatch.setitem(PRESETS, name, preset)
+
+
+def first_train_frames(num_frames: int, num_segments: int, rng: np.random.Generator) -> np.ndarray:
+    return np.arange(num_segments) % num_frames
+
+
+def first_eval_frames(num_frames: int, num_segments: int, num_clips: int = 1) -> np.ndarray:
+    return np.tile(np.arange(num_segments) % num_frames, (num_clips, 1))
+
+
+def centre_crop(input_size: int, crop_area: tuple[float, float]) -> T.CenterCrop:
+    return T.CenterCrop(input_size)
+
+
+FIRST = Sampling(first_train_frames, first_eval_frames)
+TRAINING = {"sampling": FIRST, "train_crop": centre_crop, "gray_share": 1.0, "flip_share": 1.0}
+EVALUATION = {"sampling": FIRST, "short_side": 1.5, "interpolation": InterpolationMode.NEAREST}
+
+
+def train_clips(data: DataConfig) -> torch.Tensor:
+    loader = build_train_loader(data, read_data(data, ("train",)).parts["train"], NAMES, 5, 0, 1)
+    return torch.cat([batch.clips for batch in loader])
+
+
+def eval_clips(data: DataConfig) -> torch.Tensor:
+    loader = build_eval_loader(data, read_data(data, ("val",)).parts["val"], 0, 1, num_clips=2, num_crops=3)
+    return torch.cat([batch.clips for batch in loader])
+
+
+@pytest.mark.parametrize(("clips_of", "rules"), [(train_clips, TRAINING), (eval_clips, EVALUATION)])
+def test_each_rule_of_a_registered_preset_changes_the_pictures(data, register, clips_of, rules):
+    usual = clips_of(data)
+    assert torch.equal(clips_of(replace(data, transforms="mote")), usual)
+    for name, rule in rules.items():
+        register("other", replace(MOTE, **{name: rule}))
+        assert not torch.equal(clips_of(replace(data, transforms="other")), usual), name
+
+
+def test_the_crops_and_the_dense_frames_are_those_of_the_preset(data, register):
+    register("other", replace(MOTE, dense_sampling=FIRST, crops={3: MOTE.crops[5]}))
+    other = replace(data, transforms="other", dense=True)
+    assert eval_clips(other).shape[1] == 2 * 5
+    assert not torch.equal(train_clips(other), train_clips(replace(data, dense=True)))
+
+
+def test_own_videos_follow_the_preset(data, register, debug_data):
+    register("other", replace(MOTE, short_side=2.0))
+    paths = [str(next((debug_data / "videos").rglob("*.mp4")))]
+    usual, other = (
+        next(iter(build_own_loader(each, paths, 1, 1))).clips for each in (data, replace(data, transforms="other"))
+    )
+    assert usual.shape == other.shape
+    assert not torch.equal(usual, other)
+
+
+def test_an_unknown_preset_is_an_error_that_names_the_known_ones(data):
+    with pytest.raises(ValueError, match=r"data\.transforms: expected one of mote, found 'mota'"):
+        read_data(replace(data, transforms="mota"), ("train",))
+
+
+def test_a_cache_without_the_name_of_a_preset_is_one_of_mote(data, register, tmp_path):
+    register("other", MOTE)
+    rule = sampling_rule(data, is_augmented=False)
+    assert rule.pop("transforms") == "mote"
+    about = {"shape": [1, 1, 8, 4], "augmented": False, **rule}
+    (tmp_path / "metadata.json").write_text(json.dumps(about))
+    cache = FeatureCache.open(tmp_path, "val_root")
+    cache.check(sampling_rule(replace(data, transforms="mote"), is_augmented=False))
+    with pytest.raises(ValueError, match="transforms is mote in the cache, other here"):
+        cache.check(sampling_rule(replace(data, transforms="other"), is_augmented=False))
