@@ -20,7 +20,8 @@ from datasets.features.cache import AUGMENTATION, FeatureCache, FeatureVideos, T
 from datasets.lists.checks import NUM_LOOKED_AT, check_numbering, check_template, report_missing_classes
 from datasets.lists.class_folders import ClassFolders, read_class_folders
 from datasets.lists.few_shot import few_shot_indices
-from datasets.lists.records import VideoList, read_class_names, read_video_list
+from datasets.lists.labels import read_class_names
+from datasets.lists.records import VideoList, read_video_list
 from datasets.pack import ShardPack
 from utils.config import DataConfig
 from utils.text import shown

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from clip.load import ClipWeights
 from clip.model import CLIP, CLIPConfig
-from datasets.lists.records import read_class_names
+from datasets.lists.labels import read_class_names
 from engine.optim import build_optimizer, lr_schedule, set_lr
 from modules.build import build_clip, build_model, check_network
 from modules.objectives.classify import video_loss

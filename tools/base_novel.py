@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.lists.labels import read_label_table
-from datasets.lists.records import VideoList, read_class_names, read_video_list, write_video_list
+from datasets.lists.records import VideoList, read_video_list, write_video_list
 from datasets.lists.tables import Table
 from utils.cli import run_main
 from utils.logger import setup_logging
@@ -62,7 +62,7 @@ def named_classes(path: Path, class_names: list[str]) -> np.ndarray:
         ValueError: a name is not among ``class_names``.
     """
     labels = {name: label for label, name in enumerate(class_names)}
-    names = read_class_names(path)
+    names, _ = read_label_table(path)
     if unknown := [name for name in names if name not in labels]:
         raise ValueError(f"{path}: {len(unknown)} names are not in the label file, the first is {unknown[0]!r}")
     return np.array(sorted(labels[name] for name in names))

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from clip.load import load_clip
-from datasets.lists.records import read_class_names
+from datasets.lists.labels import read_class_names
 from modules.build import build_clip, check_network, load_model
 from modules.classes.templates import encode_classes
 from modules.formats.ours import TRAIN_CLASS_FEATURES, joined, read_content

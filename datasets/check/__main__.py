@@ -25,7 +25,8 @@ from datasets.decode import DECODERS
 from datasets.decode.decoders import AUTO, PYAV
 from datasets.decode.probe import Facts, diagnosed, probe
 from datasets.decode.readers import Reader, UnreadableVideo, open_regular, reason_of
-from datasets.lists.records import VideoList, read_class_names
+from datasets.lists.labels import read_class_names
+from datasets.lists.records import VideoList
 from utils.cli import count, run_main, seconds
 from utils.config import DataConfig, load_config
 from utils.logger import progress, setup_logging

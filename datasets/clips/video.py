@@ -129,6 +129,10 @@ class VideoSource:
         num_frames = int(self.videos.num_frames[index])
         return FrameFolderReader(self.place(index), num_frames, self.image_tmpl, self.index_bias, self.max_pixels)
 
+    def failure(self, index: int, error: UnreadableVideo) -> Failure:
+        """For a sample: why a video could not be read."""
+        return Failure(self.videos.path(index), str(error))
+
     def mismatches(self, index: int, frames: Frames) -> tuple[Failure, ...]:
         """For a sample: the mismatch that reading a video showed, if any."""
         return (Failure(self.videos.path(index), frames.mismatch),) if frames.mismatch else ()
@@ -162,11 +166,15 @@ class EvalVideos(Dataset):
         try:
             read = self.source.read(index, self.indices_of)
         except UnreadableVideo as error:
-            failure = Failure(self.source.videos.path(index), str(error))
-            return Sample(index, label, None, (failure,))
+            return Sample(index, label, None, (self.source.failure(index, error),))
         crops = self.views_of(read.pixels)  # [crops, C*T, 3, S, S]
         views = crops.unflatten(1, read.indices.shape).flatten(0, 1)  # [crops*C, T, 3, S, S]
         return Sample(index, label, views, (), self.source.mismatches(index, read))
+
+
+def any_other(index: int, num_videos: int, rng: np.random.Generator) -> int:
+    """Another video of a list, each as likely; of a list of one, that one."""
+    return (index + 1 + int(rng.integers(max(num_videos - 1, 1)))) % num_videos
 
 
 class TrainVideos(Dataset):
@@ -200,8 +208,8 @@ class TrainVideos(Dataset):
             try:
                 frames, label, mismatches = self._load(index, rng)
             except UnreadableVideo as error:
-                failures.append(Failure(self.source.videos.path(index), str(error)))
-                index = (index + 1 + int(rng.integers(max(len(self) - 1, 1)))) % len(self)  # any other one
+                failures.append(self.source.failure(index, error))
+                index = any_other(index, len(self), rng)
             else:
                 return Sample(index, label, frames[None], tuple(failures), mismatches)
         return Sample(index, int(self.source.videos.labels[index]), None, tuple(failures))
@@ -227,6 +235,6 @@ class AugmentedViews(TrainVideos):
         try:
             clips, labels, mismatches = zip(*(self._load(index, rng) for rng in rngs), strict=True)
         except UnreadableVideo as error:
-            failure = Failure(self.source.videos.path(index), str(error))
-            return Sample(index, [int(self.source.videos.labels[index])] * self.num_views, None, (failure,))
+            label = int(self.source.videos.labels[index])
+            return Sample(index, [label] * self.num_views, None, (self.source.failure(index, error),))
         return Sample(index, list(labels), torch.stack(clips), (), max(mismatches, key=len))

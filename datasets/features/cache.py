@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from datasets.clips.video import MAX_TRIES, Batch, Failure
+from datasets.clips.video import MAX_TRIES, Batch, Failure, any_other
 from datasets.lists.records import VideoList
 from utils.arrays import map_array
 from utils.files import read_json
@@ -296,5 +296,5 @@ class TrainFeatureVideos(FeatureVideos):
             if index not in self.failures:
                 return index
             failures.append(self.failures[index])
-            index = (index + 1 + int(rng.integers(max(len(self) - 1, 1)))) % len(self)
+            index = any_other(index, len(self), rng)
         return None

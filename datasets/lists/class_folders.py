@@ -6,8 +6,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets.lists.labels import check_names
-from datasets.lists.records import VideoList, list_text, write_class_names, write_video_list
+from datasets.lists.labels import check_names, write_class_names
+from datasets.lists.records import VideoList, list_text, write_video_list
 from datasets.lists.tables import read_text
 from datasets.lists.video_files import VideoFiles
 

@@ -1,4 +1,4 @@
-"""Class names that a user types, or keeps in a file of any common kind."""
+"""Class names: typed, or kept in a file of any common kind."""
 
 import csv
 import os
@@ -88,6 +88,37 @@ def read_label_table(path: Path, column: str = "name") -> tuple[list[str], Table
             All errors are FILE:LINE.
     """
     return _by_id(path, read_table(path, ("id", column)), column)
+
+
+def read_class_names(path: str | Path, num_classes: int = 0) -> list[str]:
+    """Class names of ``data.label_list``, a table with the columns ``id,name`` (more are ignored), by id.
+
+    Args:
+        num_classes: expected number; 0: any.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: see ``read_label_table``; another number of classes than expected.
+    """
+    if not str(path):
+        raise ValueError(
+            "data.label_list is not set: it names the CSV file of classes (or set data.folder: one folder a class)"
+        )
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"data.label_list {str(path)!r}: {no_file(path)}")
+    names, _ = read_label_table(path)
+    if num_classes not in (0, len(names)):
+        raise ValueError(f"data.num_classes is {num_classes}, but {path} holds {len(names)} classes")
+    return names
+
+
+def write_class_names(path: Path, class_names: list[str], folders: list[str]) -> None:
+    """Write a label CSV with the columns ``id,name,folder``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        rows = zip(range(len(class_names)), class_names, folders, strict=True)
+        csv.writer(file, lineterminator="\n").writerows([("id", "name", "folder"), *rows])
 
 
 def _by_id(path: Path, table: Table, column: str) -> tuple[list[str], Table]:

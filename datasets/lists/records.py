@@ -1,11 +1,10 @@
-"""List files and label CSVs.
+"""List files.
 
 A list file has one video a line: ``path label`` for video files, ``folder num_frames label`` for folders of
 extracted frames; a comma or a semicolon may stand between, too. Paths are relative to a root folder (or absolute) and
 may contain spaces; one that looks otherwise stands in double quotes.
 """
 
-import csv
 import hashlib
 import re
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from pathlib import Path
 import numpy as np
 
 from datasets.lists.checks import check_folders, check_paths, ends_in_number
-from datasets.lists.labels import read_label_table
 from datasets.lists.tables import numbered_lines, read_text
 from utils.files import no_file
 from utils.text import shown
@@ -70,30 +68,6 @@ class VideoList:
 
 def _sha256(lines: list[bytes]) -> str:
     return hashlib.sha256(b"\n".join(lines)).hexdigest()[:16]
-
-
-def read_class_names(path: str | Path, num_classes: int = 0, column: str = "name") -> list[str]:
-    """Class names of a table with the columns ``id,name`` (more are ignored), by id.
-
-    Args:
-        num_classes: expected number; 0: any.
-        column: ``name``, or ``folder`` for the official names.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: see ``datasets.lists.labels.read_label_table``; another number of classes than expected.
-    """
-    if not str(path):
-        raise ValueError(
-            "data.label_list is not set: it names the CSV file of classes (or set data.folder: one folder a class)"
-        )
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"data.label_list {str(path)!r}: {no_file(path)}")
-    names, _ = read_label_table(path, column)
-    if num_classes not in (0, len(names)):
-        raise ValueError(f"data.num_classes is {num_classes}, but {path} holds {len(names)} classes")
-    return names
 
 
 def read_video_list(path: str | Path, root: str | Path, modality: str, num_classes: int, key: str) -> VideoList:
@@ -195,11 +169,3 @@ def _quote(name: str, is_file: bool) -> str:
     if is_plain and name[0] not in "\"'" and not (is_file and ends_in_number(name)):
         return name
     return '"' + name.replace('"', '""') + '"'
-
-
-def write_class_names(path: Path, class_names: list[str], folders: list[str]) -> None:
-    """Write a label CSV with the columns ``id,name,folder``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        rows = zip(range(len(class_names)), class_names, folders, strict=True)
-        csv.writer(file, lineterminator="\n").writerows([("id", "name", "folder"), *rows])

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import hashlib
 import json
 import logging
 import os
@@ -75,10 +74,9 @@ def _read_list(path: Path, root: Path) -> VideoList:
 
 
 def _settings(args: argparse.Namespace, videos: VideoList) -> Settings:
-    lines = b"\n".join(b"%s %d" % pair for pair in zip(videos.paths.tolist(), videos.labels.tolist(), strict=True))
     return Settings(
         version=VERSION,
-        list_fingerprint=hashlib.sha256(lines).hexdigest()[:16],
+        list_fingerprint=videos.order_fingerprint(),
         root=str(args.root.resolve()),
         short_side=args.short_side,
         frames=args.frames,

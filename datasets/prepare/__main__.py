@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from datasets.lists.class_folders import SPLIT_SEED, read_class_folders
-from datasets.lists.records import VideoList, read_class_names, read_video_list, write_video_list
+from datasets.lists.labels import read_label_table
+from datasets.lists.records import VideoList, read_video_list, write_video_list
 from datasets.lists.video_files import VIDEO_SUFFIXES, VideoFiles, class_key
 from datasets.prepare.matching import Match, match, part_folders
 from datasets.prepare.official import OFFICIAL, Official, Wanted
@@ -119,7 +120,7 @@ def _write_list(path: Path, matches: list[Match], videos: Path, folder: str, lab
     Paths start from ``videos/folder``.
     """
     root, prefix = (videos / folder, f"{folder}/") if folder else (videos, "")
-    classes = read_class_names(label_file, column="folder")
+    classes, _ = read_label_table(label_file, "folder")
     labels = {class_key(name): label for label, name in enumerate(classes)}
     lines, missing = [], []
     for wanted, found, _ in matches:
@@ -136,7 +137,7 @@ def _write_list(path: Path, matches: list[Match], videos: Path, folder: str, lab
 
 
 def _check_classes(wanted: list[Wanted], label_file: Path) -> None:
-    folders = {class_key(folder): folder for folder in read_class_names(label_file, column="folder")}
+    folders = {class_key(folder): folder for folder in read_label_table(label_file, "folder")[0]}
     for video in wanted:
         key = class_key(video.class_folder)
         if video.class_folder and key not in folders:

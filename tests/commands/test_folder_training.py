@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 import train
-from datasets.lists.records import read_class_names, read_video_list
+from datasets.lists.labels import read_class_names
+from datasets.lists.records import read_video_list
 from tools.make_debug_data import CLASS_NAMES
 from utils.config import load_config
 

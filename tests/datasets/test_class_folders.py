@@ -6,7 +6,8 @@ from collections import Counter
 import pytest
 
 from datasets.lists.class_folders import read_class_folders
-from datasets.lists.records import read_class_names, read_video_list
+from datasets.lists.labels import read_class_names, read_label_table
+from datasets.lists.records import read_video_list
 
 
 def make_classes(root, **counts):
@@ -103,7 +104,7 @@ def test_written_lists_read_back_as_the_same_videos(tmp_path):
     split = read_class_folders(make_classes(tmp_path / "data", riding_a_bike=5, walk=5), 0.4)
     split.write(tmp_path / "out")
     assert read_class_names(tmp_path / "out" / "labels.csv") == ["riding a bike", "walk"]
-    assert read_class_names(tmp_path / "out" / "labels.csv", column="folder") == ["riding_a_bike", "walk"]
+    assert read_label_table(tmp_path / "out" / "labels.csv", "folder")[0] == ["riding_a_bike", "walk"]
     for part in ("train", "val"):
         written = read_video_list(tmp_path / "out" / f"{part}.txt", split.root, "video", 2, key=part)
         assert written.fingerprint() == split.videos(part).fingerprint()

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from datasets.lists.labels import read_labels
-from datasets.lists.records import read_class_names, write_class_names
+from datasets.lists.labels import read_class_names, read_labels, write_class_names
 
 NAMES = ["jouer à la pétanque", "eating, slowly", "running"]
 TABLE = 'name,id\nrunning,2\n"eating, slowly",1\njouer à la pétanque,0\n'

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from datasets.lists.records import read_class_names, read_video_list
+from datasets.lists.labels import read_class_names, read_label_table
+from datasets.lists.records import read_video_list
 from datasets.prepare.__main__ import REPORT, main
 from datasets.prepare.official import OFFICIAL, UCF_TEST_GROUPS
 from utils.config import load_config
@@ -33,7 +34,7 @@ def lines_of(path: Path) -> list[str]:
 
 
 def label_of(dataset: str, folder: str) -> int:
-    return read_class_names(REPOSITORY / "lists" / dataset / "labels.csv", column="folder").index(folder)
+    return read_label_table(REPOSITORY / "lists" / dataset / "labels.csv", "folder")[0].index(folder)
 
 
 def prepare(name: str, videos: Path, out: Path, annotations: Path | None = None) -> dict:
@@ -80,7 +81,7 @@ def test_ucf_lists_read_with_the_configuration_that_expects_them(ucf_tree, ucf_l
     data = load_config(REPOSITORY / "configs" / "zero_shot" / "data" / "ucf101_split1.yaml").data
     assert Path(data.val_list).name == "test_split1.txt"
     videos = read_video_list(ucf_lists / "test_split1.txt", ucf_tree, "video", data.num_classes, key="val")
-    folders = read_class_names(REPOSITORY / data.label_list, column="folder")
+    folders = read_label_table(REPOSITORY / data.label_list, "folder")[0]
     assert all(folders[videos.labels[i]] == videos.path(i).split("/")[0] for i in range(len(videos)))
 
 
@@ -95,7 +96,7 @@ def test_the_summary_is_short_when_all_is_well(ucf_tree, tmp_path, capsys):
 
 
 def write_ucf_split_files(tree: Path, folder: Path, newline: str = "\n") -> Path:
-    classes = read_class_names(REPOSITORY / "lists" / "ucf101" / "labels.csv", column="folder")
+    classes = read_label_table(REPOSITORY / "lists" / "ucf101" / "labels.csv", "folder")[0]
     ids = {name: number for number, name in enumerate(classes, start=1)}
     write(folder / "classInd.txt", *(f"{number} {name}" for name, number in ids.items()), newline=newline)
     paths = sorted(path.relative_to(tree).as_posix() for path in tree.glob("*/*.avi"))
@@ -253,7 +254,7 @@ def test_kinetics600_writes_the_zero_shot_subsets_with_their_own_labels(tmp_path
     prepare("kinetics600", videos, tmp_path / "out", annotations)
     assert len(lines_of(tmp_path / "out" / "val.txt")) == 3
     for split, name in subsets.items():
-        folders = read_class_names(REPOSITORY / "lists" / name / "labels.csv", column="folder")
+        folders = read_label_table(REPOSITORY / "lists" / name / "labels.csv", "folder")[0]
         expected = [
             f"{file}.mp4 {folders.index(label)}"
             for file, label in (("val45678901", "arguing"), ("val4567890b", "alligator wrestling"))

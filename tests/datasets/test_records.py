@@ -7,7 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from datasets.lists.records import VideoList, read_class_names, read_video_list, write_video_list
+from datasets.lists.labels import read_class_names
+from datasets.lists.records import VideoList, read_video_list, write_video_list
 
 REPOSITORY = Path(__file__).parents[2]
 

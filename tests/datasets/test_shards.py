@@ -20,7 +20,7 @@ from datasets.clips.samplers import TrainBatches
 from datasets.clips.trial import problem_of
 from datasets.decode.other_readers import DecordReader
 from datasets.decode.readers import UnreadableVideo
-from datasets.lists.records import read_class_names
+from datasets.lists.labels import read_class_names
 from datasets.pack import __main__ as pack
 from datasets.pack import writer as pack_shards
 from datasets.pack.shards import ShardPack, ShardReader

@@ -2,8 +2,8 @@
 
 import pytest
 
-from datasets.lists.labels import read_labels
-from datasets.lists.records import read_class_names, read_video_list
+from datasets.lists.labels import read_class_names, read_labels
+from datasets.lists.records import read_video_list
 from modules.formats.ours import read_checkpoint
 
 

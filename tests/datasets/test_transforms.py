@@ -9,7 +9,7 @@ from PIL import Image
 
 from datasets.clips.presets import MOTE
 from datasets.clips.transforms import NO_MIRROR, TrainTransform, mirror_labels
-from datasets.lists.records import read_class_names
+from datasets.lists.labels import read_class_names
 
 LISTS = Path(__file__).parents[2] / "lists"
 SIZE = 32

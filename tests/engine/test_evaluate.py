@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from datasets.build import build_eval_loader, read_lists
-from datasets.lists.records import read_class_names
+from datasets.lists.labels import read_class_names
 from engine.collect import ViewLogits, evaluate
 from engine.scores import score_views
 from modules.build import build_classes, build_clip, build_model

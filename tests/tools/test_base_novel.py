@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from datasets.lists.records import read_class_names, read_video_list
+from datasets.lists.labels import read_class_names
+from datasets.lists.records import read_video_list
 from tools.base_novel import frequent_half, main
 
 LABELS = 'id,name,folder\n0,eating,eat\n1,"run, fast",run\n2,swimming,swim\n3,waving,wave\n4,yawning,yawn\n'
