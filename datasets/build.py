@@ -214,7 +214,7 @@ def sampling_rule(config: DataConfig, is_augmented: bool) -> dict:
     """The settings that the pictures of a view depend on, as a feature cache records them."""
     names = ("num_segments", "input_size", "dense") + AUGMENTATION * is_augmented
     settings = dataclasses.asdict(config)
-    return {name: settings[name] for name in names} | {"transforms": _preset_name(config)}
+    return {name: settings[name] for name in names} | {"transforms": config.transforms or OWN_PRESET}
 
 
 def preset_of(config: DataConfig) -> Preset:
@@ -223,14 +223,10 @@ def preset_of(config: DataConfig) -> Preset:
     Raises:
         ValueError: there is no such preset.
     """
-    return PRESETS[_preset_name(config)]
-
-
-def _preset_name(config: DataConfig) -> str:
     name = config.transforms or OWN_PRESET
     if name not in PRESETS:
         raise ValueError(f"data.transforms: expected one of {', '.join(PRESETS)}, found {shown(name)}")
-    return name
+    return PRESETS[name]
 
 
 def eval_views_of(config: DataConfig, videos: VideoList, num_clips: int, num_crops: int) -> EvalVideos:

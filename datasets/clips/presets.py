@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import v2 as T
+from torchvision.transforms.v2 import functional as F
 
 from datasets.clips import sampling
-from datasets.clips.transforms import CROPS, Crops, TrainTransform, eval_views
+from datasets.clips.transforms import CROPS, Crops, TrainTransform
 
 
 class Sampling(NamedTuple):
@@ -54,8 +56,13 @@ class Preset:
 
     def eval_views(self, frames: Tensor, input_size: int, num_crops: int) -> Tensor:
         """Resize and cut the crops of a test: uint8 [T, 3, H, W] -> [crops, T, 3, S, S]."""
-        short_side = round(self.short_side * input_size)
-        return eval_views(frames, short_side, self.interpolation, input_size, self.crops[num_crops])
+        frames = F.resize(frames, [round(self.short_side * input_size)], self.interpolation, antialias=True)
+        height, width = frames.shape[-2:]
+        crops, views = self.crops[num_crops], []
+        for top, left in crops.corners(height - input_size, width - input_size):
+            view = frames[..., top : top + input_size, left : left + input_size]
+            views += [view, view.flip(-1)] if crops.has_mirrors else [view]
+        return torch.stack(views)
 
 
 def random_resized_crop(input_size: int, crop_area: tuple[float, float]) -> T.RandomResizedCrop:

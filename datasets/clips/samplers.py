@@ -21,12 +21,7 @@ class TrainBatches(Sampler):
     """
 
     def __init__(self, num_videos: int, batch_size: int, rank: int, world_size: int, seed: int, num_passes: int = 1):
-        self.num_videos, self.batch_size, self.rank, self.world_size = (
-            num_videos,
-            batch_size,
-            rank,
-            world_size,
-        )
+        self.num_videos, self.batch_size, self.rank, self.world_size = num_videos, batch_size, rank, world_size
         self.seed, self.num_passes, self.epoch, self.first_batch = seed, num_passes, 0, 0
         if len(self) == 0:
             passes = f" x {num_passes} passes" if num_passes > 1 else ""

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 # Words that a horizontal flip exchanges.
@@ -60,19 +59,6 @@ class Crops(NamedTuple):
     corners: Callable[[int, int], list[tuple[int, int]]]
     centre: int  # place of the centre crop, unmirrored, among them
     has_mirrors: bool = False  # each is followed by its mirror image
-
-
-def eval_views(
-    frames: Tensor, short_side: int, interpolation: InterpolationMode, input_size: int, crops: Crops
-) -> Tensor:
-    """Resize the short side, in pixels, and cut crops of S: uint8 [T, 3, H, W] -> [crops, T, 3, S, S]."""
-    frames = F.resize(frames, [short_side], interpolation, antialias=True)
-    height, width = frames.shape[-2:]
-    views = []
-    for top, left in crops.corners(height - input_size, width - input_size):
-        view = frames[..., top : top + input_size, left : left + input_size]
-        views += [view, view.flip(-1)] if crops.has_mirrors else [view]
-    return torch.stack(views)
 
 
 def _centre(free_y: int, free_x: int) -> list[tuple[int, int]]:

@@ -54,11 +54,7 @@ FORMERLY = {"transforms": "mote"}
 
 
 def read_metadata(path: Path) -> dict:
-    """What a cache that is finished, or begun, says of itself.
-
-    Raises:
-        OSError, ValueError: see ``utils.files.read_json``.
-    """
+    """What a cache, finished or begun, says of itself; for errors see ``utils.files.read_json``."""
     return FORMERLY | read_json(path, "the description of a feature cache")
 
 

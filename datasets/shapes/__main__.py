@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -146,7 +146,8 @@ def _claim(out: Path, spec: ShapesSpec) -> None:
 
 
 def _write_videos(root: Path, videos: Sequence[VideoSpec], seed: int, workers: int) -> None:
-    jobs = [(root, chunk, seed) for chunk in _chunks(videos, 16)]
+    chunks = [videos[start : start + 16] for start in range(0, len(videos), 16)]
+    jobs = [(root, chunk, seed) for chunk in chunks]
     if workers <= 1:
         for job in jobs:
             _write_chunk(*job)
@@ -160,11 +161,6 @@ def _write_videos(root: Path, videos: Sequence[VideoSpec], seed: int, workers: i
 def _write_chunk(root: Path, videos: Sequence[VideoSpec], seed: int) -> None:
     for video in videos:
         encode_video(render_video(video, seed), root / video.path)
-
-
-def _chunks(videos: Sequence[VideoSpec], length: int) -> Iterator[Sequence[VideoSpec]]:
-    for start in range(0, len(videos), length):
-        yield videos[start : start + length]
 
 
 def _write_lists(root: Path, spec: ShapesSpec) -> None:
