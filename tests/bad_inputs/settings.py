@@ -100,6 +100,7 @@ OVERRIDES: dict[str, tuple[str, str]] = {
     "crop area of words": ("data.crop_area=[a,b]", "crop_area"),
     "an unknown decoder": ("data.decoder=ffmpeg", "data.decoder"),
     "an unknown modality": ("data.modality=film", "data.modality"),
+    "an unknown preset": ("data.transforms=mine", "data.transforms"),
     "an unknown optimizer": ("solver.optim=lion", "solver.optim"),
     "an unknown head": ("network.sim_header=LSTM", "sim_header"),
     "unknown templates": ("network.templates=mine", "templates"),
