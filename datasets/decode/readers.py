@@ -1,7 +1,7 @@
 """What a reader is: a video's frames asked for, as uint8, in one batched call; and the reader of frame folders.
 
 A reader has ``num_frames`` and ``read(indices)``; it belongs to one video and is not kept open.
-Those of video files are in ``datasets/decode/decoders.py``.
+Those of video files are in ``pyav_reader.py`` and ``other_readers.py``.
 """
 
 import os

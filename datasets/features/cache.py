@@ -1,4 +1,4 @@
-"""A cache of frame features in the place of videos; ``extract_features.py`` writes it (see ``feature_writer``).
+"""A cache of frame features in the place of videos; ``datasets.features.writer`` writes it for ``extract_features.py``.
 
 A cache is a folder:
 
