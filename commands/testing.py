@@ -1,7 +1,6 @@
 """What test.py and test_zeroshot.py share: arguments, the model under test, one result per configuration."""
 
 import argparse
-import json
 import logging
 import sys
 from collections.abc import Callable
@@ -20,16 +19,17 @@ from datasets.decode.decoders import PYAV
 from datasets.features import FeatureCache
 from datasets.lists.records import VideoList
 from engine.collect import ViewLogits, check_some_read, evaluate
-from engine.protocols.rules import accuracy, over_splits
+from engine.protocols.rules import accuracy
+from engine.results import Results, over_splits, write_results
 from modules.build import build_classes, build_clip, build_model, check_network, image_tower, load_model
 from modules.formats.ours import read_checkpoint
 from modules.video_clip import VideoCLIP
-from reports.page import TestedSplit, write_report
+from reports.page import TestedSplit, write_page
 from reports.tables import table
 from utils.cli import add_common_arguments, add_view_arguments
 from utils.config import Config, load_config
 from utils.distributed import is_main, process_group, rank, world_size
-from utils.files import whole_file, write_text
+from utils.files import whole_file
 from utils.logger import setup_logging
 from utils.precision import Precision, resolve_precision
 from utils.run_folder import folder_name
@@ -47,7 +47,7 @@ class Protocol:
     name: str  # part of the default output folder's name
     rule: str  # the fusion rule's name in the results
     fuse: Callable[[Tensor, Config], Tensor]  # [N, V, K] -> [N, K]
-    extra_figures: Callable[[Tensor, Tensor, Config], dict]  # scores, labels -> more entries of the results
+    extra_figures: Callable[[Tensor, Tensor, Config], dict]  # scores, labels -> more of ``Results``
 
 
 def parse_args(description: str, argv: list[str] | None, many_configs: bool) -> argparse.Namespace:
@@ -91,7 +91,7 @@ def run_test(args: argparse.Namespace, protocol: Protocol) -> dict:
         for name, (videos, _) in parts.items():
             views = views_of[name] = _test_part(model, classes[name], videos, configs[name], args, precision)
             scores = protocol.fuse(views.logits, configs[name])
-            splits[name] = _result(args, protocol, configs[name], videos, views, scores) | {"precision": precision.name}
+            splits[name] = _result(args, protocol, configs[name], videos, views, scores, precision)
             if args.save_logits and is_main():
                 _save_logits(_logits_path(args, name, len(configs)), views, scores, videos)
             if args.report:
@@ -99,40 +99,46 @@ def run_test(args: argparse.Namespace, protocol: Protocol) -> dict:
                 tested.append(_tested_split(name, splits[name], parts[name], views, scores, scale, configs[name]))
         results = next(iter(splits.values())) if len(splits) == 1 else over_splits(splits)
         if is_main():
-            write_text(folder / "results.json", json.dumps(results, indent=2) + "\n")
+            write_results(folder / "results.json", results)
             logger.info("wrote %s", folder / "results.json")
             sys.stdout.write(table(splits, mean=results if len(splits) > 1 else None))
             if args.report:
-                logger.info("wrote %s", write_report(args.report, results, tested))
+                logger.info("wrote %s", write_page(args.report, results, tested))
     for name, views in views_of.items():
         check_some_read(views, name)
-    if args.strict and results["failed_videos"]:
-        failed = results["failed_videos"]
+    if args.strict and (failed := results.failed_videos):
         raise ValueError(f"--strict: {len(failed)} videos could not be read: {', '.join(failed[:5])}")
-    return results
+    return results.to_dict()
 
 
 def _result(
-    args: argparse.Namespace, protocol: Protocol, config: Config, videos: VideoList, views: ViewLogits, scores: Tensor
-) -> dict:
+    args: argparse.Namespace,
+    protocol: Protocol,
+    config: Config,
+    videos: VideoList,
+    views: ViewLogits,
+    scores: Tensor,
+    precision: Precision,
+) -> Results:
     """Figures of one list, with everything that one must know to compare them."""
     labels, decoder = torch.from_numpy(videos.labels), decoder_of(config.data)
-    return {
-        "dataset": config.data.dataset,
+    return Results(
+        dataset=config.data.dataset,
         **accuracy(scores, labels),
-        "num_videos": len(videos),
-        "num_clips": args.test_clips,
-        "num_crops": args.test_crops,
-        "dense": config.data.dense,
-        "fusion": protocol.rule,
-        "weights": args.weights,
-        "list_fingerprint": videos.fingerprint(),
-        "failed_videos": sorted(views.failures),
-        **({"decoder": decoder} if decoder else {}),
+        num_videos=len(videos),
+        num_clips=args.test_clips,
+        num_crops=args.test_crops,
+        dense=config.data.dense,
+        fusion=protocol.rule,
+        weights=args.weights,
+        list_fingerprint=videos.fingerprint(),
+        precision=precision.name,
+        decoder=decoder or None,
+        failed_videos=sorted(views.failures),
         # PyAV is what the others are compared with.
-        **({"frame_count_mismatches": sorted(views.mismatches)} if decoder not in (None, PYAV) else {}),
+        frame_count_mismatches=None if decoder in (None, PYAV) else sorted(views.mismatches),
         **protocol.extra_figures(scores, labels, config),
-    }
+    )
 
 
 def _create_output_folder(args: argparse.Namespace, protocol: Protocol, configs: dict[str, Config]) -> Path:
@@ -242,14 +248,14 @@ def _test_part(
 
 def _tested_split(
     name: str,
-    result: dict,
+    result: Results,
     part: tuple[VideoList, list[str]],
     views: ViewLogits,
     scores: Tensor,
     logit_scale: float,
     config: Config,
 ) -> TestedSplit:
-    """One list's part of the report; pictures come from the videos through the configured decoder."""
+    """One list's part of the page; pictures come from the videos through the configured decoder."""
     videos, class_names = part
     return TestedSplit(
         name,

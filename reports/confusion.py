@@ -1,4 +1,4 @@
-"""Which classes a model takes for which: counts, groups of classes that look alike, the surest mistakes."""
+"""Which classes a model takes for which: counts, the most confused classes, the surest mistakes."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 FAILED = -1  # the prediction for a video that could not be read
-MIN_LINK = 0.03  # share of videos, both ways together, that two groups exchange on average over their classes
 
 
 class ConfusedPair(NamedTuple):
@@ -57,32 +56,12 @@ def confused_pairs(counts: np.ndarray, num_videos: np.ndarray, limit: int) -> li
     return sorted(pairs, key=lambda pair: (-pair.count, -pair.share, pair.true, pair.predicted))[:limit]
 
 
-def class_groups(counts: np.ndarray, max_size: int) -> list[list[int]]:
-    """All classes in groups of at most ``max_size`` that are taken for each other: average linkage of their shares.
-
-    Groups come by the number of mistakes within them, the most first; classes that are alone come last.
-    """
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    alike = shares + shares.T
-    np.fill_diagonal(alike, 0.0)
-    groups = [[label] for label in range(len(counts))]
-    sizes = np.ones(len(counts), dtype=np.int64)
-    while alike.max() >= MIN_LINK:
-        kept, gone = sorted(np.unravel_index(alike.argmax(), alike.shape))
-        alike[kept] = (sizes[kept] * alike[kept] + sizes[gone] * alike[gone]) / (sizes[kept] + sizes[gone])
-        groups[kept], groups[gone] = groups[kept] + groups[gone], []
-        sizes[kept], sizes[gone] = sizes[kept] + sizes[gone], 0
-        alike[kept, sizes + sizes[kept] > max_size] = alike[kept, kept] = 0.0
-        alike[gone], alike[:, gone] = 0.0, 0.0
-        alike[kept, gone] = 0.0
-        alike[:, kept] = alike[kept]
-    return sorted(filter(None, groups), key=lambda group: (-mistakes_within(counts, group), group[0]))
-
-
-def mistakes_within(counts: np.ndarray, group: list[int]) -> int:
-    """Videos of a group of classes that were taken for another class of it."""
-    block = counts[np.ix_(group, group)]
-    return int(block.sum() - block.trace())
+def most_confused(counts: np.ndarray) -> list[int]:
+    """All classes [K], by the most videos that one of them and another exchange; such two mostly stand side by side."""
+    mistakes = counts - np.diag(counts.diagonal())
+    pairs = np.triu(mistakes + mistakes.T)
+    order = np.argsort(-pairs, axis=None, kind="stable")
+    return list(dict.fromkeys(np.stack(np.unravel_index(order, pairs.shape), axis=1).ravel().tolist()))
 
 
 def worst_mistakes(

@@ -4,6 +4,8 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
+from reports.style import new_figure
+
 # Panels of the picture: title, unit, and the metrics that they show where a run has them.
 PANELS = (
     ("training loss", "", ("train/loss", "train/expert_ce", "train/merged_ce", "train/feature_mse")),
@@ -18,14 +20,9 @@ LOGARITHMIC = ("gradient norm",)
 
 def draw_curves(metrics_file: Path, picture: Path) -> None:
     """Draw ``metrics.jsonl`` over the training step; steps that a resumed run repeated are drawn once."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     curves = read_curves(metrics_file)
-    figure, axes = pyplot.subplots(2, 3, figsize=(13, 6.5), layout="constrained")
-    for axis, (title, unit, names) in zip(axes.flat, PANELS, strict=True):
+    figure = new_figure(13, 6.5)
+    for axis, (title, unit, names) in zip(figure.subplots(2, 3).flat, PANELS, strict=True):
         for name in names:
             if points := curves.get(name):
                 marker = "o" if len(points) < 40 else None
@@ -38,8 +35,7 @@ def draw_curves(metrics_file: Path, picture: Path) -> None:
         axis.grid(alpha=0.3)
         if len(axis.lines) > 1:
             axis.legend(fontsize="small")
-    figure.savefig(picture, dpi=110)
-    pyplot.close(figure)
+    figure.savefig(picture)
 
 
 def read_curves(metrics_file: Path) -> dict[str, dict[int, float]]:

@@ -7,6 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
+from reports.style import new_figure, open_frame, plain_text
+
 SHOWN_FRAMES = 8
 LABEL_WIDTH, LABEL_LINES = 26, 2  # characters and lines of a class name beside its bar
 TITLE_WIDTH = 90
@@ -30,20 +32,21 @@ def plot_prediction(
     """
     # One line of a class name takes 0.2 inches, and a name up to two.
     lower = 1.1 + 0.42 * max(len(scores), 3) if scores else 0.0
-    figure = Figure(figsize=(11, 2.0 + lower), layout="constrained")
-    parts = np.atleast_1d(figure.subfigures(2, 1, height_ratios=[1.8, lower])) if scores else [figure]
-    _draw_frames(parts[0], shorten(title, TITLE_WIDTH), frames, seconds)
-    if scores:
-        bars, course = parts[1].subplots(1, 2, width_ratios=[1.0, 1.25])
-        colours = [f"C{place % 10}" for place in range(len(scores))]
-        _draw_bars(bars, scores, colours)
-        draw_course(course, seconds, frame_scores, colours)
-    figure.savefig(path, dpi=110)  # a Figure without pyplot needs no display, and is gone with its last reference
+    figure = new_figure(11, 2.0 + lower)
+    with plain_text():
+        parts = np.atleast_1d(figure.subfigures(2, 1, height_ratios=[1.8, lower])) if scores else [figure]
+        _draw_frames(parts[0], shorten(title, TITLE_WIDTH), frames, seconds)
+        if scores:
+            bars, course = parts[1].subplots(1, 2, width_ratios=[1.0, 1.25])
+            colours = [f"C{place % 10}" for place in range(len(scores))]
+            _draw_bars(bars, scores, colours)
+            draw_course(course, seconds, frame_scores, colours)
+        figure.savefig(path)
 
 
 def _draw_frames(figure: Figure | SubFigure, title: str, frames: np.ndarray, seconds: np.ndarray) -> None:
     shown = np.linspace(0, len(frames) - 1, min(SHOWN_FRAMES, len(frames))).round().astype(int)
-    figure.suptitle(title.replace("$", r"\$"), fontsize=11, weight="bold")
+    figure.suptitle(title, fontsize=11, weight="bold")
     for axes, place in zip(figure.subplots(1, SHOWN_FRAMES), [*shown, *[-1] * SHOWN_FRAMES], strict=False):
         axes.axis("off")
         if place >= 0:
@@ -60,7 +63,7 @@ def _draw_bars(axes: Axes, scores: dict[str, float], colours: list[str]) -> None
     axes.invert_yaxis()
     axes.set(xlim=(0, 112), xticks=range(0, 101, 20), xlabel="probability, %")
     axes.set_title("whole video", fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
+    open_frame(axes)
 
 
 def draw_course(axes: Axes, seconds: np.ndarray, frame_scores: np.ndarray, colours: list[str]) -> None:
@@ -71,7 +74,7 @@ def draw_course(axes: Axes, seconds: np.ndarray, frame_scores: np.ndarray, colou
     axes.set(ylim=(-3, 103), xlabel="time, s", ylabel="probability, %")
     axes.set_title("each frame (same colours)", fontsize=10)
     axes.grid(color="0.9")
-    axes.spines[["top", "right"]].set_visible(False)
+    open_frame(axes)
 
 
 def clock(seconds: float) -> str:
@@ -81,9 +84,9 @@ def clock(seconds: float) -> str:
 
 
 def wrap(label: str) -> str:
-    """A class name on at most two lines, the rest cut with an ellipsis; no mathematics in dollar signs."""
+    """A class name on at most two lines, the rest cut with an ellipsis."""
     lines = textwrap.wrap(label, LABEL_WIDTH, max_lines=LABEL_LINES, placeholder="…")
-    return "\n".join(lines).replace("$", r"\$")
+    return "\n".join(lines)
 
 
 def shorten(text: str, width: int) -> str:

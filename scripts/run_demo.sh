@@ -63,8 +63,8 @@ if [ "${1:-}" = --ablation ]; then
     evaluate "no_merged_$seed" "$runs/no_merged_$seed/last_model.pt"
     evaluate "plain_$seed" "$runs/plain_$seed/last_model.pt" network.num_experts=0
   done
-  python -m tools.demo_report --results "$demo/results" --ablation docs/results_demo.md
+  python -m tools.demo_table --results "$demo/results" --ablation docs/results_demo.md
 fi
 
 say "results"
-python -m tools.demo_report --results "$demo/results" --plot "$demo/tradeoff.png"
+python -m tools.demo_table --results "$demo/results" --plot "$demo/tradeoff.png"

@@ -19,10 +19,10 @@ read -ra seeds <<<"${SEEDS:-0 1 2}"
 read -ra test_args <<<"${TEST_ARGS:-}"
 name="${NAME:-few_shot}"
 
-report() { PYTHONPATH="$root" "$python" "$root/tools/few_shot_report.py" --config "$config" --name "$name" "$@"; }
+results() { PYTHONPATH="$root" "$python" "$root/tools/few_shot_table.py" --config "$config" --name "$name" "$@"; }
 
 # Runs of other arguments under the same name would be taken for these.
-folder="$(report --folder "$@")"
+folder="$(results --folder "$@")"
 arguments="$config $* | tests: ${NOVEL:-} ${TEST_ARGS:-}"
 mkdir -p "$folder"
 if [ -e "$folder/arguments.txt" ] && [ "$(cat "$folder/arguments.txt")" != "$arguments" ]; then
@@ -45,4 +45,4 @@ for shot in "${shots[@]}"; do
     fi
   done
 done
-report "$@"
+results "$@"

@@ -27,7 +27,7 @@ from engine.protocols.rules import accuracy, fuse_close_set, fuse_zero_shot
 from modules.formats.ours import read_checkpoint
 from modules.heads.transformer import TemporalTransformer
 from modules.video_clip import VideoCLIP
-from tools.tradeoff_report import PLAIN, draw, summarise, table
+from reports.tradeoff import PLAIN, draw, summarise, table
 from utils.cli import add_common_arguments, add_view_arguments, run_main
 from utils.config import Config
 from utils.distributed import broadcast, is_main, process_group, rank, world_size

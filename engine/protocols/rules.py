@@ -51,24 +51,3 @@ def half_class(scores: Tensor, labels: Tensor, num_trials: int = 10) -> dict[str
         mean, std = mean_and_std([result[name] for result in results])
         summary |= {f"{name}_mean": mean, f"{name}_std": std}
     return summary
-
-
-PATHS = ("failed_videos", "frame_count_mismatches")  # of videos, in the results of a split
-SHARED_ENTRIES = ("num_clips", "num_crops", "dense", "fusion", "weights", "precision")
-
-
-def over_splits(splits: dict[str, dict]) -> dict:
-    """One result over several splits: mean and population std of their figures, and the splits themselves."""
-    first = next(iter(splits.values()))
-    summary: dict = {"dataset": "+".join(dict.fromkeys(split["dataset"] for split in splits.values()))}
-    for name in ("top1", "top5"):
-        mean, std = mean_and_std([split[name] for split in splits.values()])
-        summary |= {name: mean, f"{name}_std": std}
-    summary["num_videos"] = sum(split["num_videos"] for split in splits.values())
-    summary |= {name: first[name] for name in SHARED_ENTRIES}
-    for name in PATHS:
-        if any(name in split for split in splits.values()):
-            summary[name] = [path for split in splits.values() for path in split.get(name, ())]
-    if len(decoders := {split.get("decoder") for split in splits.values()} - {None}) == 1:
-        summary["decoder"] = decoders.pop()
-    return summary | {"splits": splits}

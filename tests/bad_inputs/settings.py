@@ -219,7 +219,7 @@ ARGUMENTS: dict[str, tuple[str, list[str], str]] = {
                                                    "1.5"], "val_share|share"),
     "trade-off, shares in words": ("tools.tradeoff", ["--close", "{config}", "--zeroshot", "{config}", "--weights",
                                                       "{weights}", "--alphas", "few"], "--alphas"),
-    "few-shot report, no runs": ("tools.few_shot_report", ["--config", "{config}", "--name", "none",
+    "few-shot table, no runs": ("tools.few_shot_table", ["--config", "{config}", "--name", "none",
                                                            "data.output_path={w}"], "none"),
     "base-to-novel, labels missing": (
         "tools.base_novel",

@@ -1,4 +1,4 @@
-"""Confusions, groups and worst mistakes against tables worked out by hand."""
+"""Confusions and worst mistakes against tables worked out by hand."""
 
 import numpy as np
 import pytest
@@ -8,9 +8,9 @@ from engine.protocols.accuracy import topk_hits
 from reports.confusion import (
     FAILED,
     class_accuracy,
-    class_groups,
     confused_pairs,
     confusion_counts,
+    most_confused,
     predictions,
     worst_mistakes,
 )
@@ -53,36 +53,15 @@ def test_pairs_come_by_videos_then_by_share():
     assert pairs[2].share == 0.5
 
 
-def planted(num_groups: int, size: int, num_alone: int) -> tuple[np.ndarray, list[set[int]]]:
-    """Counts in which shuffled groups of classes are taken for each other, the later the more; and the groups."""
-    num_classes = num_groups * size + num_alone
-    shuffled = np.random.default_rng(0).permutation(num_classes)
-    counts = 100 * np.eye(num_classes, dtype=np.int64)
-    groups = [shuffled[number * size : (number + 1) * size] for number in range(num_groups)]
-    for number, group in enumerate(groups):
-        counts[np.ix_(group, group)] += 5 + number
-    return counts, [set(group.tolist()) for group in groups]
+def test_classes_come_by_the_videos_that_they_exchange_with_another():
+    counts = np.diag([9, 9, 9, 9, 9])
+    counts[4, 1], counts[1, 4], counts[0, 3], counts[0, 4] = 3, 2, 4, 1
+    assert most_confused(counts) == [1, 4, 0, 3, 2]
 
 
-def test_groups_are_the_classes_that_are_taken_for_each_other_the_worst_first():
-    counts, expected = planted(num_groups=5, size=4, num_alone=7)
-    groups = class_groups(counts, max_size=12)
-    assert [set(group) for group in groups[:5]] == expected[::-1]
-    assert [len(group) for group in groups[5:]] == [1] * 7
-    assert groups[5:] == sorted(groups[5:])
-    assert sorted(label for group in groups for label in group) == list(range(27))
-
-
-def test_groups_stay_within_their_size():
-    counts = np.full((30, 30), 1) + 10 * np.eye(30, dtype=np.int64)  # all are alike
-    groups = class_groups(counts, max_size=7)
-    assert max(map(len, groups)) <= 7
-    assert sorted(label for group in groups for label in group) == list(range(30))
-
-
-@pytest.mark.parametrize("num_classes", [1, 2])
-def test_without_mistakes_every_class_is_alone(num_classes):
-    assert class_groups(np.eye(num_classes, dtype=np.int64), 12) == [[label] for label in range(num_classes)]
+@pytest.mark.parametrize("num_classes", [1, 3])
+def test_without_mistakes_classes_come_by_label(num_classes):
+    assert most_confused(np.eye(num_classes, dtype=np.int64)) == list(range(num_classes))
 
 
 def test_the_worst_mistakes_have_the_largest_margin_and_failed_videos_are_none():

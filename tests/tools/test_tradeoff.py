@@ -13,9 +13,9 @@ from commands.testing import read_configs, read_part
 from datasets.build import build_eval_loader
 from datasets.clips.kept import KeptBatches
 from modules.video_clip import VideoCLIP
-from tools import tradeoff, tradeoff_report
+from reports.tradeoff import _hide_overlapping, summarise, table
+from tools import tradeoff
 from tools.tradeoff import SweptModel
-from tools.tradeoff_report import summarise, table
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +151,6 @@ def test_labels_of_averages_that_lie_together_do_not_cover_each_other():
     figure, axis = pyplot.subplots()
     for text, place in (("0.9", (0.5, 0.5)), ("1", (0.5, 0.501)), ("0.2", (0.1, 0.1))):
         axis.annotate(text, place)
-    tradeoff_report._hide_overlapping(figure, axis.texts)
+    _hide_overlapping(figure, axis.texts)
     assert [text.get_visible() for text in axis.texts] == [False, True, True]
     pyplot.close(figure)

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from engine.protocols.accuracy import harmonic_mean
+from reports.style import harmonic_lines, new_figure
 
 PLAIN = "clip"  # key of plain CLIP among the averages
 COLOURS = {"on": "tab:red", "off": "tab:blue"}
@@ -66,12 +65,8 @@ def _cells(figures: dict) -> list[str]:
 def draw(results: dict, picture: Path) -> None:
     """Close-set against zero-shot accuracy, a curve for modulation on and off, the best point: near, and beside plain
     CLIP."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (near, far) = pyplot.subplots(1, 2, figsize=(13, 6), layout="constrained", width_ratios=[1.25, 1])
+    figure = new_figure(13, 6)
+    near, far = figure.subplots(1, 2, width_ratios=[1.25, 1])
     for axis in (near, far):
         _draw_curves(axis, results, with_labels=axis is near)
         axis.set_xlabel("close-set top-1, %")
@@ -82,11 +77,13 @@ def draw(results: dict, picture: Path) -> None:
     num_lists = len(plain["zero_shot"])
     near.set_ylabel("zero-shot top-1, %" + f" (mean of {num_lists} lists)" * (num_lists > 1))
     for axis in (near, far):
-        _harmonic_lines(axis)
+        axis.margins(0.12)
+        limits = axis.get_xlim(), axis.get_ylim()
+        harmonic_lines(axis, levels=10, fmt="%.4g")
+        axis.set(xlim=limits[0], ylim=limits[1])
         axis.legend(fontsize=9, loc="best" if axis is near else "upper left")
     _hide_overlapping(figure, near.texts)
-    figure.savefig(picture, dpi=110)
-    pyplot.close(figure)
+    figure.savefig(picture)
 
 
 def _draw_curves(axis, results: dict, with_labels: bool) -> None:
@@ -120,13 +117,3 @@ def _hide_overlapping(figure, texts: list) -> None:
 
 def _place(figures: dict) -> tuple[float, float]:
     return figures["close_set"], figures["zero_shot_mean"]
-
-
-def _harmonic_lines(axis) -> None:
-    """Lines of equal harmonic mean over what is shown."""
-    axis.margins(0.12)
-    limits = axis.get_xlim(), axis.get_ylim()
-    x, y = np.meshgrid(*(np.linspace(max(low, 0.1), high, 200) for low, high in limits))
-    lines = axis.contour(x, y, 2 * x * y / (x + y), levels=10, colors="0.85", linewidths=1, zorder=0)
-    axis.clabel(lines, fmt="%.4g", fontsize=8, colors="0.6")
-    axis.set(xlim=limits[0], ylim=limits[1])

@@ -1,13 +1,15 @@
 """The printed table names the rule, the figures, and every failure."""
 
+from engine.results import Results
 from reports.tables import table
 
 
-def result(**changes) -> dict:
-    return {
+def result(**changes) -> Results:
+    figures = {
         "dataset": "ucf101", "top1": 83.456, "top5": 96.0, "num_videos": 3783, "num_clips": 3, "num_crops": 1,
-        "fusion": "mean of cosines", "weights": "w.pt", "precision": "fp32", "failed_videos": [], "dense": False,
-    } | changes  # fmt: skip
+        "fusion": "mean of cosines", "weights": "w.pt", "precision": "fp32", "failed_videos": [],
+    }  # fmt: skip
+    return Results(**(figures | changes))
 
 
 def test_one_result_is_one_line_below_weights_views_precision_and_rule():
@@ -25,7 +27,7 @@ def test_half_class_figures_have_a_column():
 
 
 def test_several_splits_end_with_their_mean():
-    printed = table({"a": result(), "b": result()}, mean={"top1": 82.0, "top5": 93.0, "top1_std": 2.0})
+    printed = table({"a": result(), "b": result()}, mean=result(top1=82.0, top5=93.0, top1_std=2.0))
     assert printed.splitlines()[-1].split() == ["mean", "82.00", "93.00", "(std", "2.00)"]
 
 

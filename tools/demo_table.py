@@ -1,12 +1,13 @@
 """The demo's results as a table and a picture: frozen CLIP against MoTE, special against general."""
 
 import argparse
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.protocols.accuracy import harmonic_mean, mean_and_std
+from engine.results import read_results
+from reports.style import harmonic_lines, new_figure
 from utils.cli import run_main
 
 PARTS = ("combinations", "objects", "style")
@@ -52,15 +53,15 @@ def read_row(folder: Path, name: str) -> Row:
     """Collect the ``results.json`` files of one model.
 
     Raises:
-        FileNotFoundError: a test is missing.
+        FileNotFoundError, ValueError: a test is missing, or damaged.
     """
     close_1x1, close_4x3, zero_shot = (
-        json.loads((folder / test / "results.json").read_text()) for test in ("close_1x1", "close_4x3", "zero_shot")
+        read_results(folder / test / "results.json") for test in ("close_1x1", "close_4x3", "zero_shot")
     )
-    figures = {"close-set 1x1": close_1x1["top1"], "close-set 4x3": close_4x3["top1"]}
-    figures |= {part: zero_shot["splits"][part]["top1"] for part in PARTS}
-    figures["zero-shot mean"] = zero_shot["top1"]
-    figures["harmonic mean"] = harmonic_mean(close_4x3["top1"], zero_shot["top1"])
+    figures = {"close-set 1x1": close_1x1.top1, "close-set 4x3": close_4x3.top1}
+    figures |= {part: zero_shot.splits[part].top1 for part in PARTS}
+    figures["zero-shot mean"] = zero_shot.top1
+    figures["harmonic mean"] = harmonic_mean(close_4x3.top1, zero_shot.top1)
     return Row(name, figures)
 
 
@@ -100,17 +101,10 @@ def ablation_page(results: Path) -> str:
 
 def plot(rows: list[Row], path: Path) -> None:
     """Close-set against zero-shot accuracy, with lines of equal harmonic mean."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    import numpy as np
-
-    figure, axes = plt.subplots(figsize=(6.4, 5.2), layout="constrained")
-    grid = np.linspace(1, 100, 200)
-    x, y = np.meshgrid(grid, grid)
-    contours = axes.contour(x, y, 2 * x * y / (x + y), levels=range(10, 100, 10), colors="0.85", linewidths=1)
-    axes.clabel(contours, fmt="%d", fontsize=8, colors="0.6")
+    figure = new_figure(6.4, 5.2, dpi=150)
+    axes = figure.subplots()
+    axes.set(xlim=(0, 100), ylim=(0, 100), aspect="equal")
+    harmonic_lines(axes, levels=range(10, 100, 10), fmt="%d")
     points = [(row.figures["close-set 4x3"], row.figures["zero-shot mean"]) for row in rows]
     axes.annotate(
         "", points[-1], points[0], arrowprops={"arrowstyle": "->", "color": "0.5", "shrinkA": 8, "shrinkB": 8}
@@ -119,13 +113,11 @@ def plot(rows: list[Row], path: Path) -> None:
         axes.scatter(*point, s=70, color=colour, zorder=3)
         offset, align = ((0, 10), "bottom") if above else ((0, -10), "top")
         axes.annotate(row.name, point, xytext=offset, textcoords="offset points", ha="center", va=align, weight="bold")
-    axes.set(xlim=(0, 100), ylim=(0, 100), aspect="equal")
     axes.set_xlabel("close-set top-1, % (seen classes, 4 x 3 views)")
     axes.set_ylabel("zero-shot top-1, % (mean of three parts, 3 x 1 views)")
     axes.set_title("Special and general: built-in shapes set\n(grey: equal harmonic mean)", fontsize=11)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    figure.savefig(path)
 
 
 if __name__ == "__main__":

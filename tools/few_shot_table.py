@@ -7,9 +7,10 @@ from collections import defaultdict
 from pathlib import Path
 
 from engine.protocols.accuracy import harmonic_mean, mean_and_std
+from engine.results import Results, read_results
 from utils.cli import add_common_arguments, run_main
 from utils.config import load_config
-from utils.files import read_json, write_text
+from utils.files import write_text
 from utils.run_folder import run_folder
 
 RUN_NAME = re.compile(r"shot(\d+)_seed(\d+)")
@@ -29,24 +30,24 @@ def main(argv: list[str] | None = None) -> Path:
     if args.folder:
         sys.stdout.write(f"{folder}\n")
         return folder
-    text = report(read_results(folder))
+    text = table(results_by_shot(folder))
     write_text(folder / "report.md", text)
     sys.stdout.write(f"{text}\nwrote {folder / 'report.md'}\n")
     return folder
 
 
-def read_results(folder: Path) -> dict[int, list[dict]]:
+def results_by_shot(folder: Path) -> dict[int, list[Results]]:
     """The ``results.json`` of all tested draws, by number of shots.
 
     Raises:
         FileNotFoundError: there are none.
-        ValueError: they are of different tests, so that their mean says nothing.
+        ValueError: one is damaged, or they are of different tests, so that their mean says nothing.
     """
-    results: dict[int, list[dict]] = defaultdict(list)
+    results: dict[int, list[Results]] = defaultdict(list)
     protocols: dict[tuple, Path] = {}
     for path in sorted(folder.glob("shot*_seed*/test/results.json")):
         if match := RUN_NAME.fullmatch(path.parts[-3]):
-            result = read_json(path, "the results of a test")
+            result = read_results(path)
             results[int(match[1])].append(result)
             protocols.setdefault(_protocol(result), path)
     if not results:
@@ -57,14 +58,14 @@ def read_results(folder: Path) -> dict[int, list[dict]]:
     return dict(sorted(results.items()))
 
 
-def report(results: dict[int, list[dict]]) -> str:
+def table(results: dict[int, list[Results]]) -> str:
     """Markdown: a line for each number of shots; with two test lists, the first is of base classes."""
     first = next(iter(results.values()))[0]
-    views = f"{first['num_clips']} x {first['num_crops']} views{', dense' * first['dense']}, {first['precision']}"
-    is_base_to_novel = "splits" in first
+    views = f"{first.num_clips} x {first.num_crops} views{', dense' * first.dense}, {first.precision}"
+    is_base_to_novel = first.splits is not None
     columns = ["base", "novel", "harmonic mean"] if is_base_to_novel else ["top-1", "top-5", "top-1 of each draw"]
     lines = [
-        f"# {first['dataset']}, {'base to novel' if is_base_to_novel else 'few-shot'}",
+        f"# {first.dataset}, {'base to novel' if is_base_to_novel else 'few-shot'}",
         "",
         f"{views}. Percent, mean ± population std over draws.{' Top-1.' * is_base_to_novel}",
         "",
@@ -73,42 +74,41 @@ def report(results: dict[int, list[dict]]) -> str:
     ]
     cells_of = _base_to_novel_cells if is_base_to_novel else _few_shot_cells
     lines += [f"| {shot} | {len(draws)} | {' | '.join(cells_of(draws))} |" for shot, draws in results.items()]
-    num_failed = max(len(draw["failed_videos"]) for draws in results.values() for draw in draws)
+    num_failed = max(len(draw.failed_videos) for draws in results.values() for draw in draws)
     if num_failed:
         lines += ["", f"Up to {num_failed} videos of a test could not be read and count as wrong."]
     return "\n".join(lines) + "\n"
 
 
-def _few_shot_cells(draws: list[dict]) -> list[str]:
-    each = " ".join(f"{draw['top1']:.2f}" for draw in draws)
-    return [_mean(draw["top1"] for draw in draws), _mean(draw["top5"] for draw in draws), each]
+def _few_shot_cells(draws: list[Results]) -> list[str]:
+    each = " ".join(f"{draw.top1:.2f}" for draw in draws)
+    return [_mean([draw.top1 for draw in draws]), _mean([draw.top5 for draw in draws]), each]
 
 
-def _base_to_novel_cells(draws: list[dict]) -> list[str]:
+def _base_to_novel_cells(draws: list[Results]) -> list[str]:
     """Base, novel, and the harmonic mean of their means, as the published tables have it."""
-    base, novel = ([split["top1"] for split in part] for part in zip(*map(_splits, draws), strict=True))
+    base, novel = ([split.top1 for split in part] for part in zip(*map(_splits, draws), strict=True))
     both = harmonic_mean(mean_and_std(base)[0], mean_and_std(novel)[0])
     return [_mean(base), _mean(novel), f"{both:.2f}"]
 
 
-def _splits(result: dict) -> list[dict]:
+def _splits(result: Results) -> list[Results]:
     """The two results of one base-to-novel test, base first."""
-    splits = list(result["splits"].values())
+    splits = result.splits or {}
     if len(splits) != 2:
-        raise ValueError(f"a base-to-novel test has two lists, base and novel, found {', '.join(result['splits'])}")
-    return splits
+        raise ValueError(f"a base-to-novel test has two lists, base and novel, found {', '.join(splits) or 'one'}")
+    return list(splits.values())
 
 
-def _mean(values) -> str:
-    values = list(values)
+def _mean(values: list[float]) -> str:
     mean, std = mean_and_std(values)
     return f"{mean:.2f} ± {std:.2f}" if len(values) > 1 else f"{mean:.2f}"
 
 
-def _protocol(result: dict) -> tuple:
+def _protocol(result: Results) -> tuple:
     """What must agree between results that are averaged."""
-    lists = [part["list_fingerprint"] for part in result.get("splits", {"": result}).values()]
-    return (*(result[key] for key in SAME_IN_ALL), *lists)
+    lists = [part.list_fingerprint for part in (result.splits or {"": result}).values()]
+    return (*(getattr(result, key) for key in SAME_IN_ALL), *lists)
 
 
 if __name__ == "__main__":

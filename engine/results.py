@@ -1,0 +1,99 @@
+"""The results of a test, over one list or several, and the one place that writes and reads ``results.json``."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from engine.protocols.accuracy import mean_and_std
+from utils.files import no_file, read_json, write_text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """Figures in percent, and everything that must agree before two tests compare.
+
+    None stands for what does not apply; such keys are absent from the file. Keys are written in this order.
+    """
+
+    dataset: str
+    top1: float  # over several lists: the mean
+    top1_std: float | None = None  # of several lists: population std
+    top5: float
+    top5_std: float | None = None
+    num_videos: int
+    num_clips: int
+    num_crops: int
+    dense: bool = False  # clips are windows of 128 frames
+    fusion: str  # the rule that fused the views
+    weights: str  # as given to the command
+    list_fingerprint: str | None = None  # of one list
+    precision: str
+    decoder: str | None = None  # None: not video files, or several decoders
+    failed_videos: list[str]  # could not be read, count as wrong
+    frame_count_mismatches: list[str] | None = None  # None: the decoder cannot be wrong about them
+    half_class: dict[str, float] | None = None  # see ``engine.protocols.rules.half_class``
+    splits: "dict[str, Results] | None" = None  # the lists, where there are several
+
+    @property
+    def views(self) -> str:
+        """The views of a video in words."""
+        return f"{self.num_clips} clips x {self.num_crops} crops{', dense' * self.dense}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``results.json`` holds."""
+        return asdict(self, dict_factory=lambda pairs: {name: value for name, value in pairs if value is not None})
+
+
+def over_splits(splits: dict[str, Results]) -> Results:
+    """One result over several lists, tested alike: mean and population std of their figures."""
+    tests = list(splits.values())
+    first = tests[0]
+    top1, top1_std = mean_and_std([test.top1 for test in tests])
+    top5, top5_std = mean_and_std([test.top5 for test in tests])
+    compared = [test.frame_count_mismatches for test in tests if test.frame_count_mismatches is not None]
+    decoders = {test.decoder for test in tests} - {None}
+    return Results(
+        dataset="+".join(dict.fromkeys(test.dataset for test in tests)),
+        top1=top1,
+        top1_std=top1_std,
+        top5=top5,
+        top5_std=top5_std,
+        num_videos=sum(test.num_videos for test in tests),
+        num_clips=first.num_clips,
+        num_crops=first.num_crops,
+        dense=first.dense,
+        fusion=first.fusion,
+        weights=first.weights,
+        precision=first.precision,
+        decoder=decoders.pop() if len(decoders) == 1 else None,
+        failed_videos=[path for test in tests for path in test.failed_videos],
+        frame_count_mismatches=[path for paths in compared for path in paths] if compared else None,
+        splits=splits,
+    )
+
+
+def write_results(path: Path, results: Results) -> None:
+    """Write ``results.json``."""
+    write_text(path, json.dumps(results.to_dict(), indent=2) + "\n")
+
+
+def read_results(path: Path) -> Results:
+    """Read ``results.json``; keys of other versions are left out.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or not one; it says what is missing or of another type.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: {no_file(path)}")
+    tree = read_json(path, "the results of a test")
+    try:
+        return TypeAdapter(Results).validate_python(tree)
+    except ValidationError as error:
+        problems = [(".".join(map(str, found["loc"])), found) for found in error.errors()]
+        missing = [place for place, found in problems if found["type"] == "missing"]
+        wrong = [f"{place}: {found['msg']}, found {str(found['input'])[:40]!r}" for place, found in problems]
+        reason = f"missing {', '.join(missing)}" if missing else wrong[0]
+        raise ValueError(f"{path}: not a results.json, {reason}") from None
