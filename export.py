@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from datasets.lists.labels import read_labels
+from engine.results import Results, read_results
 from modules.build import build_classes, build_clip, check_network, load_model
 from modules.formats.infer import resolve_config
 from modules.formats.ours import joined, read_checkpoint
@@ -31,7 +32,7 @@ from modules.graph import (
 from modules.heads.transformer import MAX_FRAMES
 from modules.video_clip import VideoCLIP
 from modules.weights import merged_checkpoint
-from reports.model_card import model_card, read_results
+from reports.model_card import model_card
 from utils.cli import run_main
 from utils.config import Config, DataConfig, parse_config, to_yaml
 from utils.files import whole_file, write_text
@@ -136,11 +137,11 @@ def describe(graph: VideoGraph, labels: list[str], config: Config) -> dict:
     }
 
 
-def write_hub_folder(merged: dict[str, Any], config: Config, results: list[dict], args: argparse.Namespace) -> Path:
+def write_hub_folder(merged: dict[str, Any], config: Config, results: list[Results], args: argparse.Namespace) -> Path:
     """Write, and with ``--push_to`` upload, a folder in the Hub's format."""
     for path, result in zip(args.results, results, strict=True):
-        if result["weights"] != args.weights:
-            logger.warning("%s was measured with %s, not with %s", path, result["weights"], args.weights)
+        if result.weights != args.weights:
+            logger.warning("%s was measured with %s, not with %s", path, result.weights, args.weights)
     if Path(config.network.arch).exists():
         logger.warning("network.arch is the file %s, which users of the model need too", config.network.arch)
     stored = _without_paths(parse_config(merged["config"], "merged configuration"))

@@ -208,7 +208,12 @@ def test_a_model_card_shows_the_given_figures(weights, results, tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("[1]", "not a results.json"), ('{"top1": 1}', "missing dataset"), ("{", "not JSON"), (None, "no such file")],
+    [
+        ("[1]", "a JSON list, expected an object"),
+        ('{"top1": 1}', "not a results.json, missing dataset"),
+        ("{", "not JSON"),
+        (None, "no such file"),
+    ],
 )
 def test_bad_results_are_an_error_that_names_the_file(content, message, weights, tmp_path):
     path = tmp_path / "bad.json"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.protocols.rules import accuracy, fuse_close_set, fuse_zero_shot, half_class, over_splits
+from engine.protocols.rules import accuracy, fuse_close_set, fuse_zero_shot, half_class
 
 CLOSE_SET_FILES = ("ref_close_1x1", "ref_close_4x3", "ref_close_2x5", "ref_close_1x10", "ref_dense_3x3")
 
@@ -113,23 +113,6 @@ def test_half_class_scores_among_the_classes_that_have_a_video():
 def test_half_class_leaves_out_trials_without_a_video():
     unchosen = sorted(set(range(10)) - set(published_half(10, 0)))
     assert half_class(torch.zeros(1, 10), torch.tensor(unchosen[:1]), 1) == {}
-
-
-def split(top1: float, top5: float, videos: int, failed: list[str]) -> dict:
-    return {
-        "dataset": "ucf101", "top1": top1, "top5": top5, "num_videos": videos, "num_clips": 3, "num_crops": 1,
-        "dense": False, "fusion": "mean", "weights": "w.pt", "precision": "fp32", "failed_videos": failed,
-    }  # fmt: skip
-
-
-def test_splits_are_reported_as_mean_and_population_std():
-    splits = {"one": split(80.0, 90.0, 10, []), "two": split(84.0, 96.0, 20, ["x.mp4"])}
-    summary = over_splits(splits)
-    assert summary["top1"] == 82.0
-    assert (summary["top1_std"], summary["top5"], summary["top5_std"]) == (2.0, 93.0, 3.0)
-    assert (summary["dataset"], summary["num_videos"], summary["failed_videos"]) == ("ucf101", 30, ["x.mp4"])
-    assert (summary["num_clips"], summary["fusion"], summary["weights"]) == (3, "mean", "w.pt")
-    assert summary["splits"] == splits
 
 
 def test_close_set_fusion_keeps_the_order_of_close_calls_among_many_classes():
