@@ -104,7 +104,7 @@ def prepare(config: Config, precision: Precision, log_time: str) -> tuple[TrainS
     logger.info("run folder %s, %s, %d processes", folder, precision.name, world_size())
     if start:
         if source != config.pretrain:
-            report_changes(start, config, train_list)
+            log_changes(start, config, train_list)
         logger.info("starting from %s, epoch %d, step %d", source, state.epoch + 1, state.step)
     labels = torch.from_numpy(videos["val"].labels)
     return state, Training(
@@ -188,7 +188,7 @@ def place_in_epoch(step: int, start: dict, source: str, config: Config, loader: 
     return resumed_step(step, start, videos_per_step, len(loader), config.solver.grad_accumulation_steps)
 
 
-def report_changes(start: dict, config: Config, train_list: str) -> None:
+def log_changes(start: dict, config: Config, train_list: str) -> None:
     """Log what is not as it was when the checkpoint was written."""
     for change in changes(start.get("config", ""), config):
         if not change.startswith("resume: "):

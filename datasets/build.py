@@ -17,7 +17,7 @@ from datasets.clips.transforms import mirror_labels
 from datasets.clips.video import AugmentedViews, Batch, EvalVideos, TrainVideos, VideoSource, collate
 from datasets.decode.decoders import resolve_decoder
 from datasets.features.cache import AUGMENTATION, FeatureCache, FeatureVideos, TrainFeatureVideos
-from datasets.lists.checks import NUM_LOOKED_AT, check_numbering, check_template, report_missing_classes
+from datasets.lists.checks import NUM_LOOKED_AT, check_numbering, check_template, log_missing_classes
 from datasets.lists.class_folders import ClassFolders, read_class_folders
 from datasets.lists.few_shot import few_shot_indices
 from datasets.lists.labels import read_class_names
@@ -58,7 +58,7 @@ def read_data(config: DataConfig, parts: tuple[str, ...]) -> LabelledVideos:
         for part, found in videos.items():
             # Tests of some classes are usual; training without a class is a mistake, or an experiment.
             level = logging.WARNING if part == "train" else logging.INFO
-            report_missing_classes(getattr(config, f"{part}_list"), found.labels, class_names, level)
+            log_missing_classes(getattr(config, f"{part}_list"), found.labels, class_names, level)
     if config.shot and "train" in parts:
         chosen = few_shot_indices(videos["train"], config.shot, config.shot_seed, class_names)
         videos["train"] = videos["train"].take(chosen)

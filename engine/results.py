@@ -1,7 +1,7 @@
 """The results of a test, over one list or several, and the one place that writes and reads ``results.json``."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,27 +50,23 @@ class Results:
 def over_splits(splits: dict[str, Results]) -> Results:
     """One result over several lists, tested alike: mean and population std of their figures."""
     tests = list(splits.values())
-    first = tests[0]
     top1, top1_std = mean_and_std([test.top1 for test in tests])
     top5, top5_std = mean_and_std([test.top5 for test in tests])
     compared = [test.frame_count_mismatches for test in tests if test.frame_count_mismatches is not None]
     decoders = {test.decoder for test in tests} - {None}
-    return Results(
+    return replace(
+        tests[0],
         dataset="+".join(dict.fromkeys(test.dataset for test in tests)),
         top1=top1,
         top1_std=top1_std,
         top5=top5,
         top5_std=top5_std,
         num_videos=sum(test.num_videos for test in tests),
-        num_clips=first.num_clips,
-        num_crops=first.num_crops,
-        dense=first.dense,
-        fusion=first.fusion,
-        weights=first.weights,
-        precision=first.precision,
+        list_fingerprint=None,
         decoder=decoders.pop() if len(decoders) == 1 else None,
         failed_videos=[path for test in tests for path in test.failed_videos],
         frame_count_mismatches=[path for paths in compared for path in paths] if compared else None,
+        half_class=None,
         splits=splits,
     )
 

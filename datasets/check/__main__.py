@@ -19,7 +19,7 @@ from torch import Tensor
 
 from datasets.build import build_source, decoder_of, read_data, read_lists
 from datasets.check.isolated import Lost, run_isolated
-from datasets.check.summary import Examined, Findings, place, write_report
+from datasets.check.summary import Examined, Findings, place, write_findings
 from datasets.clips.video import VideoSource
 from datasets.decode import DECODERS
 from datasets.decode.decoders import AUTO, PYAV
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
         "videos_per_s": round(len(examined) / (time.monotonic() - start), 1),
     }
     out = args.out or Path("exps", "check", Path(args.target).stem)
-    sys.stdout.write(write_report(out, Findings(lists, examined, same), class_names, plan.num_segments, run))
+    sys.stdout.write(write_findings(out, Findings(lists, examined, same), class_names, plan.num_segments, run))
     return int(any(video.reason for video in examined.values()))
 
 

@@ -28,7 +28,7 @@ class Examined:
 
 
 class Problem(NamedTuple):
-    """A line of the report."""
+    """Something that is wrong or unusual."""
 
     kind: str
     list: str  # name of the list
@@ -97,12 +97,14 @@ def _copies(found: Findings) -> Iterator[Problem]:
             yield Problem(kind, other_name, other_path, detail)
 
 
-def write_report(out: Path, found: Findings, class_names: list[str], num_segments: int, run: dict[str, object]) -> str:
-    """Write the report and the cleaned lists to ``out``; returns the report as text.
+def write_findings(
+    out: Path, found: Findings, class_names: list[str], num_segments: int, run: dict[str, object]
+) -> str:
+    """Write ``report.json``, ``report.md`` and the cleaned lists to ``out``; returns the findings as text.
 
     Args:
         class_names: for the table of classes; empty: labels stand for themselves.
-        run: what was done, and how fast; opens the report.
+        run: what was done, and how fast; opens the text.
     """
     out.mkdir(parents=True, exist_ok=True)
     problems = find_problems(found, num_segments)

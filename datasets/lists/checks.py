@@ -82,7 +82,7 @@ def _check_slashes(source: Path, root: str, places: Mapping[int, str]) -> None:
     logger.warning("%s:%d: %s has backslashes; the separator of folders here is a slash", source, line, shown(name))
 
 
-def report_missing_classes(source: str, labels: np.ndarray, class_names: Sequence[str], level: int) -> None:
+def log_missing_classes(source: str, labels: np.ndarray, class_names: Sequence[str], level: int) -> None:
     """Log, at ``level``, the classes that no video of a list has; ``labels``: int64 [N]."""
     missing = np.setdiff1d(np.arange(len(class_names)), labels)
     if not len(missing):

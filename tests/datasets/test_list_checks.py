@@ -8,7 +8,7 @@ import pytest
 
 from datasets.build import read_data
 from datasets.decode.readers import FrameFolderReader, UnreadableVideo
-from datasets.lists.checks import check_numbering, check_template, report_missing_classes
+from datasets.lists.checks import check_numbering, check_template, log_missing_classes
 from datasets.lists.records import read_video_list
 from utils.config import DataConfig
 
@@ -150,7 +150,7 @@ def test_training_without_a_class_is_a_warning_and_testing_is_not(tmp_path, capl
 
 
 def test_labels_that_start_at_one_are_mentioned(tmp_path, caplog):
-    report_missing_classes("train.txt", np.array([1, 2, 3, 4]), [f"class {i}" for i in range(5)], logging.WARNING)
+    log_missing_classes("train.txt", np.array([1, 2, 3, 4]), [f"class {i}" for i in range(5)], logging.WARNING)
     assert "0 'class 0'; its labels start at 1, those of classes at 0" in caplog.text
     with pytest.raises(ValueError, match=r"train\.txt:5: label 5 is outside the 5 classes .* are 1 to 5, count from 0"):
         read_data(config_of(tmp_path, [1, 2, 3, 4, 5]), ("train",))
