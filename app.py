@@ -7,7 +7,6 @@ elsewhere and works without a network.
 """
 
 import argparse
-import base64
 import html
 import io
 import logging
@@ -26,9 +25,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from commands.classifier import Prediction, VideoClassifier, add_model_arguments
+from commands.arguments import add_model_arguments
+from commands.classifier import Prediction, VideoClassifier
 from datasets.lists.labels import read_labels, split_names
 from reports.prediction_plot import clock, draw_course, shorten
+from reports.style import data_uri
 from utils.cli import add_common_arguments, run_main
 from utils.logger import setup_logging
 
@@ -77,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
     # A folder of our own: gradio shows whatever lies in the folder of uploads, those of other programs as well.
     place = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir())
     place.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="mote-uploads-", dir=place) as uploads:
+    with tempfile.TemporaryDirectory(prefix="mote-uploads-", dir=place.resolve()) as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads
         page = build_page(classifier, class_names or classifier.class_names, args.weights or "CLIP")
         serve(page, args.host, args.port, args.max_upload_mb << 20, uploads)
@@ -226,11 +227,10 @@ def typed_names(text: str) -> list[str]:
 def plot_curves(prediction: Prediction) -> Figure:
     """The probability that each frame gives to the most probable classes, with a legend."""
     shown = [name for name, _ in prediction.top(NUM_SHOWN)]
-    columns = [prediction.labels.index(name) for name in shown]
     colours = [f"C{place}" for place in range(len(shown))]
     figure = Figure(figsize=(7, 2.8 + 0.22 * len(shown)), dpi=150, layout="constrained")
     axes = figure.add_subplot()
-    draw_course(axes, prediction.seconds, prediction.frame_scores[:, columns], colours)
+    draw_course(axes, prediction.seconds, prediction.course(NUM_SHOWN), colours)
     axes.set_title("Probability by frame")
     # The space: matplotlib leaves out names that begin with an underscore.
     labels = [f" {shorten(name, NAME_WIDTH)}" for name in shown]
@@ -253,7 +253,7 @@ def _jpeg(frame: np.ndarray) -> str:
     """A frame, uint8 [S, S, 3], as a data URL."""
     content = io.BytesIO()
     Image.fromarray(frame).save(content, "JPEG", quality=90)
-    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
+    return data_uri(content.getvalue(), "jpeg")
 
 
 def player_html(path: str | None) -> str:

@@ -5,6 +5,8 @@ In Python: ``from predict import VideoClassifier; VideoClassifier.load(W).predic
 
 import argparse
 import csv
+import io
+import itertools
 import json
 import logging
 import sys
@@ -14,10 +16,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from commands.classifier import Prediction, VideoClassifier, add_model_arguments, printable, unreadable
-from datasets.clips.transforms import CROPS
+from commands.arguments import add_model_arguments, add_view_arguments
+from commands.classifier import Prediction, VideoClassifier, printable, unreadable
 from datasets.features.embeddings import Embeddings, check_embeddings_path, write_embeddings
-from utils.cli import add_common_arguments, add_view_arguments, count, run_main, split_overrides
+from utils.cli import add_common_arguments, count, run_main, split_overrides
 from utils.files import errors_naming, prepare_output
 from utils.logger import setup_logging
 
@@ -32,7 +34,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--labels", help="class names with commas between, or a file (default: the checkpoint's)")
     add_model_arguments(parser)
     parser.add_argument("--top", type=count, default=5, help="classes to show (default: 5)")
-    add_view_arguments(parser, CROPS, num_clips=3)
+    add_view_arguments(parser, num_clips=3)
     parser.add_argument("--json", type=Path, metavar="OUT", help="write all probabilities")
     parser.add_argument("--csv", type=Path, metavar="OUT", help="write the top classes, a line a video")
     parser.add_argument("--plot", type=Path, metavar="DIR", help="draw frames, top classes and their course")
@@ -57,6 +59,8 @@ def main(argv: list[str] | None = None) -> list[Prediction]:
         check_embeddings_path(args.embed)
     for path in filter(None, (args.json, args.csv, args.embed)):
         prepare_output(path)
+    if args.plot:
+        args.plot.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     classifier = VideoClassifier.load(args.weights, args.config, args.arch, args.precision, overrides=args.overrides)
     if args.embed and args.labels is None and not classifier.class_names:
@@ -64,12 +68,11 @@ def main(argv: list[str] | None = None) -> list[Prediction]:
     else:
         results = classifier.stream(args.videos, args.labels, args.test_clips, args.test_crops)
     load_s = time.perf_counter() - start
-    plots = PlotFolder(args.plot, args.top) if args.plot else None
-    predictions = []
+    predictions, taken = [], set()
     for prediction in results:
         tqdm.write(line(prediction, args.top), file=sys.stdout)
-        if plots and prediction.error is None:
-            plots.draw(prediction)
+        if args.plot and prediction.error is None:
+            draw(prediction, args.top, args.plot, taken)
         predictions.append(prediction.without_frames())
     write_files(args, classifier, predictions)
     sys.stdout.write(summary(classifier, load_s))
@@ -90,43 +93,23 @@ def summary(classifier: VideoClassifier, load_s: float) -> str:
     """Where the time went."""
     timing = classifier.timing
     rate = timing.num_videos / max(timing.total_s, 1e-9)
-    writing_s = timing.total_s - timing.compute_s - timing.wait_s  # between the videos: lines and pictures
     return (
         f"{timing.num_videos} videos in {timing.total_s:.1f} s ({rate:.2f} videos/s): "
         f"computing {timing.compute_s:.1f} s, waiting for decoded videos {timing.wait_s:.1f} s, "
-        f"writing {writing_s:.1f} s; before that, loading the model and encoding the classes {load_s:.1f} s\n"
+        f"writing {timing.caller_s:.1f} s; before that, loading the model and encoding the classes {load_s:.1f} s\n"
     )
 
 
-class PlotFolder:
-    """A picture a video, named like it; videos of one name in different folders are numbered."""
+def draw(prediction: Prediction, top: int, folder: Path, taken: set[str]) -> None:
+    """Write the picture of a video, named like it, or numbered where a video before ``taken`` the name."""
+    from reports.prediction_plot import plot_prediction  # matplotlib takes a while to import
 
-    def __init__(self, folder: Path, top: int):
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.top = folder, top
-        self._taken: set[str] = set()
-
-    def draw(self, prediction: Prediction) -> Path:
-        """Write the picture of one video."""
-        from reports.prediction_plot import plot_prediction  # matplotlib takes a while to import
-
-        stem, number = Path(prediction.path).stem, 1
-        name = stem
-        while name in self._taken:
-            number += 1
-            name = f"{stem}_{number}"
-        self._taken.add(name)
-        path = self.folder / f"{name}.png"
-        places = [prediction.labels.index(label) for label, _ in prediction.top(self.top)]
-        plot_prediction(
-            path,
-            Path(prediction.path).name,
-            prediction.frames,
-            prediction.seconds,
-            dict(prediction.top(self.top)),
-            prediction.frame_scores[:, places],
-        )
-        return path
+    video, scores = Path(prediction.path), dict(prediction.top(top))
+    names = itertools.chain([video.stem], (f"{video.stem}_{number}" for number in itertools.count(2)))
+    name = next(name for name in names if name not in taken)
+    taken.add(name)
+    path = folder / f"{name}.png"
+    plot_prediction(path, video.name, prediction.frames, prediction.seconds, scores, prediction.course(top))
 
 
 def write_files(args: argparse.Namespace, classifier: VideoClassifier, predictions: list[Prediction]) -> None:
@@ -134,16 +117,13 @@ def write_files(args: argparse.Namespace, classifier: VideoClassifier, predictio
     if args.json:
         videos = [{"path": p.path, "scores": p.scores, "error": p.error} for p in predictions]
         content = facts(args, classifier) | {"videos": videos}
-        args.json.parent.mkdir(parents=True, exist_ok=True)
         with errors_naming(args.json):
             args.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     if args.csv:
-        args.csv.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            errors_naming(args.csv),
-            args.csv.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-        ):
-            csv.writer(file, lineterminator="\n").writerows(csv_rows(predictions, args.top))
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(csv_rows(predictions, args.top))
+        with errors_naming(args.csv):
+            args.csv.write_bytes(text.getvalue().encode(errors="surrogateescape"))
     if args.embed:
         good = [prediction for prediction in predictions if prediction.error is None]
         if not good:

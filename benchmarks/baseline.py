@@ -14,9 +14,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from clip.model import CLIPConfig
+from clip.model import PIXEL_MEAN, PIXEL_STD, CLIPConfig
 from datasets.decode.other_readers import import_decord
-from modules.video_clip import PIXEL_MEAN, PIXEL_STD
 
 
 class SigmoidGELU(nn.Module):

@@ -19,7 +19,7 @@ def ours(config, frames: torch.Tensor, choice: str, is_compiled: bool = False) -
     @torch.inference_mode()
     def encode() -> torch.Tensor:
         with precision.autocast():
-            return model.encode_frames(frames.to(harness.device(), non_blocking=True))
+            return model.encode(frames.to(harness.device(), non_blocking=True))
 
     return encode
 

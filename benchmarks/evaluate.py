@@ -13,7 +13,7 @@ from benchmarks import baseline, harness, loader, models
 from benchmarks.harness import Benchmark, Measurement
 from datasets.build import build_eval_loader
 from datasets.lists.records import VideoList
-from engine.collect import evaluate
+from engine.collect import Pass, score_views
 from utils.config import DataConfig
 from utils.precision import resolve_precision
 
@@ -26,9 +26,9 @@ def ours(choice: str) -> Callable[[], object]:
     videos = VideoList("", paths, np.zeros(VIDEOS, dtype=np.int64), None)
     data = DataConfig(num_segments=models.NUM_FRAMES, batch_size=BATCH, workers=WORKERS)
     batches = build_eval_loader(data, videos, rank=0, world_size=1)
-    model, classes = models.our_model(models.VIT_B16), models.class_features(models.VIT_B16)
-    precision = resolve_precision(choice, harness.device())
-    return lambda: evaluate(model, batches, classes, 1, precision, BATCH)
+    model = models.our_model(models.VIT_B16)
+    how = Pass(resolve_precision(choice, harness.device()), BATCH, "test")
+    return lambda: score_views(model, batches, model.classes, 1, how)
 
 
 class PublishedVideos(Dataset):

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from engine.flops import peak_flops
-from utils.allocator import keep_freed_memory
+from utils.cli import keep_freed_memory
 
 BASELINE = "baseline"  # name of the contender that ratios refer to
 ANSWER = "answer: "

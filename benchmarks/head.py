@@ -40,8 +40,8 @@ def baseline_test(batch_size: int) -> Callable[[], object]:
     return run
 
 
-def training(build: Callable[[], torch.nn.Module], batch_size: int) -> Callable[[], object]:
-    """Forward and backward of both passes."""
+def training(build: Callable[[], Callable], batch_size: int) -> Callable[[], object]:
+    """Forward and backward of both passes; ``build`` makes what runs them."""
     head, x = build(), features(batch_size).requires_grad_()
     mixing = models.draws(models.VIT_B16)
 
@@ -57,7 +57,10 @@ def main(argv: list[str] | None = None) -> list[Measurement]:
     results = harness.run(Benchmark("head B/16, test", "benchmarks.head", "clips", 4 * CALLS, test), argv)
     ours, baseline = (
         partial(training, build, 16)
-        for build in (lambda: models.our_model(models.VIT_B16).head, lambda: models.baseline_head(models.VIT_B16))
+        for build in (
+            lambda: models.our_model(models.VIT_B16).head.routes,
+            lambda: models.baseline_head(models.VIT_B16),
+        )
     )
     train = {harness.BASELINE: baseline, "ours": ours}
     return results + harness.run(Benchmark("head B/16, train", "benchmarks.head", "clips", 16 * CALLS, train), argv)

@@ -16,8 +16,8 @@ from datasets.decode.decoders import installed_decoders
 from datasets.features.cache import FeatureCache, TrainFeatureVideos
 from datasets.features.writer import FeatureWriter
 from datasets.lists.records import VideoList
-from datasets.pack import ShardPack
 from datasets.pack import __main__ as pack
+from datasets.pack.shards import ShardPack
 from datasets.shapes.__main__ import encode_video
 
 CLIPS = 8

@@ -7,10 +7,10 @@ from benchmarks.baseline import BaselineHead, BaselineVision
 from benchmarks.harness import device
 from clip.model import CLIP, CLIPConfig
 from engine.flops import count_flops
-from modules.heads.experts import draw_mixing
-from modules.heads.transformer import MERGE_TEMPERATURES, TemporalTransformer
-from modules.objectives.classify import video_loss
-from modules.video_clip import VideoCLIP
+from modules.classes.base import FixedClasses
+from modules.heads.experts import MERGE_TEMPERATURES, ExpertTransformer, draw_mixing
+from modules.systems.base import Batch, Draws
+from modules.systems.mote import MoTE
 
 NUM_CLASSES, NUM_FRAMES = 400, 8
 
@@ -25,33 +25,34 @@ VIT_L14 = CLIPConfig(
 LAYERS = {VIT_B16: 4, VIT_L14: 6}
 
 
-def our_model(config: CLIPConfig) -> VideoCLIP:
-    """VideoCLIP with a MoTE head of four experts; the text tower, dropped anyway, is a single layer."""
+def our_model(config: CLIPConfig) -> MoTE:
+    """MoTE with four experts; the text tower, dropped anyway, is a single layer."""
     torch.manual_seed(0)
-    clip = CLIP(config)
-    head = TemporalTransformer(config.embed_dim, LAYERS[config], config.text_heads, 4, NUM_CLASSES)
-    return VideoCLIP(clip, head).to(device())
+    towers = CLIP(config)
+    head = ExpertTransformer(config.embed_dim, LAYERS[config], config.text_heads, 4, NUM_CLASSES)
+    towers.drop_text()
+    return MoTE(towers, head, FixedClasses(class_features(config))).to(device())
 
 
 def encoding_flops(config: CLIPConfig) -> float:
     """Operations of encoding one clip."""
     model = our_model(config)
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        model.encode_frames(random_frames(1).to(device()))
+        model.encode(random_frames(1).to(device()))
     return float(counter.get_total_flops())
 
 
 def training_flops(config: CLIPConfig) -> float:
     """Operations of a training step on one clip."""
-    frames, classes, mixing = (x.to("meta") for x in (random_frames(1), class_features(config), draws(config)))
     labels = torch.zeros(1, dtype=torch.long, device="meta")
-    return count_flops(our_model(config).train(), lambda model: video_loss(model(frames, classes, mixing), labels)[0])
+    draws = Draws(torch.Generator().manual_seed(0))
+    return count_flops(our_model(config).train(), Batch(random_frames(1).to("meta"), labels=labels), draws)
 
 
 def baseline_vision(config: CLIPConfig) -> BaselineVision:
     """The baseline's image tower with our weights."""
     vision = BaselineVision(config)
-    vision.load_state_dict(our_model(config).clip.visual.state_dict())
+    vision.load_state_dict(our_model(config).towers.visual.state_dict())
     return vision.to(device())
 
 

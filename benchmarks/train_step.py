@@ -11,7 +11,7 @@ from benchmarks.harness import Benchmark, Measurement
 from engine.optim import build_optimizer
 from engine.sharding import clip_gradients
 from modules.compile import compile_blocks
-from modules.objectives.classify import video_loss
+from modules.systems.base import Batch, Draws
 from utils.config import SolverConfig
 from utils.precision import resolve_precision
 
@@ -21,18 +21,17 @@ def ours(
 ) -> Callable[[], object]:
     precision = resolve_precision(choice, harness.device())
     model = models.our_model(config).train()
-    model.clip.visual.transformer.grad_checkpointing = grad_checkpointing
+    model.towers.checkpoint_activations(grad_checkpointing)
     if is_compiled:
         compile_blocks(model, precision.device)
-    optimizer, classes = build_optimizer(model, SolverConfig()), models.class_features(config)
+    optimizer, draws = build_optimizer(model.groups(), SolverConfig()), Draws(torch.Generator().manual_seed(0))
     scaler, parameters = precision.grad_scaler(), list(model.parameters())
     frames, labels = models.random_frames(batch_size), models.as_loaded(torch.arange(batch_size))
 
     def step() -> None:
-        mixing = models.draws(config)
+        clips, targets = (part.to(precision.device, non_blocking=True) for part in (frames, labels))
         with precision.autocast():
-            output = model(frames.to(precision.device, non_blocking=True), classes, mixing)
-            loss, _ = video_loss(output, labels.to(precision.device, non_blocking=True))
+            loss = model(Batch(clips, labels=targets), draws).total
         scaler.scale(loss).backward()
         scaler.unscale_(optimizer)
         norm = clip_gradients(parameters, torch.inf)

@@ -2,8 +2,9 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import torch
 from torch import Tensor
 
 from clip.model import CLIP, CLIPConfig
+from clip.towers import Towers
 from clip.transformers_names import from_transformers, is_transformers_clip, read_transformers_config
-from utils.weights.files import is_safetensors, is_torchscript, read_safetensors, read_torch_file, read_torchscript
-from utils.weights.state_dicts import check_weights, plain_names
+from utils.weights.files import is_safetensors, read_safetensors, read_torch_file
+from utils.weights.state_dicts import check_fit, check_weights, plain_names
 
 logger = logging.getLogger(__name__)
 
@@ -79,19 +81,25 @@ def load_clip(arch: str, visual_only: bool = False, **options) -> CLIP:
         )
     config = replace(infer_config(weights, source=arch), **options)
     model = CLIP(config)
-    state = {k: v.float() for k, v in weights.state_dict.items() if k.startswith("visual.") or not visual_only}
-    expected = {k for k in model.state_dict() if k.startswith("visual.") or not visual_only}
-    if config.joint_frames:
-        expected.discard("visual.time_embedding")  # an addition to CLIP, trained from its initialisation
-    if missing := sorted(expected - state.keys()):
-        raise ValueError(f"{arch}: not a CLIP ViT, missing {_listed(missing)}")
-    if unexpected := sorted(state.keys() - expected):
-        raise ValueError(f"{arch}: not a CLIP ViT, unexpected {_listed(unexpected)}")
-    own = {name: list(value.shape) for name, value in model.state_dict().items()}
-    if misshapen := [f"{k} {list(v.shape)} for {own[k]}" for k, v in state.items() if list(v.shape) != own[k]]:
-        raise ValueError(f"{arch}: not a CLIP ViT, shapes that do not fit: {_listed(misshapen)}")
-    model.load_state_dict(state, strict=False)
+    expected, state = (
+        {name: value for name, value in each.items() if name.startswith("visual.") or not visual_only}
+        for each in (model.state_dict(), weights.state_dict)
+    )
+    for name in model.additions:  # trained from their initialisation
+        expected.pop(name, None)
+    check_fit(expected, state, f"{arch}: not a CLIP ViT,")
+    model.load_state_dict(state, strict=False)  # in fp32, whatever the file has
     return model
+
+
+# Towers by name; any other name is one that ``load_clip`` finds. A function takes those fields of ``CLIPConfig`` and
+# ``visual_only`` that it has a meaning for, and gets what the configuration sets.
+TOWERS: dict[str, Callable[..., Towers]] = {name: partial(load_clip, name) for name in OPENAI_MODELS}
+
+
+def load_towers(arch: str, **options) -> Towers:
+    """A pair of towers with its pretrained weights, in fp32 on the CPU; arguments and errors as of ``load_clip``."""
+    return TOWERS[arch](**options) if arch in TOWERS else load_clip(arch, **options)
 
 
 def read_weights(arch: str) -> ClipWeights:
@@ -104,7 +112,7 @@ def read_weights(arch: str) -> ClipWeights:
     if model_name and not Path(arch).suffix:
         return _read_open_clip(model_name, tag)
     raise FileNotFoundError(
-        f"network.arch {arch!r}: no such file, and none of {', '.join(OPENAI_MODELS)} "
+        f"network.arch {arch!r}: no such file, and none of {', '.join(TOWERS)} "
         "or an open_clip tag such as ViT-B-16/laion2b_s34b_b88k"
     )
 
@@ -117,7 +125,7 @@ def infer_config(weights: ClipWeights, source: str = "weights") -> CLIPConfig:
     """
     state = weights.state_dict
     if missing := [name for name in TELLING if name not in state]:
-        raise ValueError(f"{source}: not a CLIP ViT, missing {_listed(missing)}")
+        raise ValueError(f"{source}: not a CLIP ViT, missing {', '.join(missing)}")
     for name, ndim in TELLING.items():
         if state[name].ndim != ndim or not state[name].numel():
             found = list(state[name].shape)
@@ -154,11 +162,6 @@ def infer_config(weights: ClipWeights, source: str = "weights") -> CLIPConfig:
 
 def _count_blocks(state: Mapping[str, Tensor], prefix: str) -> int:
     return len({k[len(prefix) :].split(".")[0] for k in state if k.startswith(prefix)})
-
-
-def _listed(keys: list[str], most: int = 4) -> str:
-    more = f" and {len(keys) - most} more" if len(keys) > most else ""
-    return ", ".join(keys[:most]) + more
 
 
 def cache_dir() -> Path:
@@ -204,7 +207,7 @@ def _read_local(path: Path) -> ClipWeights:
     # Three integers that OpenAI stored beside the weights; their values follow from the shapes.
     state = {name: value for name, value in state.items() if name not in OPENAI_EXTRAS}
     if missing := [name for name in TELLING if name not in state]:
-        raise ValueError(f"{path}: not a CLIP ViT, missing {_listed(missing)}")
+        raise ValueError(f"{path}: not a CLIP ViT, missing {', '.join(missing)}")
     check_weights(state, str(path))
     return ClipWeights(state, **facts)
 
@@ -214,15 +217,12 @@ def _read_state(path: Path) -> dict[str, Any]:
     problem = f"{path}: not readable as CLIP weights"
     if path.is_file() and is_safetensors(path):
         state, _ = read_safetensors(path, problem)
-    elif path.is_file() and is_torchscript(path):
-        state = read_torchscript(path, problem)
     else:
         state = read_torch_file(path, problem)
+    if isinstance(state, dict):
+        state = state.get("state_dict", state)
     if not isinstance(state, dict):
         raise ValueError(f"{path}: expected a state dict, found {type(state).__name__}")
-    state = state.get("state_dict", state)
-    if not isinstance(state, dict):
-        raise ValueError(f"{path}: expected a state dict under state_dict, found {type(state).__name__}")
     return plain_names(state, str(path))
 
 

@@ -12,6 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from clip.tokenizer import tokenize
+from clip.towers import Towers, TowerSpec
+
 
 @dataclass(frozen=True)
 class CLIPConfig:
@@ -40,7 +43,11 @@ class CLIPConfig:
     joint_frames: int = 0
 
 
+# Of OpenAI's pictures; LAION's models keep them.
+PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
+PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 QUICK_GELU = 1.702
+SHORT_SEQUENCE = 512  # tokens; up to here a layer's attention weights are no larger than its hidden layer
 
 
 class QuickGELU(nn.Module):
@@ -51,9 +58,6 @@ class QuickGELU(nn.Module):
 
 
 ACTIVATIONS = {"quick_gelu": QuickGELU, "gelu": nn.GELU}
-
-
-SHORT_SEQUENCE = 512  # tokens; up to here a layer's attention weights are no larger than its hidden layer
 
 
 class Attention(nn.Module):
@@ -233,12 +237,16 @@ class VisionTransformer(nn.Module):
         return self.ln_post(x[:, 0]) @ self.proj
 
 
-class CLIP(nn.Module):
+class CLIP(Towers):
     """Image tower, text tower and the trained temperature ``logit_scale`` (a logarithm)."""
 
+    additions = ("visual.time_embedding",)
+
     def __init__(self, config: CLIPConfig):
-        super().__init__()
-        self.config = config
+        facts = (config.image_size, config.embed_dim, config.text_width, config.context_length)
+        super().__init__(TowerSpec(*facts, PIXEL_MEAN, PIXEL_STD, interpolation="bicubic"))
+        self.fixed_frames = config.joint_frames
+        self.config, self.facts = config, {"activation": config.activation}
         self.visual = VisionTransformer(config)
         self.transformer = Transformer(
             config.text_width, config.text_layers, config.text_heads, config.activation, config.drop_path
@@ -249,6 +257,15 @@ class CLIP(nn.Module):
         self.text_projection = nn.Parameter(config.text_width**-0.5 * torch.randn(config.text_width, config.embed_dim))
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         nn.init.normal_(self.token_embedding.weight, std=0.02)
+
+    @property
+    def image_tower(self) -> VisionTransformer:
+        """See ``Towers``."""
+        return self.visual
+
+    def checkpoint_activations(self, is_on: bool) -> None:
+        """See ``Towers``."""
+        self.visual.transformer.grad_checkpointing = is_on
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Normalised images [N, 3, S, S] -> embeddings [N, D], not L2-normalised."""
@@ -266,19 +283,32 @@ class CLIP(nn.Module):
         x = self.ln_final(self.transformer(x, is_causal=True))
         return x[torch.arange(len(x), device=x.device), ends] @ self.text_projection
 
+    def tokenize(self, texts: list[str]) -> Tensor:
+        """See ``clip.tokenizer.tokenize``: int64 [N, 77].
+
+        Raises:
+            ValueError: a text is too long; or a text tower of another vocabulary does not know all tokens, or reads
+                shorter texts.
+        """
+        tokens = tokenize(texts)
+        longest, highest = int(tokens.argmax(dim=-1).max()) + 1, int(tokens.max())
+        if highest >= self.config.vocab_size or longest > self.config.context_length:
+            raise ValueError(
+                f"network.arch: its text tower reads {self.config.context_length} of {self.config.vocab_size} tokens, "
+                f"the class names need {longest} of {highest + 1}"
+            )
+        return tokens
+
     def drop_text(self) -> None:
-        """Forget the text tower: once class features exist, a video model only sees images."""
-        for name in (
-            "transformer", "token_embedding", "positional_embedding", "ln_final", "text_projection",
-        ):  # fmt: skip
+        """See ``Towers``."""
+        for name in ("transformer", "token_embedding", "positional_embedding", "ln_final", "text_projection"):
             delattr(self, name)
 
-
-def text_tower(clip: CLIP) -> CLIP:
-    """A CLIP without an image tower that shares ``clip``'s text tower, and keeps it when ``clip`` drops it."""
-    with torch.device("meta"):
-        tower = CLIP(clip.config)
-    del tower.visual
-    state = clip.state_dict(keep_vars=True)
-    tower.load_state_dict({name: state[name] for name in tower.state_dict()}, assign=True)
-    return tower.eval()
+    def text_part(self) -> "CLIP":
+        """See ``Towers``; in eval mode."""
+        with torch.device("meta"):
+            tower = CLIP(self.config)
+        del tower.visual
+        state = self.state_dict(keep_vars=True)
+        tower.load_state_dict({name: state[name] for name in tower.state_dict()}, assign=True)
+        return tower.eval()

@@ -1,6 +1,5 @@
 """CLIP in the names of Hugging Face's transformers, as OpenAI's: state dict and ``config.json``."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from utils.files import read_json
 
 MARK = "vision_model.embeddings.patch_embedding.weight"
 ACTIVATIONS = ("quick_gelu", "gelu")
@@ -81,14 +82,9 @@ def read_transformers_config(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: not the configuration of a CLIP, or of one whose parts are computed otherwise here.
     """
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        towers = [config[key] or {} for key in ("vision_config", "text_config")] if isinstance(config, dict) else []
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not JSON ({type(error).__name__})") from None
-    except KeyError as error:
-        raise ValueError(f"{path}: not the configuration of a CLIP, missing {error}") from None
-    if len(towers) != 2 or not all(isinstance(tower, dict) for tower in towers) or config.get("model_type") != "clip":
+    config = read_json(path, "the configuration of a CLIP")
+    towers = [config.get(key) for key in ("vision_config", "text_config")]
+    if config.get("model_type") != "clip" or not all(isinstance(tower, dict) for tower in towers):
         raise ValueError(f"{path}: not the configuration of a CLIP, expected model_type clip with two towers")
     activations = [tower.get("hidden_act", "quick_gelu") for tower in towers]
     heads = [tower.get("num_attention_heads", default) for tower, default in zip(towers, (12, 8), strict=True)]

@@ -1,6 +1,5 @@
 """Classify one's own videos with one's own class names: what predict.py and tools/search.py share."""
 
-import argparse
 import logging
 import os
 import time
@@ -14,37 +13,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clip.model import CLIP, text_tower
-from commands.testing import PLAIN_CLIP
+from clip.towers import Towers
+from commands.weights import Weights
 from datasets.build import build_own_loader, preset_of
-from datasets.clips.own_videos import VideoViews
 from datasets.decode.decoders import AUTO, PYAV
 from datasets.lists.labels import read_labels
 from datasets.lists.video_files import find_videos
-from engine.scores import score_views
-from modules.build import build_clip, build_model, check_network, load_model
-from modules.classes.templates import encode_classes
-from modules.formats.infer import resolve_config
-from modules.formats.ours import read_checkpoint
-from modules.video_clip import VideoCLIP
+from engine.collect import Pass, batches_of
+from engine.protocols.probabilities import Shown, fuse_shown, rows_of
+from modules.build import PLAIN_CLIP, build_classes, build_towers
+from modules.formats.ours import joined
+from modules.systems.base import System
 from utils.config import Config
-from utils.logger import progress
 from utils.precision import Precision, resolve_precision
 from utils.weights.state_dicts import weights_sha256
+from utils.workers import WorkerLoader
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_ARCH = "ViT-B/16"
-DECODER = PYAV  # see datasets.clips.own_videos
+DECODER = PYAV  # see datasets.build.build_own_loader
 MAX_WORKERS = 16
 KEPT_CLASS_SETS = 8  # a page is asked for ever new ones
 
-
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments that choose a model, see ``VideoClassifier.load``."""
-    parser.add_argument("--weights", help="checkpoint (default: plain CLIP, frames averaged)")
-    parser.add_argument("--config", help="YAML file (default: what the checkpoint carries or implies)")
-    parser.add_argument("--arch", help=f"CLIP: a name or a file (default: the configuration's, else {DEFAULT_ARCH})")
+Paths = str | Path | Sequence[str | Path]  # files, folders (all videos below), glob patterns
+Labels = str | Path | Sequence[str] | None  # class names, see datasets.lists.labels.read_labels
 
 
 def printable(path: str) -> str:
@@ -80,6 +72,10 @@ class Prediction:
         """The most probable classes, with their probabilities."""
         return list(self.scores.items())[:count]
 
+    def course(self, count: int) -> np.ndarray:
+        """Probabilities of the ``count`` most probable classes in each frame, [T, count]."""
+        return self.frame_scores[:, [self.labels.index(name) for name, _ in self.top(count)]]
+
     def without_frames(self) -> "Prediction":
         """The same, a few kilobytes large."""
         return replace(self, frames=None)
@@ -91,8 +87,13 @@ class Timing:
 
     num_videos: int = 0
     wait_s: float = 0.0  # for decoded videos
-    compute_s: float = 0.0
-    total_s: float = 0.0  # with what the caller did between the videos
+    caller_s: float = 0.0  # what the caller did between the videos
+    total_s: float = 0.0
+
+    @property
+    def compute_s(self) -> float:
+        """The rest."""
+        return self.total_s - self.wait_s - self.caller_s
 
 
 class VideoClassifier:
@@ -106,14 +107,14 @@ class VideoClassifier:
     One thread at a time may use it.
     """
 
-    def __init__(self, model: VideoCLIP, text: CLIP, config: Config, precision: Precision, class_names: list[str]):
+    def __init__(self, model: System, text: Towers, config: Config, precision: Precision, class_names: list[str]):
         self.model, self.text, self.config, self.precision = model.eval(), text.eval(), config, precision
         self.class_names = class_names
         self.num_frames = config.data.num_segments
         self.timing = Timing()
         self._class_features = lru_cache(maxsize=KEPT_CLASS_SETS)(self._encode)
-        self._merged = model.merged_experts()
-        self._merged.__enter__()  # for good: a classifier does not train
+        self._form = model.for_tests()
+        self._form.__enter__()  # for good: a classifier does not train
 
     @classmethod
     def load(
@@ -139,57 +140,33 @@ class VideoClassifier:
             ValueError, FileNotFoundError: a file is missing, of another kind, or does not fit.
         """
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        number_format = resolve_precision(precision, device)
-        checkpoint = None if weights in (None, PLAIN_CLIP) else read_checkpoint(weights)
-        chosen = _machine_settings(device)
-        if checkpoint is None:
-            chosen["network.sim_header"] = "None"
-            arch = arch or (None if config else DEFAULT_ARCH)
-        if arch:
-            chosen["network.arch"] = arch
-        settings = resolve_config(checkpoint, str(weights), config, chosen, overrides)
+        resolved = resolve_precision(precision, device)
+        weights = Weights(weights or PLAIN_CLIP)
+        chosen = _machine_settings(device) | ({"network.arch": arch} if arch else {})
+        settings = weights.config(config, overrides, chosen)
         if settings.data.decoder not in (AUTO, DECODER):
             raise ValueError(f"data.decoder: own videos are decoded by {DECODER}, found {settings.data.decoder!r}")
-        check_network(settings)
-        is_size_given = checkpoint or config or any(override.startswith("data.input_size") for override in overrides)
+        network, data = settings.network, settings.data
+        is_size_given = weights.checkpoint or config or any(text.startswith("data.input_size") for text in overrides)
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            clip = build_clip(
-                settings.network,
-                settings.data.num_segments,
-                settings.data.input_size if is_size_given else None,
-                settings.seed,
-            ).to(device)
-            settings = replace(settings, data=replace(settings.data, input_size=clip.config.image_size))
-            text = text_tower(clip)  # shares its tensors, so a checkpoint with a text tower is loaded into it, too
-            placeholder = torch.zeros(1, clip.config.embed_dim, device=device)  # the checkpoint brings the classes
-            if checkpoint is None:
-                model = build_model(settings, clip, placeholder)
-            else:
-                model = load_model(settings, clip, placeholder, checkpoint, str(weights))
-        return cls(model, text, settings, number_format, list((checkpoint or {}).get("class_names", ())))
+            size = data.input_size if is_size_given else None
+            towers = build_towers(network, data.num_segments, size, settings.seed).to(device)
+            settings = replace(settings, data=replace(data, input_size=towers.spec.image_size))
+            text = towers.text_part()  # shares its tensors, so a checkpoint with a text tower is loaded into it, too
+            model = weights.build(settings, towers)
+        return cls(model, text, settings, resolved, list((weights.checkpoint or {}).get("class_names", ())))
 
-    def predict(
-        self,
-        paths: str | Path | Sequence[str | Path],
-        labels: str | Path | Sequence[str] | None = None,
-        num_clips: int = 3,
-        num_crops: int = 1,
-    ) -> list[Prediction]:
+    def predict(self, paths: Paths, labels: Labels = None, num_clips: int = 3, num_crops: int = 1) -> list[Prediction]:
         """Classify videos, in the order asked for; see ``stream``, which holds one batch at a time."""
         return list(self.stream(paths, labels, num_clips, num_crops))
 
     def stream(
-        self,
-        paths: str | Path | Sequence[str | Path],
-        labels: str | Path | Sequence[str] | None = None,
-        num_clips: int = 3,
-        num_crops: int = 1,
+        self, paths: Paths, labels: Labels = None, num_clips: int = 3, num_crops: int = 1
     ) -> Iterator[Prediction]:
         """Classify videos one after the other.
 
         Args:
-            paths: files, folders (all videos below), glob patterns.
-            labels: class names, see ``datasets.lists.labels.read_labels``; None: ``class_names``.
+            labels: None: ``class_names``.
             num_clips: clips a video.
             num_crops: crops a clip, as ``datasets.clips.transforms.CROPS`` has them.
 
@@ -201,9 +178,7 @@ class VideoClassifier:
         names = tuple(self.class_names if labels is None else read_labels(labels))
         return self._begin(paths, names, num_clips, num_crops)
 
-    def embed(
-        self, paths: str | Path | Sequence[str | Path], num_clips: int = 3, num_crops: int = 1
-    ) -> Iterator[Prediction]:
+    def embed(self, paths: Paths, num_clips: int = 3, num_crops: int = 1) -> Iterator[Prediction]:
         """As ``stream``, without classes: predictions have embeddings and no scores."""
         return self._begin(paths, (), num_clips, num_crops)
 
@@ -217,17 +192,16 @@ class VideoClassifier:
 
     def _encode(self, names: tuple[str, ...]) -> Tensor:
         if not names:
-            return torch.zeros(0, self.text.config.embed_dim, device=self.precision.device)
-        return encode_classes(self.text, list(names), self.config.network.templates)
+            return torch.zeros(0, self.text.spec.embed_dim, device=self.precision.device)
+        with torch.no_grad():
+            return build_classes(self.config, self.text, list(names)).encode(self.text)
 
     def fingerprint(self) -> str:
         """Tells models apart: SHA-256 of all weights, 16 hex digits."""
-        towers = {"text." + name: value for name, value in self.text.state_dict().items()}
-        return weights_sha256(towers | self.model.state_dict())[:16]
+        text = {"text." + name: value for name, value in self.text.state_dict().items()}
+        return weights_sha256(text | joined(self.model.weights()))[:16]
 
-    def _begin(
-        self, paths: str | Path | Sequence[str | Path], names: tuple[str, ...], num_clips: int, num_crops: int
-    ) -> Iterator[Prediction]:
+    def _begin(self, paths: Paths, names: tuple[str, ...], num_clips: int, num_crops: int) -> Iterator[Prediction]:
         """Find what is wrong before the iteration begins."""
         crops = preset_of(self.config.data).crops
         if num_clips < 1 or num_crops not in crops:
@@ -240,50 +214,62 @@ class VideoClassifier:
         self, videos: list[str], names: tuple[str, ...], class_features: Tensor, num_clips: int, num_crops: int
     ) -> Iterator[Prediction]:
         self.timing = Timing()
-        clips_per_pass = self.config.data.batch_size
+        how = Pass(self.precision, self.config.data.batch_size, "predict")
         loader = build_own_loader(self.config.data, videos, num_clips, num_crops)
         centre = preset_of(self.config.data).crops[num_crops].centre
-        start = last = time.perf_counter()
-        for batch in progress(loader, "predict", len(loader)):
-            arrived = time.perf_counter()
-            predictions = [Prediction(video.path, labels=names, error=video.error) for video in batch.videos]
-            if not batch.is_empty:
-                scores = score_views(self.model, batch.clips, class_features, num_crops, self.precision, clips_per_pass)
-                readable = [place for place, video in enumerate(batch.videos) if video.error is None]
-                for row, place in enumerate(readable):
-                    row_of = [tensor[row].numpy() for tensor in (*scores, batch.clips)]
-                    predictions[place] = _prediction(batch.videos[place], names, centre, *row_of)
-            now = time.perf_counter()
-            self.timing.wait_s += arrived - last
-            self.timing.compute_s += now - arrived
+        start = time.perf_counter()
+        for batch, rows in batches_of(rows_of(self.model, class_features), _TimedLoader(loader, self.timing), how):
+            failed = zip(batch.failed_indices.tolist(), batch.failures, strict=True)
+            predictions = {i: Prediction(videos[i], labels=names, error=failure.reason) for i, failure in failed}
+            if rows:
+                if not all(table.isfinite().all() for table in rows.values()):
+                    reason = f"the weights are too large for {self.precision.name}"
+                    raise FloatingPointError(f"the cosines of a video are not finite: {reason}")
+                shown = fuse_shown(rows, self.model.logit_scale.detach(), num_crops, self.num_frames)
+                crops = batch.clips.unflatten(1, (num_crops, -1))[:, centre]
+                readable = batch.indices.tolist()
+                for i, seconds, *tables, clips in zip(readable, batch.seconds, *shown, crops, strict=True):
+                    predictions[i] = _prediction(videos[i], seconds, names, Shown(*tables), clips)
             self.timing.num_videos += len(predictions)
-            yield from predictions
-            last = time.perf_counter()
-            self.timing.total_s = last - start
+            shown_at = time.perf_counter()
+            yield from (predictions[i] for i in sorted(predictions))
+            self.timing.caller_s += time.perf_counter() - shown_at
+            self.timing.total_s = time.perf_counter() - start
+        self.timing.total_s = time.perf_counter() - start  # with the wait that found no more batches
 
 
-def _prediction(
-    video: VideoViews,
-    names: tuple[str, ...],
-    centre: int,
-    probabilities: np.ndarray,
-    frame_probabilities: np.ndarray,
-    embedding: np.ndarray,
-    clips: np.ndarray,
-) -> Prediction:
-    """One video's row of the tables, its frames in the order of time; ``centre``: place of the centre crop."""
-    ranking = np.argsort(-probabilities, kind="stable")
-    order = np.argsort(video.seconds.ravel(), kind="stable")
-    num_clips = len(video.seconds)
-    shown = clips[centre * num_clips :][:num_clips]  # [C, T, 3, S, S]
+class _TimedLoader:
+    """A loader that counts how long it is waited for."""
+
+    def __init__(self, loader: WorkerLoader, timing: Timing):
+        self.loader, self.timing = loader, timing
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        batches = iter(self.loader)
+        while True:
+            start = time.perf_counter()
+            batch = next(batches, None)
+            self.timing.wait_s += time.perf_counter() - start
+            if batch is None:
+                return
+            yield batch
+
+
+def _prediction(path: str, seconds: np.ndarray, names: tuple[str, ...], shown: Shown, clips: Tensor) -> Prediction:
+    """One video's row of the tables, with times [C, T] and clips [C, T, 3, S, S]; the frames in the order of time."""
+    ranking = np.argsort(-shown.probabilities.numpy(), kind="stable")
+    order = np.argsort(seconds.ravel(), kind="stable")
     return Prediction(
-        path=video.path,
-        scores={names[place]: float(probabilities[place]) for place in ranking},
+        path=path,
+        scores={names[place]: shown.probabilities[place].item() for place in ranking},
         labels=names,
-        frame_scores=frame_probabilities.reshape(len(order), len(names))[order],
-        seconds=video.seconds.ravel()[order],
-        frames=shown.reshape(-1, *shown.shape[2:])[order].transpose(0, 2, 3, 1),
-        embedding=embedding,
+        frame_scores=shown.frame_probabilities.flatten(0, 1).numpy()[order],
+        seconds=seconds.ravel()[order],
+        frames=clips.flatten(0, 1).numpy()[order].transpose(0, 2, 3, 1),
+        embedding=shown.embeddings.numpy(),
     )
 
 

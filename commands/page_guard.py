@@ -13,11 +13,13 @@ import re
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from starlette.datastructures import Headers
+from pydantic import BaseModel, Field, StrictInt, StrictStr, TypeAdapter, ValidationError
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -36,20 +38,24 @@ FORM_BYTES = 1 << 16  # of an upload's form around the file
 MAX_SESSION_CHARS = 100
 
 Kind = Literal["file", "text"]
+OBJECT = TypeAdapter(dict[str, Any])
+
+
+class Call(BaseModel):
+    """What gradio needs of a call; whatever else a client sends is left out."""
+
+    fn_index: StrictInt
+    session_hash: StrictStr = Field(min_length=1, max_length=MAX_SESSION_CHARS)
+    data: list[Any]
 
 
 @dataclass(frozen=True)
 class Names:
-    """Under which names the page is served.
+    """Under which names the page is served."""
 
-    Attributes:
-        names: values of ``Host`` without the port, in lower case.
-        is_any_address: every IP address is one of them (a name can be made to lead here, an address cannot).
-    """
-
-    names: frozenset[str]
+    names: frozenset[str]  # values of ``Host`` without the port, in lower case
     port: int
-    is_any_address: bool = False
+    is_any_address: bool = False  # each is one of them: a name can be made to lead here, an IP address cannot
 
     @classmethod
     def of(cls, host: str, port: int) -> "Names":
@@ -74,26 +80,15 @@ class Names:
         return match[1] in self.names or (self.is_any_address and _is_address(match[1]))
 
 
+@dataclass(frozen=True)
 class PageGuard:
-    """An ASGI application around gradio's.
+    """An ASGI application around gradio's."""
 
-    Args:
-        names: see ``Names``.
-        uploads: folder of uploaded files; no other file is shown or taken as an argument.
-        max_upload_bytes: of one request.
-        calls: kinds of the arguments of each function of the page, by its number.
-    """
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        names: Names,
-        uploads: str | os.PathLike,
-        max_upload_bytes: int,
-        calls: Mapping[int, Sequence[Kind]],
-    ):
-        self.app, self.names, self.uploads = app, names, os.path.realpath(uploads)
-        self.max_upload_bytes, self.calls = max_upload_bytes, calls
+    app: ASGIApp
+    names: Names
+    uploads: str  # real path of the folder of uploaded files; no other file is shown or taken as an argument
+    max_upload_bytes: int  # of one request
+    calls: Mapping[int, Sequence[Kind]]  # kinds of the arguments of each function of the page, by its number
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -152,12 +147,18 @@ class PageGuard:
             if length > self.max_upload_bytes + FORM_BYTES:
                 raise HTTPException(413, self._too_large())
             return self._limited(receive)
-        body = _parse(await _read(receive))
-        content = json.dumps(self._checked_call(body) if scope["path"] == CALL else body).encode()
+        text = await _read(Request(scope, receive))
+        try:
+            body = (
+                self._checked_call(Call.model_validate_json(text))
+                if scope["path"] == CALL
+                else OBJECT.validate_json(text)
+            )
+        except ValidationError as error:
+            raise HTTPException(400, str(error.errors()[0]["msg"])) from None
+        content = json.dumps(body).encode()
         # The length and the encoding that the client named were those of its own text.
-        replaced = [(b"content-length", str(len(content)).encode()), (b"content-type", b"application/json")]
-        kept = [pair for pair in scope["headers"] if pair[0] not in (b"content-length", b"content-type")]
-        scope["headers"] = kept + replaced
+        MutableHeaders(scope=scope).update({"content-length": str(len(content)), "content-type": "application/json"})
         return _replayed(content, receive)
 
     def _limited(self, receive: Receive) -> Receive:
@@ -180,18 +181,13 @@ class PageGuard:
     def _too_large(self) -> str:
         return f"an upload exceeds the maximum allowed size of {self.max_upload_bytes >> 20} MB (--max_upload_mb)"
 
-    def _checked_call(self, body: dict) -> dict:
-        """What gradio needs of a call, rebuilt from checked parts."""
-        number, data, session = body.get("fn_index"), body.get("data"), body.get("session_hash")
-        kinds = self.calls.get(number) if type(number) is int else None
-        if kinds is None:
-            raise HTTPException(400, "fn_index: no such function")
-        if not isinstance(session, str) or not 0 < len(session) <= MAX_SESSION_CHARS:
-            raise HTTPException(400, f"session_hash: expected 1 to {MAX_SESSION_CHARS} characters")
-        if not isinstance(data, list) or len(data) != len(kinds):
-            raise HTTPException(400, f"data: expected a list of {len(kinds)} values")
-        values = [self._checked_value(kind, value) for kind, value in zip(kinds, data, strict=True)]
-        return {"fn_index": number, "session_hash": session, "data": values}
+    def _checked_call(self, call: Call) -> dict:
+        """A call, rebuilt from checked parts."""
+        kinds = self.calls.get(call.fn_index)
+        if kinds is None or len(call.data) != len(kinds):
+            raise HTTPException(400, "no function of the page takes such data")
+        values = [self._checked_value(kind, value) for kind, value in zip(kinds, call.data, strict=True)]
+        return call.model_dump() | {"data": values}
 
     def _checked_value(self, kind: Kind, value: object) -> str | dict | None:
         if kind == "text":
@@ -218,29 +214,16 @@ def _is_address(name: str) -> bool:
     return True
 
 
-async def _read(receive: Receive) -> bytes:
-    content, more = bytearray(), True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise HTTPException(400, "the request was broken off")
-        content += message.get("body", b"")
-        more = message.get("more_body", False)
-        if len(content) > MAX_JSON_BYTES:
-            raise HTTPException(413, f"a request exceeds {MAX_JSON_BYTES >> 20} MB")
-    return bytes(content)
-
-
-def _parse(content: bytes) -> dict:
-    """A JSON object whose texts can be encoded again."""
+async def _read(request: Request) -> bytearray:
+    content = bytearray()
     try:
-        body = json.loads(content)
-        json.dumps(body, ensure_ascii=False).encode()  # half a surrogate pair is no character
-    except (ValueError, RecursionError) as error:
-        raise HTTPException(400, f"not JSON: {str(error)[:200]}") from None
-    if not isinstance(body, dict):
-        raise HTTPException(400, "expected a JSON object")
-    return body
+        async for chunk in request.stream():
+            content += chunk
+            if len(content) > MAX_JSON_BYTES:
+                raise HTTPException(413, f"a request exceeds {MAX_JSON_BYTES >> 20} MB")
+    except ClientDisconnect:
+        raise HTTPException(400, "the request was broken off") from None
+    return content
 
 
 def _replayed(content: bytes, receive: Receive) -> Receive:

@@ -10,21 +10,19 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from datasets.clips.own_videos import OwnVideos, collate_views
 from datasets.clips.presets import OWN_PRESET, PRESETS, Preset, Sampling
-from datasets.clips.samplers import EveryNth, TrainBatches
+from datasets.clips.samplers import TrainBatches
 from datasets.clips.transforms import mirror_labels
 from datasets.clips.video import AugmentedViews, Batch, EvalVideos, TrainVideos, VideoSource, collate
-from datasets.decode.decoders import resolve_decoder
+from datasets.decode.decoders import AUTO, DECODERS, PYAV, resolve_decoder
 from datasets.features.cache import AUGMENTATION, FeatureCache, FeatureVideos, TrainFeatureVideos
 from datasets.lists.checks import NUM_LOOKED_AT, check_numbering, check_template, log_missing_classes
 from datasets.lists.class_folders import ClassFolders, read_class_folders
 from datasets.lists.few_shot import few_shot_indices
 from datasets.lists.labels import read_class_names
 from datasets.lists.records import VideoList, read_video_list
-from datasets.pack import ShardPack
-from utils.config import DataConfig
-from utils.text import shown
+from datasets.pack.shards import ShardPack
+from utils.config import DataConfig, check_choice
 from utils.workers import WorkerLoader
 
 logger = logging.getLogger(__name__)
@@ -45,8 +43,9 @@ def read_data(config: DataConfig, parts: tuple[str, ...]) -> LabelledVideos:
 
     Raises:
         ValueError, FileNotFoundError: see ``read_class_names``, ``read_lists`` and ``read_class_folders``; lists
-            and ``data.folder`` are both given; ``data.transforms`` names no preset.
+            and ``data.folder`` are both given; ``data.decoder`` or ``data.transforms`` is unknown.
     """
+    check_choice("data.decoder", config.decoder, (AUTO, *DECODERS))  # whether it works here is tried when it is needed
     preset_of(config)
     split = _read_folder(config) if config.folder else None
     if split:
@@ -95,7 +94,7 @@ def read_lists(config: DataConfig, part: str, num_classes: int) -> VideoList:
     path, root = getattr(config, f"{part}_list"), getattr(config, f"{part}_root")
     # The list of a feature cache is the one of the videos that it was made from.
     is_cached = config.modality == "features"
-    modality = FeatureCache.open(root, f"{part}_root").entry("modality") if is_cached else config.modality
+    modality = FeatureCache.open(root, f"{part}_root").entries.modality if is_cached else config.modality
     videos = read_video_list(path, root, modality, num_classes, key=part)
     if config.modality == "RGB":
         few = range(min(len(videos), NUM_LOOKED_AT))
@@ -104,9 +103,8 @@ def read_lists(config: DataConfig, part: str, num_classes: int) -> VideoList:
     if modality == "shards" and not is_cached:
         pack = ShardPack.open(root)
         pack.check(videos)
-        if config.dense and pack.settings["frames"]:
-            kept = pack.settings["frames"]
-            raise ValueError(f"data.dense needs every frame; {root} was packed with --frames {kept}")
+        if config.dense and pack.settings.frames:
+            raise ValueError(f"data.dense needs every frame; {root} was packed with --frames {pack.settings.frames}")
     return videos
 
 
@@ -117,7 +115,7 @@ def decoder_of(config: DataConfig) -> str | None:
         ValueError: see ``datasets.decode.decoders.resolve_decoder``.
     """
     if config.modality == "features":
-        return FeatureCache.open(config.val_root, "val_root").entry("decoder")
+        return FeatureCache.open(config.val_root, "val_root").entries.decoder
     return resolve_decoder(config.decoder) if config.modality == "video" else None
 
 
@@ -162,13 +160,13 @@ def _train_clips(config: DataConfig, videos: VideoList, class_names: list[str]) 
 def _train_features(config: DataConfig, videos: VideoList, class_names: list[str], seed: int) -> TrainFeatureVideos:
     """Views of a feature cache for training: augmented ones, or those of an evaluation."""
     cache = FeatureCache.open(videos.root, "train_root")
-    cache.check(sampling_rule(config, cache.is_augmented))
-    if cache.entry("num_crops") == 10 and mirror_labels(class_names) != list(range(len(class_names))):
+    cache.check(sampling_rule(config, cache.entries.augmented))
+    if cache.entries.num_crops == 10 and mirror_labels(class_names) != list(range(len(class_names))):
         raise ValueError(
             f"data.train_root {cache.folder}: 10 crops hold mirror images under the label of the original, and classes "
             "here mirror each other; use augmented views"
         )
-    kind = "augmented" if cache.is_augmented else "evaluation, not augmented"
+    kind = "augmented" if cache.entries.augmented else "evaluation, not augmented"
     logger.info("training on cached features, %d views a video (%s)", cache.num_views, kind)
     dataset = TrainFeatureVideos(cache, videos, seed)
     cache.check_arrays(dataset.rows, num_classes=len(class_names))
@@ -183,14 +181,14 @@ def build_eval_loader(
         cache = FeatureCache.open(videos.root, "val_root")
         views = {"augmented": False, "num_clips": num_clips, "num_crops": num_crops}
         cache.check(views | sampling_rule(config, is_augmented=False))
-        _, num_views, num_frames, _ = cache.entry("shape")
+        _, num_views, num_frames, _ = cache.entries.shape
         if num_views != num_clips * num_crops or num_frames not in (1, config.num_segments):  # 1: joint attention
             expected = f"{num_clips * num_crops} views of {config.num_segments} frames"
             raise ValueError(f"feature cache {cache.folder}: damaged, its shape is not that of {expected}")
         dataset: Dataset = FeatureVideos(cache, videos)
     else:
         dataset = eval_views_of(config, videos, num_clips, num_crops)
-    share = EveryNth(len(dataset), rank, world_size)
+    share = range(rank, len(dataset), world_size)  # no padding, every video exactly once
     # About as many clips as a training batch: with 12 views, whole videos of a batch would fill the shared memory.
     num_videos = max(1, config.batch_size // (num_clips * num_crops))
     options = _loader_options(config, num_videos * num_clips * num_crops)
@@ -224,36 +222,41 @@ def preset_of(config: DataConfig) -> Preset:
         ValueError: there is no such preset.
     """
     name = config.transforms or OWN_PRESET
-    if name not in PRESETS:
-        raise ValueError(f"data.transforms: expected one of {', '.join(PRESETS)}, found {shown(name)}")
+    check_choice("data.transforms", name, PRESETS)
     return PRESETS[name]
 
 
 def eval_views_of(config: DataConfig, videos: VideoList, num_clips: int, num_crops: int) -> EvalVideos:
     """All views of every video of a list."""
-    return EvalVideos(build_source(config, videos), *_eval_rules(config, num_clips, num_crops))
+    return _eval_views(config, build_source(config, videos), num_clips, num_crops)
+
+
+def _eval_views(config: DataConfig, source: VideoSource, num_clips: int, num_crops: int) -> EvalVideos:
+    return EvalVideos(
+        source,
+        partial(_sampling_of(config).evaluation, num_segments=config.num_segments, num_clips=num_clips),
+        partial(preset_of(config).eval_views, input_size=config.input_size, num_crops=num_crops),
+    )
 
 
 def build_own_loader(config: DataConfig, paths: list[str], num_clips: int, num_crops: int) -> WorkerLoader:
-    """Loader of all views of video files, in their order; its batches are ``ViewBatch``es.
+    """Loader of all views of video files without labels, in their order.
 
-    Videos are spread over the workers even if all would fit into one batch; a single video needs no worker.
+    PyAV decodes them, whatever ``data.decoder`` says: here exact frames and times in every container count, not
+    agreement with figures of another decoder. Videos are spread over the workers even if all would fit into one batch;
+    a single video needs no worker.
     """
-    rules = _eval_rules(config, num_clips, num_crops)
-    videos = OwnVideos(paths, *rules, config.decode_timeout_s, config.max_pixels)
+    source = VideoSource(
+        VideoList.of_pairs("", [(path, -1) for path in paths]),
+        decoder=PYAV,
+        max_pixels=config.max_pixels,
+        timeout_s=config.decode_timeout_s,
+    )
     most = max(1, config.batch_size // (num_clips * num_crops))
     num_videos = min(most, -(-len(paths) // max(config.workers, 1)))
     few = dataclasses.replace(config, workers=min(config.workers, len(paths) - 1))
     options = _loader_options(few, num_videos * num_clips * num_crops)
-    return WorkerLoader(videos, batch_size=num_videos, **options | {"collate_fn": collate_views})
-
-
-def _eval_rules(config: DataConfig, num_clips: int, num_crops: int) -> tuple[partial, partial]:
-    """Frame rule and crop rule of evaluation."""
-    return (
-        partial(_sampling_of(config).evaluation, num_segments=config.num_segments, num_clips=num_clips),
-        partial(preset_of(config).eval_views, input_size=config.input_size, num_crops=num_crops),
-    )
+    return WorkerLoader(_eval_views(config, source, num_clips, num_crops), batch_size=num_videos, **options)
 
 
 def _sampling_of(config: DataConfig) -> Sampling:

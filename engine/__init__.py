@@ -1,1 +1,1 @@
-"""Loops: training, evaluation, and the protocols that turn view logits into figures."""
+"""Loops: training, the one pass over videos, and the protocols that turn its tables into figures."""

@@ -1,129 +1,134 @@
-"""One pass over a list that yields the logits of every view, in list order; every protocol starts here."""
+"""The one pass over a list of videos: tests, validation, sweeps, feature caches and predictions all start here."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
+from engine.failures import report_mismatches
+from modules.systems.base import Batch, Classes, System
 from utils.distributed import gather, sum_over_processes
 from utils.logger import progress
 from utils.precision import Precision
 
 logger = logging.getLogger(__name__)
 
+Rows = dict[str, Tensor]  # by the table's name
+
 
 @dataclass(frozen=True)
-class ViewLogits:
-    """Cosines of all views of N videos with K classes."""
+class Pass:
+    """How clips go through a model."""
 
-    logits: Tensor  # [N, V, K] float32 on the CPU; NaN for videos that could not be read
+    precision: Precision
+    clips_at_once: int  # in one forward pass, which bounds memory
+    desc: str  # of the progress bar
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What a pass made of N videos, in list order."""
+
+    tables: Rows  # each [N, V, ...] float32 on the CPU; NaN for videos that could not be read
     failures: dict[str, str]  # path -> reason
     mismatches: dict[str, str]  # path -> why its frames may be other ones than were asked for
-    num_failed: int  # of the N videos; a path may stand twice in a list
 
+    def check_some_read(self, name: str) -> None:
+        """See that a figure stands for something.
 
-def check_some_read(views: ViewLogits, name: str) -> None:
-    """See that a figure stands for something.
-
-    Raises:
-        ValueError: every video of the list failed; ``name`` says which list.
-    """
-    if views.num_failed == len(views.logits):
-        path, reason = next(iter(sorted(views.failures.items())))
-        raise ValueError(f"{name}: none of {views.num_failed} videos could be read; the first: {path} ({reason})")
+        Raises:
+            ValueError: every video of the list failed; ``name`` says which list.
+        """
+        if all(table.isnan().all() for table in self.tables.values()):
+            num_videos, (path, reason) = len(next(iter(self.tables.values()))), min(self.failures.items())
+            raise ValueError(f"{name}: none of {num_videos} videos could be read; the first: {path} ({reason})")
 
 
 @torch.inference_mode()
-def evaluate(
-    model: nn.Module,
-    loader: DataLoader,
-    classes: Tensor,
-    num_views: int,
-    precision: Precision,
-    clips_per_pass: int,
-    desc: str = "test",
-) -> ViewLogits:
-    """Classify every view of every video of the loader's list, see ``collect``.
+def score_views(system: System, loader: DataLoader, classes: Classes, num_views: int, how: Pass) -> Tables:
+    """The table ``scores`` [N, V, K]: every view of every video against classes, before the logit scale.
 
-    Args:
-        model: a VideoCLIP; experts are merged once, for the whole pass.
-        classes: class features [K, D], or tokens that the model encodes, once.
-        num_views: V, views a video.
-        clips_per_pass: clips in one forward pass, which bounds memory.
+    The system is in its form for tests for the whole pass.
     """
-    was_training = model.training
-    model.eval()
-    with precision.autocast():
-        class_features = model.class_features(classes)
-    with model.merged_experts():
-        views = collect(
-            lambda clips: model(clips, class_features).logits[0],
+    was_training = system.training
+    system.eval()
+    with how.precision.autocast():
+        encoded = classes.encode(system.towers)
+    with system.for_tests():
+        found = collect(
+            lambda batch: {"scores": system.score(system.video_of(batch), encoded)},
             loader,
-            (num_views, len(class_features)),
-            precision,
-            clips_per_pass,
-            desc,
+            {"scores": (num_views, len(classes))},
+            how,
         )
-    model.train(was_training)
-    return views
+    system.train(was_training)
+    return found
 
 
 @torch.inference_mode()
 def collect(
-    classify: Callable[[Tensor], Tensor],
-    loader: DataLoader,
-    shape: tuple[int, int],
-    precision: Precision,
-    clips_per_pass: int,
-    desc: str,
-) -> ViewLogits:
-    """Logits of every view of every video of the loader's list.
+    compute: Callable[[Batch], Rows], loader: DataLoader, shapes: dict[str, tuple[int, ...]], how: Pass
+) -> Tables:
+    """Tables of every view of every video of the loader's list.
 
     The processes share the videos without padding; each scatters its rows by video index and the sum over
     processes is the whole table, so it does not depend on world size, batch size or workers.
 
     Args:
-        classify: clips uint8 [B, T, 3, S, S] -> [B, K].
-        shape: V, views a video, and K.
+        compute: B clips -> rows [B, ...] by the table's name.
+        shapes: of each table, [V, ...].
 
     Raises:
-        FloatingPointError: cosines of a video that could be read are not finite, which is no wrong prediction.
+        FloatingPointError: rows of a video that could be read are not finite, which is no wrong prediction.
     """
-    device, (num_views, num_columns) = precision.device, shape
-    table = torch.zeros(len(loader.dataset), num_views, num_columns, device=device)
-    not_finite = torch.zeros(len(loader.dataset), device=device)
+    device, num_videos = how.precision.device, len(loader.dataset)
+    tables = {name: torch.zeros(num_videos, *shape, device=device) for name, shape in shapes.items()}
+    not_finite = torch.zeros(num_videos, device=device)
     failures: dict[str, str] = {}
     mismatches: dict[str, str] = {}
-    num_failed = 0
-    for batch in progress(loader, desc, len(loader), every=max(len(loader) // 10, 10)):
+    for batch, rows in batches_of(compute, loader, how):
         failures |= {failure.path: failure.reason for failure in batch.failures}
         mismatches |= {mismatch.path: mismatch.reason for mismatch in batch.mismatches}
-        num_failed += len(batch.failed_indices)
-        table[batch.failed_indices.to(device, non_blocking=True)] = torch.nan
-        if batch.is_empty:
-            continue
-        frames = batch.clips if batch.features is None else batch.features
-        clips = frames.to(device, non_blocking=True).flatten(0, 1)  # [B*V, T, 3, S, S], or features [B*V, T, D]
-        with precision.autocast():
-            logits = [classify(part) for part in clips.split(clips_per_pass)]
-        rows, cosines = batch.indices.to(device, non_blocking=True), torch.cat(logits).unflatten(0, (-1, num_views))
-        table[rows] = cosines
-        not_finite[rows] = (~cosines.isfinite().flatten(1).all(dim=1)).to(not_finite.dtype)
-    found = gather((failures, mismatches, num_failed))
-    for other_failures, other_mismatches, _ in found:
+        places = batch.indices.to(device, non_blocking=True)
+        for name, table in tables.items():
+            table[batch.failed_indices.to(device, non_blocking=True)] = torch.nan
+            if name in rows:
+                table[places] = rows[name].to(table.dtype)
+                not_finite[places] += (~rows[name].isfinite().flatten(1).all(dim=1)).to(not_finite.dtype)
+    for other_failures, other_mismatches in gather((failures, mismatches)):
         failures |= other_failures
         mismatches |= other_mismatches
     for path, reason in sorted(failures.items()):
         logger.warning("unreadable, counted as wrong: %s (%s)", path, reason)
-    for path, reason in sorted(mismatches.items()):
-        logger.warning("perhaps other frames than asked for: %s (%s)", path, reason)
+    report_mismatches(mismatches)
     if wrong := sum_over_processes(not_finite).nonzero()[:, 0].tolist():
         raise FloatingPointError(
-            f"{desc}: the cosines of {len(wrong)} of {len(table)} videos are not finite, the first is "
-            f"{loader.dataset.path(wrong[0])}; the weights are damaged, or too large for {precision.name}"
+            f"{how.desc}: the {', '.join(tables)} of {len(wrong)} of {num_videos} videos are not finite, the first "
+            f"is {loader.dataset.path(wrong[0])}; the weights are damaged, or too large for {how.precision.name}"
         )
-    num_failed = sum(count for _, _, count in found)
-    return ViewLogits(sum_over_processes(table).cpu(), failures, mismatches, num_failed)
+    whole = {name: sum_over_processes(table).cpu() for name, table in tables.items()}
+    return Tables(whole, failures, mismatches)
+
+
+@torch.inference_mode()
+def batches_of(compute: Callable[[Batch], Rows], loader: DataLoader, how: Pass) -> Iterator[tuple[Any, Rows]]:
+    """A loader's batches one after the other, each with its rows [B, V, ...]; none where no video could be read."""
+    for loaded in progress(loader, how.desc, len(loader), every=max(len(loader) // 10, 10)):
+        yield loaded, {} if loaded.is_empty else _rows(compute, loaded, how)
+
+
+def _rows(compute: Callable[[Batch], Rows], loaded: Any, how: Pass) -> Rows:
+    """The views of a batch of videos, a chunk at a time."""
+    is_cached = loaded.features is not None
+    views = loaded.features if is_cached else loaded.clips  # [B, V, T, ...]
+    clips = views.to(how.precision.device, non_blocking=True).flatten(0, 1)
+    with how.precision.autocast():
+        computed = [
+            compute(Batch(features=chunk) if is_cached else Batch(clips=chunk))
+            for chunk in clips.split(how.clips_at_once)
+        ]
+    return {name: torch.cat([chunk[name] for chunk in computed]).unflatten(0, views.shape[:2]) for name in computed[0]}

@@ -1,12 +1,13 @@
 """How much of a GPU training uses: operations of a step against what the device can do."""
 
-from collections.abc import Callable
+import copy
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from engine.sharding import without_memory
+from modules.systems.base import Batch, Draws, System
+from utils.precision import Precision
 
 # Dense bf16 tensor-core rates, TFLOP/s, by a part of the device's name; the first match counts. From the data sheets.
 PEAK_BF16 = {
@@ -28,22 +29,43 @@ def peak_flops(device: torch.device) -> float | None:
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
-    return next((1e12 * rate for part, rate in PEAK_BF16.items() if part in name), None)
+    return next((1e12 * rate for model, rate in PEAK_BF16.items() if model in name), None)
 
 
-def count_flops(model: nn.Module, loss: Callable[[nn.Module], Tensor]) -> float:
+def utilisation(system: System, example: Batch, precision: Precision) -> tuple[float | None, float | None]:
+    """Operations of one video, and of the device a second in half precision; None where unknown, see ``count_flops``.
+
+    Args:
+        example: a training batch on the meta device.
+    """
+    peak = peak_flops(precision.device)
+    if peak is None or precision.name == "fp32":
+        return None, None
+    # Of a whole batch: a text tower that trains runs once for all its videos.
+    any_draws = Draws(torch.Generator().manual_seed(0))
+    return count_flops(system, example, any_draws) / len(example.labels), peak
+
+
+def count_flops(system: System, batch: Batch, draws: Draws) -> float:
     """Operations of a forward and backward pass, recomputation (checkpointing, fused attention) not counted.
 
     Only shapes are computed, on the meta device, so that no size of model or batch needs any memory.
 
     Args:
-        loss: runs the copy of the model that it is given, on inputs of the meta device. Tokens may be on the CPU, since
-            the lengths of texts are values.
+        system: neither compiled nor sharded yet.
+        batch: on the meta device.
     """
-    shapes = without_memory(model)
+    shapes = copy.deepcopy(
+        system, {id(tensor): _shape_of(tensor) for tensor in (*system.parameters(), *system.buffers())}
+    )
     for module in shapes.modules():
         if hasattr(module, "grad_checkpointing"):
             module.grad_checkpointing = False
-    with FlopCounterMode(display=False) as counter, torch.compiler.set_stance("force_eager"):
-        loss(shapes).backward()
+    with FlopCounterMode(display=False) as counter:
+        shapes.loss(batch, draws).total.backward()
     return float(counter.get_total_flops())
+
+
+def _shape_of(tensor: Tensor) -> Tensor:
+    shape = torch.empty_like(tensor, device="meta")
+    return nn.Parameter(shape, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else shape

@@ -4,6 +4,7 @@ import resource
 import sys
 import time
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,16 +61,8 @@ class Meter:
     def _means(self) -> dict[str, float]:
         flat = [(total.float() / self._counts[name]).to(self._device).flatten() for name, total in self._sums.items()]
         means = (sum_over_processes(torch.cat(flat)) / world_size()).tolist()
-        names = [_element(name, index) for name, total in self._sums.items() for index in _indices(total)]
-        return dict(zip(names, means, strict=True))
-
-
-def _indices(tensor: Tensor) -> list[list[int]]:
-    return torch.ones(tensor.shape).nonzero().tolist()
-
-
-def _element(name: str, index: list[int]) -> str:
-    return "/".join([name, *map(str, index)])
+        elements = [(name, *index) for name, total in self._sums.items() for index in np.ndindex(*total.shape)]
+        return {"/".join(map(str, element)): mean for element, mean in zip(elements, means, strict=True)}
 
 
 def _peak_memory_gib(device: torch.device) -> float:

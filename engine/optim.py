@@ -5,45 +5,41 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import nn
 
+from modules.systems.base import Group
 from utils.config import SolverConfig
 
 # Betas (0.9, 0.999) and epsilon 1e-8 are torch's defaults and the published values. Fused: one kernel for all tensors.
-OPTIMIZERS: dict[str, Callable[[list, SolverConfig], torch.optim.Optimizer]] = {
-    "adamw": lambda groups, solver: torch.optim.AdamW(
-        groups, lr=solver.lr, weight_decay=solver.weight_decay, fused=True
-    ),
-    "adam": lambda groups, solver: torch.optim.Adam(groups, lr=solver.lr, weight_decay=solver.weight_decay, fused=True),
-    "sgd": lambda groups, solver: torch.optim.SGD(
-        groups, lr=solver.lr, momentum=solver.momentum, weight_decay=solver.weight_decay
-    ),
+OPTIMIZERS: dict[str, Callable[[SolverConfig], Callable[..., torch.optim.Optimizer]]] = {
+    "adamw": lambda solver: partial(torch.optim.AdamW, fused=True),
+    "adam": lambda solver: partial(torch.optim.Adam, fused=True),
+    "sgd": lambda solver: partial(torch.optim.SGD, momentum=solver.momentum),
 }
 
 
-def build_optimizer(model: nn.Module, solver: SolverConfig) -> torch.optim.Optimizer:
-    """As published CLIP's parameters learn at ``clip_ratio`` times the lr, the head's at the lr.
+def build_optimizer(groups: list[Group], solver: SolverConfig) -> torch.optim.Optimizer:
+    """An optimizer of the parameters that train; each group's ``lr_ratio`` is what ``set_lr`` multiplies.
 
-    Weight decay applies to every parameter. Each group's ``lr_ratio`` is what ``set_lr`` multiplies.
+    Weight decay applies to every parameter, as published.
 
     Raises:
         ValueError: nothing is trainable.
     """
-    groups = [
+    divided = [
         {
-            "name": name,
-            "lr_ratio": ratio,
-            "params": [p for p in part.parameters() if p.requires_grad and (p.ndim == 0) == is_scalar],
+            "name": group.name,
+            "lr_ratio": group.lr_ratio,
+            "params": [p for p in group.parameters if p.requires_grad and (p.ndim == 0) == is_scalar],
         }
         # Scalars apart, since a sharded model keeps them whole, and a fused optimizer takes one kind at a time; last,
         # since the loss scaler looks at the first gradient to see whether the model is sharded.
         for is_scalar in (False, True)
-        for name, part, ratio in (("clip", model.clip, solver.clip_ratio), ("head", model.head, 1.0))
+        for group in groups
     ]
-    groups = [group for group in groups if group["params"]]
-    if not groups:
+    divided = [group for group in divided if group["params"]]
+    if not divided:
         raise ValueError("nothing to train: the towers are fixed and the head has no parameters")
-    return OPTIMIZERS[solver.optim](groups, solver)
+    return OPTIMIZERS[solver.optim](solver)(divided, lr=solver.lr, weight_decay=solver.weight_decay)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> dict[str, float]:

@@ -5,10 +5,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from engine.protocols.accuracy import mean_and_std
-from utils.files import no_file, read_json, write_text
+from utils.files import checked, no_file, read_json, write_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +32,7 @@ class Results:
     decoder: str | None = None  # None: not video files, or several decoders
     failed_videos: list[str]  # could not be read, count as wrong
     frame_count_mismatches: list[str] | None = None  # None: the decoder cannot be wrong about them
-    half_class: dict[str, float] | None = None  # see ``engine.protocols.rules.half_class``
+    half_class: dict[str, float] | None = None  # see ``engine.protocols.zero_shot.half_class``
     splits: "dict[str, Results] | None" = None  # the lists, where there are several
 
     @property
@@ -84,12 +82,4 @@ def read_results(path: Path) -> Results:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: {no_file(path)}")
-    tree = read_json(path, "the results of a test")
-    try:
-        return TypeAdapter(Results).validate_python(tree)
-    except ValidationError as error:
-        problems = [(".".join(map(str, found["loc"])), found) for found in error.errors()]
-        missing = [place for place, found in problems if found["type"] == "missing"]
-        wrong = [f"{place}: {found['msg']}, found {str(found['input'])[:40]!r}" for place, found in problems]
-        reason = f"missing {', '.join(missing)}" if missing else wrong[0]
-        raise ValueError(f"{path}: not a results.json, {reason}") from None
+    return checked(Results, read_json(path, "the results of a test"), path)

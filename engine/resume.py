@@ -4,46 +4,39 @@ A fused optimizer does not compare shapes: state of another one would be written
 """
 
 import math
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from utils.weights.four_keys import PARTS
+from utils.weights.four_keys import STATE_DICTS, outline
 from utils.weights.state_dicts import check_weights
 
 MOST_STEPS = 2**24  # torch counts the steps of an optimizer in float32, which does not go on here
 
 
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= MOST_STEPS
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
-
-
-# Entry: what it is, and whether a value can be it.
-ENTRIES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "epoch": (
-        "the last finished epoch, counted from 0",
-        lambda value: type(value) is int and -1 <= value <= MOST_STEPS,
-    ),
-    "step": ("a number of steps", _is_count),
-    "best_top1": ("a percentage, or -1", lambda value: _is_number(value) and -1 <= value <= 100),
-    "best_epoch": ("a number of epochs", _is_count),
-    "must_validate": ("true or false", lambda value: type(value) is bool),
-    "videos_per_step": ("a positive number", lambda value: _is_count(value) and value > 0),
+COUNT, NUMBER = (int,), (int, float)
+# Entry: what it is, its types, and the least and the largest value. NaN is none of them.
+ENTRIES = {
+    "epoch": ("the last finished epoch, counted from 0", COUNT, -1, MOST_STEPS),
+    "step": ("a number of steps", COUNT, 0, MOST_STEPS),
+    "best_top1": ("a percentage, or -1", NUMBER, -1, 100),
+    "best_epoch": ("a number of epochs", COUNT, 0, MOST_STEPS),
+    "must_validate": ("true or false", (bool,), False, True),
+    "videos_per_step": ("a positive number", COUNT, 1, MOST_STEPS),
 }
+TINY, HUGE = sys.float_info.min, sys.float_info.max
 # Of the loss scaler of fp16; the state of one that is switched off is empty.
-SCALER: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "scale": ("a positive number", lambda value: _is_number(value) and value > 0),
-    "growth_factor": ("a number above 1", lambda value: _is_number(value) and value > 1),
-    "backoff_factor": ("a number between 0 and 1", lambda value: _is_number(value) and 0 < value < 1),
-    "growth_interval": ("a positive number of steps", lambda value: _is_count(value) and value > 0),
-    "_growth_tracker": ("a number of steps", _is_count),
+SCALER = {
+    "scale": ("a positive number", NUMBER, TINY, HUGE),
+    "growth_factor": ("a number above 1", NUMBER, math.nextafter(1, 2), HUGE),
+    "backoff_factor": ("a number between 0 and 1", NUMBER, TINY, math.nextafter(1, 0)),
+    "growth_interval": ("a positive number of steps", COUNT, 1, MOST_STEPS),
+    "_growth_tracker": ("a number of steps", COUNT, 0, MOST_STEPS),
 }
+RATE = {"lr": ("a number from 0 on", NUMBER, 0, HUGE)}
 
 
 def check_training_state(checkpoint: Mapping[str, Any], optimizer: torch.optim.Optimizer, source: str) -> None:
@@ -56,15 +49,14 @@ def check_training_state(checkpoint: Mapping[str, Any], optimizer: torch.optim.O
     Raises:
         ValueError: names what cannot be, and what was expected.
     """
-    missing = [key for key in ("epoch", "scaler_state_dict", "step", "best_top1") if key not in checkpoint]
     saved = checkpoint.get("optimizer_state_dict")
-    if missing or saved is None or (isinstance(saved, dict) and not saved):
+    if saved in (None, {}) or not checkpoint.keys() >= {"epoch", "scaler_state_dict", "step", "best_top1"}:
         raise ValueError(f"{source}: resume: it has no training state; to start from its weights use pretrain")
     _check_entries({name: checkpoint[name] for name in ENTRIES if name in checkpoint}, ENTRIES, source)
     scaler = checkpoint["scaler_state_dict"]
     if not isinstance(scaler, dict) or (scaler and scaler.keys() != SCALER.keys()):
         raise ValueError(
-            f"{source}: scaler_state_dict: expected {', '.join(SCALER)} or nothing, found {_shown(scaler)}"
+            f"{source}: scaler_state_dict: expected {', '.join(SCALER)} or nothing, found {outline(scaler)}"
         )
     _check_entries(scaler, SCALER, f"{source}: scaler_state_dict")
     _check_optimizer(saved, optimizer, source)
@@ -93,20 +85,18 @@ def check_place(checkpoint: Mapping[str, Any], epochs: int, num_videos: int, vid
         )
 
 
-def _check_entries(found: Mapping[str, Any], known: dict[str, tuple[str, Callable[[Any], bool]]], source: str) -> None:
+def _check_entries(found: Mapping[str, Any], known: dict[str, tuple], source: str) -> None:
     for name, value in found.items():
-        what, fits = known[name]
-        if isinstance(value, Tensor) or not fits(value):
-            raise ValueError(f"{source}: {name}: expected {what}, found {_shown(value)}")
+        what, types, least, largest = known[name]
+        if type(value) not in types or not least <= value <= largest:
+            raise ValueError(f"{source}: {name}: expected {what}, found {outline(value)}")
 
 
 def _check_optimizer(saved: Any, optimizer: torch.optim.Optimizer, source: str) -> None:
     """Kind, groups and the state of every parameter."""
-    groups, states = (
-        (saved.get(name) for name in ("param_groups", "state")) if isinstance(saved, dict) else (None, None)
-    )
+    groups, states = (saved.get("param_groups"), saved.get("state")) if isinstance(saved, dict) else (None, None)
     if not isinstance(states, dict) or not isinstance(groups, list) or not all(map(_is_group, groups)):
-        raise ValueError(f"{source}: optimizer_state_dict: expected state and param_groups, found {_shown(saved)}")
+        raise ValueError(f"{source}: optimizer_state_dict: expected state and param_groups, found {outline(saved)}")
     found, expected = (
         [(sorted(group), len(group["params"])) for group in each] for each in (groups, optimizer.param_groups)
     )
@@ -115,16 +105,15 @@ def _check_optimizer(saved: Any, optimizer: torch.optim.Optimizer, source: str) 
             f"{source}: resume: the checkpoint's optimizer is of another kind (solver.optim) or trains other "
             "parameters (network, solver) than configured; to start from its weights use pretrain"
         )
-    if wrong := [group["lr"] for group in groups if not _is_number(group["lr"]) or group["lr"] < 0]:
-        raise ValueError(f"{source}: optimizer_state_dict: lr: expected a number from 0 on, found {_shown(wrong[0])}")
+    for group in groups:
+        _check_entries({"lr": group["lr"]}, RATE, f"{source}: optimizer_state_dict")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     numbers = list(range(len(parameters)))
     if [number for group in groups for number in group["params"]] != numbers:
         raise ValueError(f"{source}: optimizer_state_dict: params: expected 0 to {numbers[-1]} in their order")
-    if strange := [number for number in states if type(number) is not int or number not in range(len(parameters))]:
-        raise ValueError(
-            f"{source}: optimizer_state_dict: state of parameter {strange[0]!r}, expected 0 to {numbers[-1]}"
-        )
+    if strange := [number for number in states if type(number) is not int or number not in numbers]:
+        found = f"state of parameter {strange[0]!r}"
+        raise ValueError(f"{source}: optimizer_state_dict: {found}, expected 0 to {numbers[-1]}")
     if states and (missing := [number for number in numbers if number not in states]):  # before the first update: none
         raise ValueError(f"{source}: optimizer_state_dict: state of parameter {missing[0]} is missing")
     for number, entry in states.items():
@@ -145,7 +134,7 @@ def _check_moments(entry: Any, parameter: Tensor, defaults: Mapping[str, Any], s
     known = {"step", "exp_avg", "exp_avg_sq"} if is_adam else {"momentum_buffer"}
     needed = known if is_adam or defaults.get("momentum") else set()
     if not isinstance(entry, dict) or not needed <= entry.keys() <= known:
-        raise ValueError(f"{source}: expected {', '.join(sorted(known))}, found {_shown(entry)}")
+        raise ValueError(f"{source}: expected {', '.join(sorted(known))}, found {outline(entry)}")
     for name, value in entry.items():
         check_weights({name: value}, source)
         shape, kind = (torch.Size(), torch.float32) if name == "step" else (parameter.shape, parameter.dtype)
@@ -163,22 +152,11 @@ def _check_moments(entry: Any, parameter: Tensor, defaults: Mapping[str, Any], s
 
 def _check_averaged(ema: Any, source: str) -> None:
     """Averaged weights, and how many steps they are the average of."""
-    if not isinstance(ema, dict) or not all(isinstance(ema.get(part), dict) for part in PARTS):
-        raise ValueError(f"{source}: ema: expected {', '.join(PARTS)} and n_averaged, found {_shown(ema)}")
-    for part in PARTS:
-        check_weights(ema[part], f"{source}: ema")
+    if not isinstance(ema, dict) or not all(isinstance(ema.get(key), dict) for key in STATE_DICTS):
+        raise ValueError(f"{source}: ema: expected {', '.join(STATE_DICTS)} and n_averaged, found {outline(ema)}")
+    for key in STATE_DICTS:
+        check_weights(ema[key], f"{source}: ema")
     count = ema.get("n_averaged")
-    is_tensor = (
-        type(count) is Tensor and count.shape == () and count.dtype == torch.int64 and count.device.type == "cpu"
-    )
-    if not is_tensor or count < 0:
-        raise ValueError(f"{source}: ema: n_averaged: expected a number of steps, int64, found {_shown(count)}")
-
-
-def _shown(value: Any) -> str:
-    """A value as a short text for an error."""
-    if isinstance(value, dict):
-        return f"a dict of {', '.join(map(str, list(value)[:4]))}" if value else "an empty dict"
-    if isinstance(value, Tensor):
-        return f"a tensor of {value.dtype} {list(value.shape)}"
-    return f"{type(value).__name__} {str(value)[:40]}"
+    kind = (count.shape, count.dtype, count.device.type) if type(count) is Tensor else None
+    if kind != ((), torch.int64, "cpu") or count < 0:
+        raise ValueError(f"{source}: ema: n_averaged: expected a number of steps, int64, found {outline(count)}")

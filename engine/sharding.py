@@ -1,11 +1,11 @@
 """Fully sharded training (FSDP2): each process holds a part of every parameter, its gradient and optimizer state.
 
-Checkpoints are whole all the same: ``whole`` gathers what is saved, ``part_like`` cuts what is loaded. Without a
+Checkpoints are whole all the same: ``whole`` gathers what is saved, ``cut_like`` cuts what is loaded. Without a
 process group, and for models that are not sharded, all of this changes nothing.
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -27,6 +27,8 @@ def shard(model: nn.Module, blocks: Iterable[nn.Module]) -> None:
     fully_shard(model, mesh=mesh, ignored_params=scalars)
     for scalar in scalars:
         scalar.register_post_accumulate_grad_hook(_average_gradient)
+    # Now, or the first block that runs alone, in a test before any training, would take itself for the whole.
+    model._get_fsdp_state()._lazy_init()
 
 
 def _average_gradient(parameter: Tensor) -> None:
@@ -52,22 +54,16 @@ def gathered(model: nn.Module) -> Iterator[None]:
             module.set_reshard_after_forward(module is not model, recurse=False)  # as it was: the whole keeps its own
 
 
-@contextmanager
-def local_gradients(model: nn.Module) -> Iterator[None]:
-    """Context in which backward passes of a sharded model sum gradients up on each process, for accumulation."""
-    is_sharded = isinstance(model, FSDPModule)
-    if is_sharded:
-        model.set_requires_gradient_sync(False)
-    try:
-        yield
-    finally:
-        if is_sharded:
-            model.set_requires_gradient_sync(True)
+def gradients_shared(ddp: nn.Module, is_shared: bool) -> AbstractContextManager:
+    """Context of one step whose gradients are averaged over processes, or for accumulation stay on each."""
+    if isinstance(ddp, FSDPModule):
+        ddp.set_requires_gradient_sync(is_shared)  # which every step says anew
+    return nullcontext() if is_shared or not hasattr(ddp, "no_sync") else ddp.no_sync()
 
 
 def clip_gradients(parameters: list[Tensor], max_norm: float) -> Tensor:
     """Scale gradients so that their common norm is at most ``max_norm``; returns the norm before, a scalar."""
-    kinds = [[p for p in parameters if isinstance(p, DTensor) == is_part] for is_part in (False, True)]
+    kinds = [[p for p in parameters if isinstance(p, DTensor) == is_sharded] for is_sharded in (False, True)]
     norms = [torch.nn.utils.get_total_norm([p.grad for p in kind if p.grad is not None]) for kind in kinds if kind]
     norm = torch.stack([n.full_tensor() if isinstance(n, DTensor) else n for n in norms]).norm()
     for kind in kinds:
@@ -89,35 +85,7 @@ def whole(value: Any) -> Any:
     return [whole(item) for item in value] if isinstance(value, list) else value
 
 
-def without_memory(model: nn.Module) -> nn.Module:
-    """A copy that computes shapes alone: whole tensors on the meta device, no hooks, not sharded, not compiled."""
-    copies: dict[nn.Module, nn.Module] = {}
-
-    def copied(module: nn.Module) -> nn.Module:
-        if module in copies:
-            return copies[module]
-        kind = type(module).__mro__[2] if isinstance(module, FSDPModule) else type(module)  # sharding adds a class
-        copies[module] = copy = object.__new__(kind)
-        copy.__dict__.update(module.__dict__ | nn.Module().__dict__ | {
-            "training": module.training,
-            "_parameters": {name: p if p is None else _shape_of(p) for name, p in module._parameters.items()},
-            "_buffers": {name: b if b is None else _shape_of(b) for name, b in module._buffers.items()},
-            "_non_persistent_buffers_set": module._non_persistent_buffers_set,
-            "_modules": {name: m if m is None else copied(m) for name, m in module._modules.items()},
-            "_compiled_call_impl": None,
-        })  # fmt: skip
-        return copy
-
-    return copied(model)
-
-
-def _shape_of(tensor: Tensor) -> Tensor:
-    """The same without values; of a sharded parameter, the whole of it."""
-    shape = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
-    return nn.Parameter(shape, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else shape
-
-
-def part_like(tensor: Any, parameter: Tensor) -> Any:
+def cut_like(tensor: Any, parameter: Tensor) -> Any:
     """This process's part of a whole optimizer tensor that belongs to ``parameter``, cut as that is."""
     if not isinstance(parameter, DTensor) or tensor.shape != parameter.shape:
         return tensor

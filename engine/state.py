@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from engine.resume import check_training_state
-from engine.sharding import part_like, whole
+from engine.sharding import cut_like, whole
+from modules.systems.base import System
 
 
 @dataclass
@@ -18,7 +18,7 @@ class TrainState:
     (seed, epoch, index), so a run that continues draws what it would have drawn.
     """
 
-    model: nn.Module  # gives and takes weights: weights(), load_weights()
+    model: System
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     ema: AveragedModel | None = None  # weights averaged over the steps
@@ -80,15 +80,15 @@ class TrainState:
         # Weight decay, lr ratios and the like are the configuration's, not the checkpoint's. The lr is every step's:
         # the last one's stands in the next checkpoint, also where no step is left to take.
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        parts = {
-            index: {name: part_like(value, parameters[index]) for name, value in entry.items()}
+        states = {
+            index: {name: cut_like(value, parameters[index]) for name, value in entry.items()}
             for index, entry in saved["state"].items()
         }
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": parts})
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": states})
         for group, before in zip(self.optimizer.param_groups, saved["param_groups"], strict=True):
             group["lr"] = before["lr"]
 
 
-def averaged(model: nn.Module, decay: float) -> AveragedModel | None:
+def averaged(model: System, decay: float) -> AveragedModel | None:
     """The exponential moving average of a model's weights, or None for a decay of 0."""
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None

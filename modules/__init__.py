@@ -1,1 +1,1 @@
-"""From frame features to video logits: temporal heads, experts, prompts, losses."""
+"""Video models: systems and what they are made of, formats of checkpoints, and the registries (``build.py``)."""

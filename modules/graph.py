@@ -4,6 +4,7 @@ Normalisation, image tower, temporal modulation, merged head, cosines and softma
 and of frames T are free (T is fixed where the tower attends over all frames at once).
 """
 
+import logging
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from modules.heads.transformer import MAX_FRAMES, TemporalTransformer
-from modules.video_clip import VideoCLIP
+from modules.heads.transformer import MAX_FRAMES
+from modules.systems.base import System
 
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 INPUTS, OUTPUTS = ("frames", "class_features"), ("logits", "probabilities")
@@ -24,11 +25,11 @@ class VideoGraph(nn.Module):
     """``forward`` of a graph: frames in, cosines and probabilities out.
 
     Args:
-        model: in eval mode, its experts merged.
+        model: in eval mode, in its form for tests.
         class_features: unit features [K, D] that become a constant; None: they are the graph's second input.
     """
 
-    def __init__(self, model: VideoCLIP, class_features: Tensor | None):
+    def __init__(self, model: System, class_features: Tensor | None):
         super().__init__()
         self.model = model
         self.register_buffer("class_features", class_features)
@@ -36,51 +37,40 @@ class VideoGraph(nn.Module):
     def forward(self, frames: Tensor, class_features: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """uint8 [B, T, 3, S, S] and unit class features [K, D] -> cosines [B, K] and their scaled softmax [B, K]."""
         classes = self.class_features if class_features is None else class_features
-        output = self.model(frames, classes)
-        logits = output.logits[0]
-        return logits, (output.logit_scale * logits).softmax(dim=-1)
+        scores = self.model.score(self.model.encode(frames), classes)
+        return scores, (self.model.logit_scale * scores).softmax(dim=-1)
 
     @property
     def is_open(self) -> bool:
         """Whether class features are an input."""
         return self.class_features is None
 
-    @property
-    def fewest_classes(self) -> int:
-        """Smallest K of an open graph: modulation's number of candidates is a part of the graph."""
-        is_modulated = self.model.modulation is not None and isinstance(self.model.head, TemporalTransformer)
-        return self.model.modulation[0] if is_modulated else 1
-
-    @property
-    def fixed_frames(self) -> int:
-        """T where it cannot vary, else 0."""
-        return self.model.clip.visual.joint_frames
-
     def example(self, num_clips: int, num_frames: int, num_classes: int, seed: int = 0) -> tuple[Tensor, ...]:
         """Random inputs; K is ignored by a graph with classes of its own."""
         generator = torch.Generator().manual_seed(seed)
-        config = self.model.clip.config
-        shape = (num_clips, self.fixed_frames or num_frames, 3, config.image_size, config.image_size)
+        towers, spec = self.model.towers, self.model.towers.spec
+        shape = (num_clips, towers.fixed_frames or num_frames, 3, spec.image_size, spec.image_size)
         frames = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
         if not self.is_open:
             return (frames,)
-        features = torch.randn(max(num_classes, self.fewest_classes), config.embed_dim, generator=generator)
+        features = torch.randn(max(num_classes, self.model.fewest_classes), spec.embed_dim, generator=generator)
         return frames, nn.functional.normalize(features, dim=-1)
 
 
 def trace(graph: VideoGraph) -> ExportedProgram:
     """The graph as a torch.export program."""
-    sizes = {0: Dim("batch", min=1)} | ({} if graph.fixed_frames else {1: Dim("frames", min=1, max=MAX_FRAMES)})
-    shapes: dict = {"frames": sizes}
+    shapes: dict = {"frames": {0: Dim("batch", min=1)}}
+    if not graph.model.towers.fixed_frames:
+        shapes["frames"][1] = Dim("frames", min=1, max=MAX_FRAMES)
     if graph.is_open:
         # From 2 on: torch.export takes a size of 1 for a constant.
-        shapes["class_features"] = {0: Dim("classes", min=max(2, graph.fewest_classes))}
+        shapes["class_features"] = {0: Dim("classes", min=max(2, graph.model.fewest_classes))}
     with torch.no_grad():
         return torch.export.export(graph, graph.example(2, 8, 9), dynamic_shapes=shapes)
 
 
 def check_packages() -> None:
-    """See that what ONNX needs is installed.
+    """See that what ONNX needs is installed, and keep it from reporting every constant that it shares or keeps.
 
     Raises:
         ValueError: names what is missing.
@@ -89,6 +79,8 @@ def check_packages() -> None:
         raise ValueError(
             f"--format onnx needs {', '.join(missing)}, not installed: pip install -r requirements-export.txt"
         )
+    for name in ("onnx_ir", "onnxscript"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def write_onnx(graph: VideoGraph, path: Path) -> None:

@@ -1,61 +1,60 @@
 """A model's weights: out into a checkpoint, and from one into the model, averaged with the pretrained ones."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from modules.formats.ours import PREFIXES, TRAIN_CLASS_FEATURES, joined, split
+from modules.formats.ours import IN_MODEL, TRAIN_CLASS_FEATURES, joined, split
 from utils.config import Config, to_yaml
 from utils.weights.four_keys import HEAD, MERGED, MODEL
-
-# Additions to CLIP have no pretrained value to be averaged with.
-NOT_IN_CLIP = ("visual.time_embedding",)
+from utils.weights.state_dicts import check_fit
 
 
-def weights_of(model: nn.Module) -> dict[str, dict[str, Tensor]]:
-    """The two weight entries of a checkpoint, from a VideoCLIP."""
-    return split(model.state_dict())
+def weights_of(system: nn.Module) -> dict[str, dict[str, Tensor]]:
+    """The two weight entries of a checkpoint, from a system."""
+    return split(system.state_dict(), IN_MODEL)
 
 
 def load_weights(
-    model: nn.Module,
+    system: nn.Module,
     checkpoint: Mapping[str, Any],
     source: str,
     weight_average: float = 1.0,
     keep_train_classes: bool = False,
 ) -> None:
-    """Load a checkpoint's weights into a VideoCLIP that holds CLIP's pretrained ones.
+    """Load a checkpoint's weights into a system whose towers hold the pretrained ones.
 
     Args:
         source: name of the checkpoint in errors.
-        weight_average: CLIP's tensors become ``weight_average * checkpoint + (1 - weight_average) * model``.
-            The published test uses 0.99 for ``visual.*`` and ``logit_scale``.
+        weight_average: the towers' tensors become ``weight_average * checkpoint + (1 - weight_average) * model``.
+            The published test of MoTE uses 0.99 for image tower and logit scale.
         keep_train_classes: keep the model's training-class features, for a start from another data set.
 
     Raises:
         ValueError: keys or shapes do not fit; it names them.
     """
-    expected = model.state_dict()
-    pretrained = split(expected)[MODEL]
-    tuned, head = (dict(checkpoint[part]) for part in (MODEL, HEAD))
+    expected = system.state_dict()
+    pretrained = split(expected, IN_MODEL)[MODEL]
+    tuned, head = (dict(checkpoint[key]) for key in (MODEL, HEAD))
     if weight_average < 1.0:
-        for name in tuned.keys() & pretrained.keys() - set(NOT_IN_CLIP):
+        for name in tuned.keys() & pretrained.keys() - set(system.not_averaged):
             if tuned[name].shape == pretrained[name].shape:
                 tuned[name] = _average(tuned[name].float(), pretrained[name].cpu(), weight_average)
-    name = PREFIXES[HEAD] + TRAIN_CLASS_FEATURES
+    name = IN_MODEL[HEAD] + TRAIN_CLASS_FEATURES
     if TRAIN_CLASS_FEATURES in head and name in expected:
         if keep_train_classes:
             head[TRAIN_CLASS_FEATURES] = expected[name]
         elif head[TRAIN_CLASS_FEATURES].ndim and len(head[TRAIN_CLASS_FEATURES]):  # any number of training classes fits
             expected[name] = expected[name].new_empty(len(head[TRAIN_CLASS_FEATURES]), expected[name].shape[1])
-    state = joined({MODEL: tuned, HEAD: head})
-    _check_fit(expected, state, source)
+    tensors = {MODEL: tuned, HEAD: head}
+    problem = f"checkpoint {source} does not fit the configured model:"
+    check_fit(joined(split(expected, IN_MODEL)), joined(tensors), problem)  # by their names in files
     if name in expected:
-        setattr(model.head, TRAIN_CLASS_FEATURES, torch.empty_like(expected[name]))
-    model.load_state_dict(state)
+        setattr(system.head, TRAIN_CLASS_FEATURES, torch.empty_like(expected[name]))
+    system.load_state_dict(joined(tensors, IN_MODEL))
 
 
 def _average(tuned: Tensor, pretrained: Tensor, share: float) -> Tensor:
@@ -66,20 +65,6 @@ def _average(tuned: Tensor, pretrained: Tensor, share: float) -> Tensor:
     return tuned if torch.equal(tuned, pretrained) else share * tuned + (1.0 - share) * pretrained
 
 
-def _check_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], source: str) -> None:
-    """Raise one error that lists what is missing, what is too much, and what has another shape."""
-    problems = [f"missing {name}" for name in expected if name not in found]
-    problems += [f"unexpected {name}" for name in found if name not in expected]
-    problems += [
-        f"{name} is {list(found[name].shape)}, the configured model has {list(value.shape)}"
-        for name, value in expected.items()
-        if name in found and found[name].shape != value.shape
-    ]
-    if problems:
-        more = f"; and {len(problems) - 4} more" if len(problems) > 4 else ""
-        raise ValueError(f"checkpoint {source} does not fit the configured model: {'; '.join(problems[:4])}{more}")
-
-
 def config_of_tested(config: Config, checkpoint: Mapping[str, Any]) -> Config:
     """``config``; a merged checkpoint has plain FFNs and holds CLIP's share already."""
     if not checkpoint.get(MERGED):
@@ -88,11 +73,12 @@ def config_of_tested(config: Config, checkpoint: Mapping[str, Any]) -> Config:
     return replace(config, network=network, eval=evaluation)
 
 
-def merged_checkpoint(model: nn.Module, checkpoint: Mapping[str, Any], config: Config) -> dict[str, Any]:
-    """A VideoCLIP with the weights of ``checkpoint`` as tests see them, written as a checkpoint with ordinary FFNs."""
-    with model.merged_experts():
-        weights = model.weights()
+def merged_checkpoint(system: nn.Module, checkpoint: Mapping[str, Any], config: Config) -> dict[str, Any]:
+    """A system with the weights of ``checkpoint`` as tests see them, as a checkpoint with ordinary FFNs."""
+    with system.for_tests():
+        weights = system.weights()
     merged = {"epoch": checkpoint.get("epoch", 0), **weights, "optimizer_state_dict": {}, MERGED: True}
+    merged["towers"] = asdict(system.towers.spec)
     merged["config"] = to_yaml(config_of_tested(config, merged))
     class_names = checkpoint.get("class_names")
     return merged if class_names is None else {**merged, "class_names": class_names}

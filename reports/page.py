@@ -1,9 +1,7 @@
 """A test's results as one HTML page for people: figures, confusions, every class, the worst mistakes."""
 
-import base64
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from torch import Tensor
 from engine.results import Results
 from reports import confusion
 from reports.page_plots import draw_class_accuracy, draw_confusion
+from reports.style import data_uri
 
 NUM_PAIRS, NUM_MISTAKES = 30, 24
 # Rows of the figures' table, what must agree before two results compare: title, and how a result is shown.
@@ -49,21 +48,6 @@ class TestedSplit:
     failures: dict[str, str]  # path -> reason
     film_strip: Callable[[int], bytes | None]  # a video's index -> JPEG of a few frames, if there is one
 
-    @cached_property
-    def predicted(self) -> np.ndarray:
-        """[N] int64, see ``reports.confusion.predictions``."""
-        return confusion.predictions(self.scores)
-
-    @cached_property
-    def counts(self) -> np.ndarray:
-        """Confusion counts [K, K]."""
-        return confusion.confusion_counts(self.labels, self.predicted, len(self.class_names))
-
-    @cached_property
-    def class_accuracy(self) -> tuple[np.ndarray, np.ndarray]:
-        """Top-1 of each class in percent [K], and its number of videos [K]."""
-        return confusion.class_accuracy(self.labels, self.predicted, len(self.class_names))
-
 
 def write_page(folder: Path, results: Results, splits: list[TestedSplit]) -> Path:
     """Write ``index.html`` and the pictures in it as PNG files, too.
@@ -97,63 +81,55 @@ def _half_class(figures: dict[str, float] | None) -> str:
 
 def _section(split: TestedSplit, folder: Path) -> dict[str, Any]:
     """What the template shows of one split."""
-    accuracy, num_videos = split.class_accuracy
-    anchor, names = split.name.replace("/", "_"), split.class_names
+    anchor, names, labels = split.name.replace("/", "_"), split.class_names, split.labels
+    predicted = confusion.predictions(split.scores)
+    counts = confusion.confusion_counts(labels, predicted, len(names))
+    accuracy, num_videos = confusion.class_accuracy(labels, predicted, len(names))
+    num_failed = np.bincount(labels[predicted == confusion.FAILED], minlength=len(names))
+    mistaken = counts - np.diag(counts.diagonal())
     confusion_picture = ""
-    if split.counts.any():
-        confusion_picture = _picture(draw_confusion(split.counts, names), folder / f"{anchor}_confusion.png")
-    pairs = confusion.confused_pairs(split.counts, num_videos, NUM_PAIRS)
-    mistakes = confusion.worst_mistakes(split.log_probabilities, split.labels, split.predicted, NUM_MISTAKES)
+    if counts.any():
+        confusion_picture = _picture(draw_confusion(counts, names), folder / f"{anchor}_confusion.png")
+    pairs = confusion.confused_pairs(counts, num_videos, NUM_PAIRS)
+    mistakes = confusion.worst_mistakes(split.log_probabilities, labels, predicted, NUM_MISTAKES)
     return {
         "name": split.name,
         "anchor": anchor,
         "num_classes": len(names),
         "num_absent": int((num_videos == 0).sum()),
         "accuracy_picture": _picture(draw_class_accuracy(accuracy, names), folder / f"{anchor}_classes.png"),
-        "classes": _classes(split),
+        "classes": [  # that have videos, the worst first
+            {
+                "label": label,
+                "name": names[label],
+                "num_videos": int(num_videos[label]),
+                "num_failed": int(num_failed[label]),
+                "accuracy": float(accuracy[label]),
+                "taken_for": names[mistaken[label].argmax()],
+                "num_taken": int(mistaken[label].max()),
+            }
+            for label in np.argsort(accuracy, kind="stable").tolist()
+            if num_videos[label]
+        ],
         "confusion_picture": confusion_picture,
         "pairs": [(names[pair.true], names[pair.predicted], pair) for pair in pairs],
-        "mistakes": [_mistake(split, index) for index in mistakes],
+        "mistakes": [_mistake(split, index, predicted[index]) for index in mistakes],
         "failures": sorted(split.failures.items()),
     }
 
 
-def _classes(split: TestedSplit) -> list[dict[str, Any]]:
-    """All classes that have videos, the worst first."""
-    accuracy, num_videos = split.class_accuracy
-    num_failed = np.bincount(split.labels[split.predicted == confusion.FAILED], minlength=len(accuracy))
-    mistaken = split.counts - np.diag(split.counts.diagonal())
-    return [
-        {
-            "label": label,
-            "name": split.class_names[label],
-            "num_videos": int(num_videos[label]),
-            "num_failed": int(num_failed[label]),
-            "accuracy": float(accuracy[label]),
-            "taken_for": split.class_names[mistaken[label].argmax()],
-            "num_taken": int(mistaken[label].max()),
-        }
-        for label in np.argsort(accuracy, kind="stable").tolist()
-        if num_videos[label]
-    ]
-
-
-def _mistake(split: TestedSplit, index: int) -> dict[str, Any]:
+def _mistake(split: TestedSplit, index: int, predicted: int) -> dict[str, Any]:
     """A video that was taken for another class; probabilities from 0 to 1."""
-    true, predicted = (
+    true, wrong = (
         {"name": split.class_names[label], "probability": split.log_probabilities[index, label].exp().item()}
-        for label in (split.labels[index], split.predicted[index])
+        for label in (split.labels[index], predicted)
     )
     strip = split.film_strip(index)
-    picture = _data_uri(strip, "jpeg") if strip else ""
-    return {"true": true, "predicted": predicted, "path": split.paths[index], "picture": picture}
+    picture = data_uri(strip, "jpeg") if strip else ""
+    return {"true": true, "predicted": wrong, "path": split.paths[index], "picture": picture}
 
 
 def _picture(png: bytes, path: Path) -> str:
     """Write a PNG file; returns it for the page."""
     path.write_bytes(png)
-    return _data_uri(png, "png")
-
-
-def _data_uri(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    return data_uri(png, "png")

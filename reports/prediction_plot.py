@@ -15,12 +15,7 @@ TITLE_WIDTH = 90
 
 
 def plot_prediction(
-    path: Path,
-    title: str,
-    frames: np.ndarray,
-    seconds: np.ndarray,
-    scores: dict[str, float],
-    frame_scores: np.ndarray,
+    path: Path, title: str, frames: np.ndarray, seconds: np.ndarray, scores: dict[str, float], frame_scores: np.ndarray
 ) -> None:
     """Draw frames, the most probable classes and their course over the video into a PNG.
 
@@ -56,10 +51,11 @@ def _draw_frames(figure: Figure | SubFigure, title: str, frames: np.ndarray, sec
 
 def _draw_bars(axes: Axes, scores: dict[str, float], colours: list[str]) -> None:
     percent = 100 * np.array(list(scores.values()))
-    names = [wrap(label) for label in scores]
-    bars = axes.barh(range(len(names)), percent, color=colours)
+    # The rest of a long class name is cut with an ellipsis.
+    lines = [textwrap.wrap(label, LABEL_WIDTH, max_lines=LABEL_LINES, placeholder="…") for label in scores]
+    bars = axes.barh(range(len(lines)), percent, color=colours)
     axes.bar_label(bars, [f"{value:.1f}" for value in percent], padding=3, fontsize=9)
-    axes.set_yticks(range(len(names)), names, fontsize=9)
+    axes.set_yticks(range(len(lines)), map("\n".join, lines), fontsize=9)
     axes.invert_yaxis()
     axes.set(xlim=(0, 112), xticks=range(0, 101, 20), xlabel="probability, %")
     axes.set_title("whole video", fontsize=10)
@@ -81,12 +77,6 @@ def clock(seconds: float) -> str:
     """``7.25 s``, from a minute on ``2:05.3``."""
     minutes, rest = divmod(round(float(seconds), 1), 60)
     return f"{int(minutes)}:{rest:04.1f}" if minutes else f"{seconds:.2f} s"
-
-
-def wrap(label: str) -> str:
-    """A class name on at most two lines, the rest cut with an ellipsis."""
-    lines = textwrap.wrap(label, LABEL_WIDTH, max_lines=LABEL_LINES, placeholder="…")
-    return "\n".join(lines)
 
 
 def shorten(text: str, width: int) -> str:

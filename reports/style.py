@@ -1,5 +1,6 @@
 """The looks that all pictures share."""
 
+import base64
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,11 @@ def new_figure(width: float, height: float, dpi: int = 110) -> "Figure":
     from matplotlib.figure import Figure  # takes a while to import
 
     return Figure(figsize=(width, height), dpi=dpi, layout="constrained")
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """A PNG or JPEG (``kind``) as the source of a picture in HTML."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def open_frame(axes: "Axes") -> None:

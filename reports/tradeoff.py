@@ -24,11 +24,7 @@ def summarise(tests: dict[str, dict], close: str, zero_shot: list[str]) -> dict:
         for modulation in tests[close][key]
     ]
     plain = _figures({name: tests[name][PLAIN]["top1"] for name in (close, *zero_shot)}, close)
-    return {
-        "plain_clip": plain,
-        "points": points,
-        "best": max(points, key=lambda point: point["harmonic_mean"]),
-    }
+    return {"plain_clip": plain, "points": points, "best": max(points, key=lambda point: point["harmonic_mean"])}
 
 
 def _figures(top1: dict[str, float], close: str) -> dict:

@@ -56,10 +56,10 @@ evaluate mote_1024 "$runs/mote_1024/last_model.pt"
 if [ "${1:-}" = --ablation ]; then
   for seed in 1024 1025 1026; do
     train "mote_$seed" "seed=$seed"
-    train "no_merged_$seed" "seed=$seed" loss.merged=0 loss.feature_mse=0
+    train "no_merged_$seed" "seed=$seed" mote.merged=0 mote.feature_mse=0
     train "plain_$seed" "seed=$seed" network.num_experts=0
     evaluate "mote_$seed" "$runs/mote_$seed/last_model.pt"
-    evaluate "no_modulation_$seed" "$runs/mote_$seed/last_model.pt" eval.modulation=false
+    evaluate "no_modulation_$seed" "$runs/mote_$seed/last_model.pt" mote.modulation=false
     evaluate "no_merged_$seed" "$runs/no_merged_$seed/last_model.pt"
     evaluate "plain_$seed" "$runs/plain_$seed/last_model.pt" network.num_experts=0
   done

@@ -19,8 +19,14 @@ import yaml
 from PIL import Image
 
 from clip.model import CLIP, CLIPConfig
+from commands.starting import Run
+from engine.state import TrainState
+from engine.train import Training
 from tools.make_debug_data import write_debug_data
+from train import prepare
+from utils.config import Config
 from utils.precision import Precision
+from utils.run_folder import run_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -77,6 +83,17 @@ def debug_config(debug_data, tmp_path_factory) -> Path:
 def fp32() -> Precision:
     """Single precision on the CPU."""
     return Precision("fp32", torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
+def prepare_run() -> Callable[[Config, Precision, str], tuple[TrainState, Training]]:
+    """What train.py builds before it trains: configuration, precision, name of the run folder."""
+
+    def prepare_run(config: Config, precision: Precision, name: str) -> tuple[TrainState, Training]:
+        folder = run_folder(config.data.output_path, config.data.dataset, config.network.arch, name)
+        return prepare(Run(config, precision, folder))
+
+    return prepare_run
 
 
 @pytest.fixture

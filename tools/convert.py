@@ -13,8 +13,9 @@ import torch
 
 from clip.load import load_clip
 from datasets.lists.labels import read_class_names
-from modules.build import build_clip, check_network, load_model
-from modules.classes.templates import encode_classes
+from modules.build import build_towers, check_network, load_config, load_system, parse_config
+from modules.classes.base import FixedClasses
+from modules.classes.templates import template_classes
 from modules.formats.ours import TRAIN_CLASS_FEATURES, joined, read_content
 from modules.formats.published import (
     PUBLISHED_KEYS,
@@ -28,7 +29,7 @@ from modules.formats.published import (
 )
 from modules.weights import config_of_tested, merged_checkpoint
 from utils.cli import run_main
-from utils.config import Config, load_config, parse_config, to_yaml
+from utils.config import Config, to_yaml
 from utils.logger import setup_logging
 from utils.weights.four_keys import HEAD, MERGED, MODEL, save_checkpoint
 from utils.weights.model_files import write_model_file
@@ -115,7 +116,8 @@ def _with_train_classes(content: Content, config: Config | None, source: str) ->
     purpose = f"whose label file and CLIP give {TRAIN_CLASS_FEATURES}, the features of the training classes"
     config = _needed(config, source, purpose)
     class_names = read_class_names(config.data.label_list, config.data.num_classes)
-    features = encode_classes(load_clip(config.network.arch), class_names, config.network.templates)
+    towers = load_clip(config.network.arch)
+    features = template_classes(towers, class_names, config.network.templates).encode(towers)
     return {**content, HEAD: {TRAIN_CLASS_FEATURES: features, **content[HEAD]}, "class_names": class_names}
 
 
@@ -143,8 +145,9 @@ def to_merged(content: Content, kind: str, config: Config | None, source: str) -
     if kind in ("text4vis", "bike"):
         return to_ours({**content, MERGED: True}, kind, config, source)
     config = _needed(config, source, "whose network.arch names the CLIP that a test averages with")
-    clip = build_clip(config.network, config.data.num_segments, config.data.input_size, config.seed)
-    model = load_model(config, clip, torch.zeros(1, clip.config.embed_dim), content, source)
+    towers = build_towers(config.network, config.data.num_segments, config.data.input_size, config.seed)
+    classes = FixedClasses(torch.zeros(1, towers.spec.embed_dim))  # the checkpoint brings its own
+    model = load_system(config, towers, classes, content, source)
     return merged_checkpoint(model.eval(), content, config)
 
 

@@ -6,13 +6,15 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from engine.protocols.accuracy import harmonic_mean, mean_and_std
+from engine.protocols.accuracy import harmonic_mean, mean_and_std, mean_as_text
 from engine.results import Results, read_results
+from modules.build import load_config
 from utils.cli import add_common_arguments, run_main
-from utils.config import load_config
 from utils.files import write_text
 from utils.run_folder import run_folder
+from utils.text import render
 
+TABLE = Path(__file__).with_name("few_shot.md.jinja")
 RUN_NAME = re.compile(r"shot(\d+)_seed(\d+)")
 SAME_IN_ALL = ("dataset", "num_videos", "num_clips", "num_crops", "dense", "fusion", "precision")
 
@@ -61,35 +63,23 @@ def results_by_shot(folder: Path) -> dict[int, list[Results]]:
 def table(results: dict[int, list[Results]]) -> str:
     """Markdown: a line for each number of shots; with two test lists, the first is of base classes."""
     first = next(iter(results.values()))[0]
-    views = f"{first.num_clips} x {first.num_crops} views{', dense' * first.dense}, {first.precision}"
     is_base_to_novel = first.splits is not None
-    columns = ["base", "novel", "harmonic mean"] if is_base_to_novel else ["top-1", "top-5", "top-1 of each draw"]
-    lines = [
-        f"# {first.dataset}, {'base to novel' if is_base_to_novel else 'few-shot'}",
-        "",
-        f"{views}. Percent, mean ± population std over draws.{' Top-1.' * is_base_to_novel}",
-        "",
-        "| K | draws | " + " | ".join(columns) + " |",
-        "|---" * (2 + len(columns)) + "|",
-    ]
     cells_of = _base_to_novel_cells if is_base_to_novel else _few_shot_cells
-    lines += [f"| {shot} | {len(draws)} | {' | '.join(cells_of(draws))} |" for shot, draws in results.items()]
+    rows = [(shot, len(draws), *cells_of(draws)) for shot, draws in results.items()]
     num_failed = max(len(draw.failed_videos) for draws in results.values() for draw in draws)
-    if num_failed:
-        lines += ["", f"Up to {num_failed} videos of a test could not be read and count as wrong."]
-    return "\n".join(lines) + "\n"
+    return render(TABLE, first=first, is_base_to_novel=is_base_to_novel, rows=rows, num_failed=num_failed)
 
 
 def _few_shot_cells(draws: list[Results]) -> list[str]:
     each = " ".join(f"{draw.top1:.2f}" for draw in draws)
-    return [_mean([draw.top1 for draw in draws]), _mean([draw.top5 for draw in draws]), each]
+    return [mean_as_text([draw.top1 for draw in draws], 2), mean_as_text([draw.top5 for draw in draws], 2), each]
 
 
 def _base_to_novel_cells(draws: list[Results]) -> list[str]:
     """Base, novel, and the harmonic mean of their means, as the published tables have it."""
     base, novel = ([split.top1 for split in part] for part in zip(*map(_splits, draws), strict=True))
     both = harmonic_mean(mean_and_std(base)[0], mean_and_std(novel)[0])
-    return [_mean(base), _mean(novel), f"{both:.2f}"]
+    return [mean_as_text(base, 2), mean_as_text(novel, 2), f"{both:.2f}"]
 
 
 def _splits(result: Results) -> list[Results]:
@@ -98,11 +88,6 @@ def _splits(result: Results) -> list[Results]:
     if len(splits) != 2:
         raise ValueError(f"a base-to-novel test has two lists, base and novel, found {', '.join(splits) or 'one'}")
     return list(splits.values())
-
-
-def _mean(values: list[float]) -> str:
-    mean, std = mean_and_std(values)
-    return f"{mean:.2f} ± {std:.2f}" if len(values) > 1 else f"{mean:.2f}"
 
 
 def _protocol(result: Results) -> tuple:

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,28 +19,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clip.model import CLIP, CLIPConfig
+from clip.model import CLIP, PIXEL_MEAN, PIXEL_STD, CLIPConfig
 from clip.tokenizer import tokenize
 from datasets.shapes.pictures import ATTRIBUTES, draw_pictures
-from modules.video_clip import PIXEL_MEAN, PIXEL_STD
 from tools.shapes_captions import is_true_of, write_captions
 from utils.files import whole_file
 
 logger = logging.getLogger(__name__)
 
 TINY_CLIP = CLIPConfig(
-    embed_dim=128,
-    image_size=48,
-    patch_size=12,
-    vision_width=128,
-    vision_layers=3,
-    vision_heads=2,
-    text_width=64,
-    text_layers=2,
-    text_heads=1,
-)
-
-
+    embed_dim=128, image_size=48, patch_size=12, vision_width=128, vision_layers=3, vision_heads=2,
+    text_width=64, text_layers=2, text_heads=1,
+)  # fmt: skip
 MAX_LOGIT_SCALE = math.log(100)  # CLIP keeps its temperature above 0.01
 
 
@@ -63,17 +54,14 @@ def pretrain(config: PretrainConfig, clip_config: CLIPConfig = TINY_CLIP) -> tup
     torch.manual_seed(config.seed)
     generator = np.random.default_rng(config.seed)
     model = CLIP(clip_config).train()
-    encode_texts = _CaptionEncoder(model)
-    _teach_text_tower(model, encode_texts, config, generator)
+    _teach_text_tower(model, config, generator)
     pictures = draw_pictures(config.num_pictures, generator, (clip_config.image_size,) * 2)
     optimizer = _build_optimizer(model, config)
     losses, started = [], time.perf_counter()
     for step, rows in enumerate(_batches(config, generator)):
         attributes = pictures.attributes[rows]
         image_features = model.encode_image(normalise_pixels(pictures.frames[rows]))
-        captions = write_captions(attributes, generator)
-        is_true = torch.from_numpy(is_true_of(captions.said, attributes))
-        loss = contrastive_loss(image_features, encode_texts(captions.texts), is_true, model.logit_scale)
+        loss = _caption_loss(model, image_features, attributes, generator)
         _descend(loss, optimizer, learning_rate(step, config.steps, config.warmup_steps, config.lr))
         model.logit_scale.data.clamp_(max=MAX_LOGIT_SCALE)
         losses.append(loss.item())
@@ -115,29 +103,22 @@ def learning_rate(step: int, steps: int, warmup_steps: int, peak: float) -> floa
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, steps - warmup_steps)))
 
 
-def save_clip(model: CLIP, path: Path) -> None:
-    """Save the fp16 state dict; the file appears under its name only when whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as part:
-        torch.save({name: value.half() for name, value in model.state_dict().items()}, part)
+def _caption_loss(
+    model: CLIP, image_features: Tensor, attributes: np.ndarray, generator: np.random.Generator
+) -> Tensor:
+    """The loss of N pictures, given by features and attributes, and a random caption for each."""
+    captions = write_captions(attributes, generator)
+    text_features = model.encode_text(torch.stack([_tokens(text) for text in captions.texts]))
+    is_true = torch.from_numpy(is_true_of(captions.said, attributes))
+    return contrastive_loss(image_features, text_features, is_true, model.logit_scale)
 
 
-class _CaptionEncoder:
-    """Texts to features [N, D] by a CLIP's text tower; tokenises each text only once."""
-
-    def __init__(self, model: CLIP):
-        self.model = model
-        self.tokens: dict[str, Tensor] = {}
-
-    def __call__(self, texts: list[str]) -> Tensor:
-        new = [text for text in dict.fromkeys(texts) if text not in self.tokens]
-        self.tokens.update(zip(new, tokenize(new), strict=True))
-        return self.model.encode_text(torch.stack([self.tokens[text] for text in texts]))
+@cache
+def _tokens(text: str) -> Tensor:
+    return tokenize([text])[0]
 
 
-def _teach_text_tower(
-    model: CLIP, encode_texts: _CaptionEncoder, config: PretrainConfig, generator: np.random.Generator
-) -> None:
+def _teach_text_tower(model: CLIP, config: PretrainConfig, generator: np.random.Generator) -> None:
     """Train the text tower alone, on captions of pictures that are given as a learned sum of their attributes.
 
     At first all captions have nearly equal features. Two towers that both start so wait long for each other;
@@ -150,9 +131,7 @@ def _teach_text_tower(
         attributes = np.stack([generator.integers(len(n), size=config.batch_size) for n in ATTRIBUTES], axis=1)
         ids = torch.from_numpy(attributes)
         image_features = sum(table(ids[:, column]) for column, table in enumerate(tables))
-        captions = write_captions(attributes, generator)
-        is_true = torch.from_numpy(is_true_of(captions.said, attributes))
-        loss = contrastive_loss(image_features, encode_texts(captions.texts), is_true, model.logit_scale)
+        loss = _caption_loss(model, image_features, attributes, generator)
         _descend(loss, optimizer, learning_rate(step, config.text_steps, config.warmup_steps, config.text_lr))
 
 
@@ -198,7 +177,9 @@ def main(argv: Sequence[str] | None = None) -> Path:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     config = PretrainConfig(**{name: value for name, value in vars(args).items() if name != "out"})
     model, _ = pretrain(config)
-    save_clip(model, args.out)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(args.out) as part:
+        torch.save({name: value.half() for name, value in model.state_dict().items()}, part)
     logger.info("wrote %s", args.out)
     return args.out
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from commands.classifier import VideoClassifier, add_model_arguments, printable, unreadable
+from commands.arguments import add_model_arguments
+from commands.classifier import VideoClassifier, printable, unreadable
 from datasets.features.embeddings import EMBEDDING_SUFFIXES, Embeddings, read_embeddings
 from utils.cli import add_common_arguments, count, run_main
 from utils.logger import setup_logging

@@ -17,29 +17,26 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from commands.testing import PLAIN_CLIP, build_tested_model, read_configs, read_part
+from commands.arguments import add_view_arguments
+from commands.testing import ListToTest, build_tested_model, read_configs
+from commands.weights import Weights
 from datasets.build import build_eval_loader, decoder_of
 from datasets.clips.kept import KeptBatches
-from datasets.clips.transforms import CROPS
-from datasets.lists.records import VideoList
-from engine.collect import collect, evaluate
-from engine.protocols.rules import accuracy, fuse_close_set, fuse_zero_shot
-from modules.formats.ours import read_checkpoint
-from modules.heads.transformer import TemporalTransformer
-from modules.video_clip import VideoCLIP
+from engine.collect import Pass, collect, score_views
+from engine.protocols.close_set import CloseSet
+from engine.protocols.zero_shot import ZeroShot
+from modules.build import PLAIN_CLIP, plain
+from modules.systems.base import Batch
 from reports.tradeoff import PLAIN, draw, summarise, table
-from utils.cli import add_common_arguments, add_view_arguments, run_main
-from utils.config import Config
+from utils.cli import add_common_arguments, run_main
 from utils.distributed import broadcast, is_main, process_group, rank, world_size
-from utils.files import read_json, write_text
+from utils.files import check_settings, read_json, write_text
 from utils.logger import setup_logging
 from utils.precision import Precision, resolve_precision
 from utils.weights.four_keys import HEAD, MERGED, MODEL
 from utils.weights.state_dicts import weights_sha256
 
 logger = logging.getLogger(__name__)
-
-Part = tuple[VideoList, list[str]]
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -53,7 +50,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         default=[n / 10 for n in range(11)],
         help="0,0.5,1 for example (default: 11 from 0 to 1)",
     )
-    add_view_arguments(parser, CROPS)
+    add_view_arguments(parser)
     parser.add_argument("--dense", action="store_true", help="clips are windows of 128 frames")
     parser.add_argument(
         "--keep_gb",
@@ -84,19 +81,19 @@ def main(argv: list[str] | None = None) -> dict:
     """Run the tests that are missing, write and print the summary; returns what ``tradeoff.json`` holds.
 
     Raises:
-        ValueError, FileNotFoundError, FileExistsError: anything wrong with the input, before the first video.
+        ValueError, FileNotFoundError: anything wrong with the input, before the first video.
     """
     args = parse_args(argv)
     setup_logging()
-    configs = read_configs(args)
+    weights = Weights(args.weights)
+    configs = read_configs(args, weights)
     close, *zero_shot = configs
     if any(config.data.modality == "features" for config in configs.values()):
         raise ValueError("data.modality is features, but the weight average changes the image tower: expected videos")
     with process_group(max(config.solver.collective_timeout_s for config in configs.values())) as device:
         precision = resolve_precision(args.precision, device)
-        parts = {name: read_part(config) for name, config in configs.items()}
-        swept = SweptModel(args.weights, configs, parts, precision)
-        settings = describe(args, configs, parts, swept) | {"precision": precision.name}
+        swept = SweptModel(weights, {name: ListToTest.read(config) for name, config in configs.items()}, precision)
+        settings = describe(args, swept) | {"precision": precision.name}
         results = broadcast(_open_results(args.out / "tradeoff.json", settings) if is_main() else None)
         for name in configs:
             for key, figures in run_missing(name, swept, results["tests"].setdefault(name, {}), args):
@@ -116,57 +113,59 @@ def main(argv: list[str] | None = None) -> dict:
 class SweptModel:
     """One model that takes any average of CLIP's weights and a checkpoint's; and plain CLIP beside it."""
 
-    def __init__(self, weights: str, configs: dict[str, Config], parts: dict[str, Part], precision: Precision):
-        self.configs, self.parts, self.precision = configs, parts, precision
-        self.weights, self.checkpoint = weights, read_checkpoint(weights)
+    def __init__(self, weights: Weights, lists: dict[str, ListToTest], precision: Precision):
+        self.lists, self.precision = lists, precision
+        if weights.checkpoint is None:
+            raise ValueError(
+                f"--weights: expected a checkpoint to average with the pretrained model, found {weights.name}"
+            )
+        self.weights, self.checkpoint = weights.name, weights.checkpoint
         if self.checkpoint.get(MERGED):
-            raise ValueError(f"{weights} is merged: its weights are averaged with CLIP's already; sweep the original")
-        self.model, self.classes = build_tested_model(PLAIN_CLIP, configs, parts, precision)
-        self._pretrained = {name: value.clone() for name, value in self.model.clip.state_dict().items()}
+            raise ValueError(
+                f"{self.weights} is merged: its weights are averaged with CLIP's already; sweep the original"
+            )
+        self.model, self.classes = build_tested_model(Weights(PLAIN_CLIP), lists, precision)
+        self._pretrained = {name: value.clone() for name, value in self.model.towers.state_dict().items()}
         self.set_average(1.0)  # a checkpoint that does not fit is known now
-        bare = {
-            name: replace(config, network=replace(config.network, sim_header="None"))
-            for name, config in configs.items()
-        }
-        self.plain, self.plain_classes = build_tested_model(PLAIN_CLIP, bare, parts, precision)
-
-    @property
-    def modulations(self) -> dict[str, tuple[int, float] | None]:
-        """Modulation settings by name; the same for all configurations."""
-        evaluation = next(iter(self.configs.values())).eval
-        on = {"on": (evaluation.modulation_classes, evaluation.modulation_temperature)}
-        return (on if isinstance(self.model.head, TemporalTransformer) else {}) | {"off": None}
+        bare = {name: tested._replace(config=plain(tested.config)) for name, tested in lists.items()}
+        self.plain, self.plain_classes = build_tested_model(Weights(PLAIN_CLIP), bare, precision)
+        settings = self.model.settings
+        # The system's settings for each form that is tested; only MoTE has two.
+        self.forms, self.modulation = {"off": settings}, None
+        if hasattr(settings, "modulation"):
+            self.forms = {"on": replace(settings, modulation=True), "off": replace(settings, modulation=False)}
+            self.modulation = settings.modulation_classes, settings.modulation_temperature
 
     def set_average(self, alpha: float) -> None:
         """Make CLIP's tensors ``alpha`` times the checkpoint's plus the rest pretrained ones."""
-        self.model.clip.load_state_dict(self._pretrained)
+        self.model.towers.load_state_dict(self._pretrained)
         self.model.load_weights(self.checkpoint, self.weights, alpha)
 
     @torch.inference_mode()
-    def view_logits(self, name: str, loader: KeptBatches, num_views: int, desc: str) -> dict[str, Tensor]:
+    def view_scores(self, name: str, loader: KeptBatches, num_views: int, desc: str) -> dict[str, Tensor]:
         """Cosines [N, V, K] of one list with the current weights, by modulation; frames are encoded once."""
-        model: VideoCLIP = self.model.eval()
+        model, classes = self.model.eval(), self.classes[name]
         with self.precision.autocast():
-            class_features = model.class_features(self.classes[name])
+            encoded = classes.encode(model.towers)
 
-        def classify(clips: Tensor) -> Tensor:
-            frame_features = model.encode_frames(clips)
-            cosines = []
-            for model.modulation in self.modulations.values():
-                cosines.append(model(frame_features, class_features).logits[0])
-            return torch.cat(cosines, dim=1)  # [B, 2K], or [B, K] where there is nothing to modulate
+        def compute(batch: Batch) -> dict[str, Tensor]:
+            video = model.video_of(batch)
+            rows = {}
+            for form, model.settings in self.forms.items():
+                rows[form] = model.score(video, encoded)
+            return rows
 
-        shape = num_views, len(self.modulations) * len(class_features)
-        with model.merged_experts():
-            clips_per_pass = self.configs[name].data.batch_size
-            views = collect(classify, loader, shape, self.precision, clips_per_pass, desc)
-        return dict(zip(self.modulations, views.logits.split(len(class_features), dim=2), strict=True))
+        with model.for_tests():
+            shapes = {form: (num_views, len(classes)) for form in self.forms}
+            return collect(compute, loader, shapes, self._pass(name, desc)).tables
 
-    def plain_logits(self, name: str, loader: KeptBatches, num_views: int, desc: str) -> Tensor:
+    def plain_scores(self, name: str, loader: KeptBatches, num_views: int, desc: str) -> Tensor:
         """Cosines [N, V, K] of one list with plain CLIP, frames averaged."""
-        clips_per_pass = self.configs[name].data.batch_size
         classes = self.plain_classes[name]
-        return evaluate(self.plain, loader, classes, num_views, self.precision, clips_per_pass, desc).logits
+        return score_views(self.plain, loader, classes, num_views, self._pass(name, desc)).tables["scores"]
+
+    def _pass(self, name: str, desc: str) -> Pass:
+        return Pass(self.precision, self.lists[name].config.data.batch_size, desc)
 
 
 def run_missing(name: str, swept: SweptModel, done: dict, args: argparse.Namespace) -> Iterator[tuple[str, dict]]:
@@ -175,21 +174,21 @@ def run_missing(name: str, swept: SweptModel, done: dict, args: argparse.Namespa
     logger.info("%s: %d of %d averages to test", name, len(missing), len(args.alphas))
     if not missing and PLAIN in done:
         return
-    config, (videos, _) = swept.configs[name], swept.parts[name]
+    config, videos, _ = swept.lists[name]
     loader = build_eval_loader(config.data, videos, rank(), world_size(), args.test_clips, args.test_crops)
     kept = KeptBatches(loader, _bytes_to_keep(args.keep_gb))
     num_views, labels = args.test_clips * args.test_crops, torch.from_numpy(videos.labels)
-    is_close = name == next(iter(swept.configs))
+    is_close = name == next(iter(swept.lists))
+    protocol = CloseSet(config.eval.softmax_scale) if is_close else ZeroShot()
 
-    def figures(cosines: Tensor) -> dict[str, float]:
-        scores = fuse_close_set(cosines, config.eval.softmax_scale) if is_close else fuse_zero_shot(cosines)
-        return accuracy(scores, labels)
+    def figures(view_scores: Tensor) -> dict[str, float]:
+        return protocol.figures(protocol.fuse(view_scores), labels)
 
     if PLAIN not in done:
-        yield PLAIN, figures(swept.plain_logits(name, kept, num_views, f"{name}, plain CLIP"))
+        yield PLAIN, figures(swept.plain_scores(name, kept, num_views, f"{name}, plain CLIP"))
     for alpha in missing:
         swept.set_average(alpha)
-        views = swept.view_logits(name, kept, num_views, f"{name}, average {alpha:g}")
+        views = swept.view_scores(name, kept, num_views, f"{name}, average {alpha:g}")
         yield f"{alpha:g}", {modulation: figures(cosines) for modulation, cosines in views.items()}
 
 
@@ -201,9 +200,9 @@ def _bytes_to_keep(limit_gb: float | None) -> float:
     return free / 2 / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
-def describe(args: argparse.Namespace, configs: dict[str, Config], parts: dict[str, Part], swept: SweptModel) -> dict:
+def describe(args: argparse.Namespace, swept: SweptModel) -> dict:
     """What the figures depend on, beside the precision: results of other settings are never mixed."""
-    first = next(iter(configs.values()))
+    first = next(iter(swept.lists.values())).config
     state = swept.checkpoint[MODEL] | swept.checkpoint[HEAD]
     return {
         "weights": args.weights,
@@ -215,19 +214,15 @@ def describe(args: argparse.Namespace, configs: dict[str, Config], parts: dict[s
         "dense": first.data.dense,
         "num_segments": first.data.num_segments,
         "decoder": decoder_of(first.data),
-        "modulation": swept.modulations.get("on"),
+        "modulation": swept.modulation,
         "softmax_scale": first.eval.softmax_scale,
-        "lists": {name: videos.fingerprint() for name, (videos, _) in parts.items()},
-        "class_names": {name: class_names for name, (_, class_names) in parts.items()},
+        "lists": {name: tested.videos.fingerprint() for name, tested in swept.lists.items()},
+        "class_names": {name: tested.class_names for name, tested in swept.lists.items()},
     }
 
 
 def _open_results(path: Path, settings: dict) -> dict:
-    """The results of an earlier call with the same settings, or empty ones.
-
-    Raises:
-        FileExistsError: the file holds results of other settings; it names them.
-    """
+    """The results of an earlier call with the same settings, or empty ones."""
     path.parent.mkdir(parents=True, exist_ok=True)
     settings = json.loads(json.dumps(settings))  # as they come back from the file
     if not path.exists():
@@ -236,8 +231,7 @@ def _open_results(path: Path, settings: dict) -> dict:
     found, tests = results.get("settings"), results.get("tests")
     if not isinstance(found, dict) or not isinstance(tests, dict):
         raise ValueError(f"{path}: damaged, expected settings and tests; give another --out")
-    if names := sorted(name for name in {*found, *settings} if found.get(name) != settings.get(name)):
-        raise FileExistsError(f"{path} holds results that differ in {', '.join(names)}; give another --out")
+    check_settings(path, found, settings, "give another --out")
     return results
 
 

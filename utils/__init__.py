@@ -1,1 +1,1 @@
-"""Configuration, processes, checkpoints, optimisation, metrics, logging; imports nothing of ours."""
+"""The ground: configuration, files of tensors, processes, workers, precision, logging; imports nothing of ours."""

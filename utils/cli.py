@@ -1,14 +1,14 @@
 """What the commands have in common."""
 
 import argparse
+import ctypes
 import math
 import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
-from utils.allocator import keep_freed_memory
 from utils.precision import CHOICES
 from utils.text import shown
 from utils.workers import workers_ended
@@ -18,23 +18,21 @@ USER_ERRORS = (ValueError, OSError, FloatingPointError)
 
 IN_WORKER = re.compile(r"Caught \w+ in DataLoader worker")
 
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # parameters of mallopt (malloc.h)
+
 MOST = 10_000  # of what an argument counts
 
 OVERRIDE = re.compile(r"(\w+\.)*\w+=")
 
 
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of every command that computes."""
-    parser.add_argument("--precision", choices=CHOICES, default="auto", help="number format (default: auto)")
+def add_common_arguments(parser: argparse.ArgumentParser, formats: Sequence[str] = CHOICES) -> None:
+    """Arguments of every command that computes; the first of the number formats is the default."""
+    parser.add_argument(
+        "--precision", choices=formats, default=formats[0], help=f"number format (default: {formats[0]})"
+    )
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="section.key=value", help="change the configuration"
     )
-
-
-def add_view_arguments(parser: argparse.ArgumentParser, crops: Iterable[int], num_clips: int = 1) -> None:
-    """``--test_clips`` (default: ``num_clips``) and ``--test_crops`` (one of ``crops``)."""
-    parser.add_argument("--test_clips", type=count, default=num_clips, help=f"clips a video (default: {num_clips})")
-    parser.add_argument("--test_crops", type=int, default=1, choices=sorted(crops), help="crops a clip (default: 1)")
 
 
 def count(text: str) -> int:
@@ -59,6 +57,21 @@ def split_overrides(values: list[str]) -> tuple[list[str], list[str]]:
     """Positional arguments as (paths, overrides): ``section.key=value`` is an override unless a file has this name."""
     overrides = [value for value in values if OVERRIDE.match(value) and not os.path.lexists(value)]
     return [value for value in values if value not in overrides], overrides
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep freed blocks for reuse, instead of returning each large one to the system at once.
+
+    On the CPU every activation is a large block: returned and asked for again, its pages are mapped and zeroed anew
+    at each operation, which costs more than the operation. No effect elsewhere than under glibc.
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(M_TOP_PAD, 2**26)
 
 
 def run_main(main: Callable[[], object]) -> None:

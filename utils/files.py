@@ -8,8 +8,13 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import TypeAdapter, ValidationError
+
+from utils.text import shown
+
+Kind = TypeVar("Kind")
 PART = ".part"  # suffix of unfinished files
 
 
@@ -90,6 +95,46 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path}: damaged, {what} is a JSON {type(content).__name__}, expected an object")
     return content
+
+
+def checked(kind: type[Kind], tree: dict[str, Any], path: Path) -> Kind:
+    """The object in a JSON file as a dataclass, of which other entries are left out.
+
+    Raises:
+        ValueError: names the file, and what is missing; or the entry, what was expected and what was found.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(tree)
+    except ValidationError as error:
+        problems = {".".join(map(str, problem["loc"])): problem for problem in error.errors()}
+    if missing := [place for place, problem in problems.items() if problem["type"] == "missing"]:
+        raise ValueError(f"{path}: damaged, missing {', '.join(missing)}")
+    place, problem = next(iter(problems.items()))
+    raise ValueError(f"{path}: damaged, {place}: {problem['msg']}, found {shown(problem['input'])}")
+
+
+def check_settings(made: str | Path, found: dict[str, Any], wanted: dict[str, Any], advice: str) -> None:
+    """See that something was made with the settings of now.
+
+    Raises:
+        ValueError: names every setting that differs, with both values.
+    """
+    wanted = json.loads(json.dumps(wanted))  # as they come back from a file
+    if names := sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name)):
+        changes = "; ".join(f"{name} was {shown(found.get(name))}, is {shown(wanted.get(name))}" for name in names)
+        raise ValueError(f"{made} was made with other settings: {changes}; {advice}")
+
+
+def claim_folder(note: Path, settings: dict[str, Any]) -> None:
+    """Note the settings of the files of a folder in it, before any of them, or see that they are those noted there.
+
+    Raises:
+        ValueError: they are not, or the note is damaged.
+    """
+    if not note.exists():
+        note.parent.mkdir(parents=True, exist_ok=True)
+        write_text(note, json.dumps(settings, indent=1) + "\n")
+    check_settings(note.parent, read_json(note, "the note of settings"), settings, "choose a new folder")
 
 
 def remove_parts(folder: Path) -> None:

@@ -69,12 +69,8 @@ def is_of_this_launch(folder: Path) -> bool:
     return broadcast(is_own)
 
 
-def create_run_folder(folder: Path, config_yaml: str, may_continue: bool, **facts: str | None) -> None:
-    """Create ``folder`` with ``config.yaml`` and ``environment.json`` (versions, and ``facts``).
-
-    See ``check_run_folder``.
-    """
-    check_run_folder(folder, may_continue)
+def create_run_folder(folder: Path, config_yaml: str, **facts: str | None) -> None:
+    """Create ``folder`` with ``config.yaml`` and ``environment.json`` (versions, and ``facts``)."""
     if is_main():
         folder.mkdir(parents=True, exist_ok=True)
         facts |= {"launch": launch_id()}

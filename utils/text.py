@@ -1,7 +1,10 @@
-"""Text in messages, and text that cannot be a name."""
+"""Text in messages and pages, and text that cannot be a name."""
 
 import unicodedata
+from pathlib import Path
 from typing import Any
+
+from jinja2 import StrictUndefined, Template
 
 MAX_SHOWN = 100  # characters of a value in a message
 
@@ -15,3 +18,9 @@ def shown(value: Any) -> str:
 def has_control_characters(text: str) -> bool:
     """Whether text holds a line break, a tab, NUL, or another character that does not print."""
     return any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text)
+
+
+def render(template: Path, **values: Any) -> str:
+    """Markdown or plain text of a template of jinja2, in which the lines of statements leave none."""
+    text = template.read_text(encoding="utf-8")
+    return Template(text, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True).render(values)

@@ -21,11 +21,9 @@ from datasets.build import build_source, decoder_of, read_data, read_lists
 from datasets.check.isolated import Lost, run_isolated
 from datasets.check.summary import Examined, Findings, place, write_findings
 from datasets.clips.video import VideoSource
-from datasets.decode import DECODERS
-from datasets.decode.decoders import AUTO, PYAV
+from datasets.decode.decoders import AUTO, DECODERS, PYAV
 from datasets.decode.probe import Facts, diagnosed, probe
 from datasets.decode.readers import Reader, UnreadableVideo, open_regular, reason_of
-from datasets.lists.labels import read_class_names
 from datasets.lists.records import VideoList
 from utils.cli import count, run_main, seconds
 from utils.config import DataConfig, load_config
@@ -68,7 +66,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, prog="python -m datasets.check", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("target", metavar="CONFIG|LIST", help="YAML configuration, or a list file of videos")
     parser.add_argument("--root", default="", help="folder that the paths of LIST start from")
     parser.add_argument("--out", type=Path, help="folder of the report (default: exps/check/NAME)")
@@ -89,12 +89,9 @@ def _read_lists(args: argparse.Namespace) -> tuple[DataConfig, dict[str, VideoLi
     config = load_config(args.target, [f"data.decoder={args.decoder}"] if args.decoder else []).data
     if config.modality not in ("video", "RGB"):
         raise ValueError(f"data.modality is {config.modality}: check reads videos, or folders of frames")
-    if config.folder:
-        class_names, videos, _ = read_data(config, ("train", "val"))
-        return config, videos, class_names
-    class_names = read_class_names(config.label_list, config.num_classes)
-    names = [name for name in ("train", "val") if getattr(config, f"{name}_list")]
-    return config, {name: read_lists(config, name, len(class_names)) for name in names}, class_names
+    parts = tuple(name for name in ("train", "val") if config.folder or getattr(config, f"{name}_list"))
+    class_names, videos, _ = read_data(replace(config, shot=0), parts)  # all videos of a few-shot training
+    return config, videos, class_names
 
 
 # --- in the workers
@@ -192,4 +189,6 @@ def _same_content(examined: dict[str, Examined], args: argparse.Namespace) -> li
 
 
 if __name__ == "__main__":
-    run_main(lambda: sys.exit(main()))
+    from datasets.check import __main__ as module  # processes that are not forked know no function of a ``-m`` package
+
+    run_main(lambda: sys.exit(module.main()))

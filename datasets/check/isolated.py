@@ -1,6 +1,7 @@
 """Jobs in processes of their own: one that crashes or never ends is lost alone."""
 
 import contextlib
+import math
 import multiprocessing
 import signal
 import time
@@ -27,7 +28,7 @@ class _Worker:
         theirs.close()  # so that the end of the process is the end of the connection
 
     def begin(self, number: int, job: Any, limit_s: float) -> None:
-        self.number, self.deadline = number, time.monotonic() + (limit_s or float("inf"))
+        self.number, self.deadline = number, time.monotonic() + (limit_s or math.inf)
         with contextlib.suppress(BrokenPipeError):  # it died meanwhile: the outcome will say so
             self.connection.send(job)
 
@@ -62,7 +63,10 @@ def run_isolated(
             while waiting and len(busy) < num_workers:
                 busy.append(_Worker(function))
                 busy[-1].begin(*waiting.pop(), limit_s)
-            for worker in _done(busy):
+            # Wait for the workers that have an outcome, are dead, or are out of time.
+            patience_s = max(min(worker.deadline for worker in busy) - time.monotonic(), 0)
+            ready = wait([worker.connection for worker in busy], None if patience_s == math.inf else patience_s)
+            for worker in [w for w in busy if w.connection in ready or time.monotonic() >= w.deadline]:
                 outcome = worker.outcome(limit_s)
                 yield worker.number, outcome
                 if waiting and not isinstance(outcome, Lost):
@@ -73,14 +77,6 @@ def run_isolated(
     finally:
         for worker in busy:
             worker.end()
-
-
-def _done(busy: list[_Worker]) -> list[_Worker]:
-    """Wait for the workers that have an outcome, are dead, or are out of time."""
-    patience = min(worker.deadline for worker in busy) - time.monotonic()
-    timeout = None if patience == float("inf") else max(patience, 0)
-    ready = wait([worker.connection for worker in busy], timeout)
-    return [worker for worker in busy if worker.connection in ready or time.monotonic() >= worker.deadline]
 
 
 def _serve(function: Callable[[Any], Any], connection: Connection) -> None:

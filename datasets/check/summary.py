@@ -13,10 +13,11 @@ import numpy as np
 from datasets.decode.probe import Facts
 from datasets.lists.records import VideoList, write_video_list
 from utils.files import write_text
+from utils.text import render
 
-UNREADABLE, TOO_SHORT, TWICE, ACROSS, SAME, NOTE = (
-    "unreadable", "too short", "twice in the list", "in both lists", "same content", "note",
-)  # fmt: skip
+TEMPLATE = Path(__file__).with_name("report.md.jinja")
+KINDS = ("unreadable", "too short", "twice in the list", "in both lists", "same content", "note")
+UNREADABLE, TOO_SHORT, TWICE, ACROSS, SAME, NOTE = KINDS
 
 
 @dataclass
@@ -47,13 +48,6 @@ class Findings(NamedTuple):
 def place(videos: VideoList, index: int) -> str:
     """The path of a video on this machine: what tells whether two lines mean the same file."""
     return os.path.abspath(Path(videos.root, videos.path(index)))
-
-
-def find_problems(found: Findings, num_segments: int) -> list[Problem]:
-    """Everything that is wrong or unusual, by kind, in list order."""
-    problems = [*_problems_of_videos(found, num_segments), *_repeated_lines(found), *_copies(found)]
-    order = (UNREADABLE, TOO_SHORT, TWICE, ACROSS, SAME, NOTE)
-    return sorted(problems, key=lambda problem: order.index(problem.kind))
 
 
 def _problems_of_videos(found: Findings, num_segments: int) -> Iterator[Problem]:
@@ -107,13 +101,16 @@ def write_findings(
         run: what was done, and how fast; opens the text.
     """
     out.mkdir(parents=True, exist_ok=True)
-    problems = find_problems(found, num_segments)
+    problems = [*_problems_of_videos(found, num_segments), *_repeated_lines(found), *_copies(found)]
+    problems.sort(key=lambda problem: KINDS.index(problem.kind))
     lists = {name: _list_entry(found, name, class_names) for name in found.lists}
     content = {**run, "lists": lists, "problems": [problem._asdict() for problem in problems]}
     write_text(out / "report.json", json.dumps(content, indent=2) + "\n")
-    for name in found.lists:
-        write_video_list(out / f"{name}_clean.txt", _readable(found, name))
-    text = _text(run, lists, problems)
+    for name, videos in found.lists.items():
+        good = [index for index in range(len(videos)) if not found.examined[place(videos, index)].reason]
+        write_video_list(out / f"{name}_clean.txt", videos.take(np.array(good, dtype=np.int64)))
+    counts = Counter(problem.kind for problem in problems)
+    text = render(TEMPLATE, run=run, lists=lists, problems=problems, counts=counts)
     write_text(out / "report.md", text)
     return text + f"\nwritten to {out}\n"
 
@@ -148,28 +145,3 @@ def _spread(values: list[float]) -> dict[str, float]:
         return {}
     figures = {"min": np.min(values), "median": np.median(values), "max": np.max(values), "total": np.sum(values)}
     return {name: round(float(value), 3) for name, value in figures.items()}
-
-
-def _readable(found: Findings, name: str) -> VideoList:
-    videos = found.lists[name]
-    good = [index for index in range(len(videos)) if not found.examined[place(videos, index)].reason]
-    return videos.take(np.array(good, dtype=np.int64))
-
-
-def _text(run: dict[str, object], lists: dict[str, dict], problems: list[Problem]) -> str:
-    """Markdown."""
-    lines = ["# Check", "", *(f"- {name}: {value}" for name, value in run.items())]
-    for name, entry in lists.items():
-        lines += ["", f"## {name}", ""]
-        lines.append(f"{entry['num_videos']} videos, {entry['num_unreadable']} unreadable, list {entry['fingerprint']}")
-        lines += ["", "| | min | median | max | total |", "|---|---|---|---|---|"]
-        for row in ("frames", "seconds", "bytes"):
-            lines.append(f"| {row} | " + " | ".join(f"{value:,.10g}" for value in entry[row].values()) + " |")
-        for row in ("resolutions", "frame_rates"):
-            lines += ["", f"{row.replace('_', ' ')}: " + ", ".join(f"{key} ({count})" for key, count in entry[row])]
-        lines += ["", "| class | videos | unreadable |", "|---|---|---|"]
-        lines += [f"| {label} | {total} | {bad} |" for label, (total, bad) in entry["classes"].items()]
-    counts = Counter(problem.kind for problem in problems)
-    lines += ["", "## Problems", "", ", ".join(f"{kind}: {n}" for kind, n in counts.items()) or "none", ""]
-    lines += [f"- {problem.kind}: {problem.list}: {problem.path}: {problem.detail}" for problem in problems]
-    return "\n".join(lines) + "\n"

@@ -30,11 +30,8 @@ class KeptBatches:
         kept: list[Batch] | None = []
         for batch in self.loader:
             if kept == [] and (size := _num_bytes(batch) * len(self)) > self.max_bytes:
-                logger.warning(
-                    "the decoded views take %.1f GB, %.1f GB are allowed: every pass decodes them anew",
-                    size / 1e9,
-                    self.max_bytes / 1e9,
-                )
+                takes = f"take {size / 1e9:.1f} GB, {self.max_bytes / 1e9:.1f} GB are allowed"
+                logger.warning("the decoded views %s: every pass decodes them anew", takes)
                 kept = None
             if kept is not None:
                 kept.append(_copied(batch))

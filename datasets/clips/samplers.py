@@ -46,16 +46,3 @@ class TrainBatches(Sampler):
         mine = slice(self.rank * self.batch_size, (self.rank + 1) * self.batch_size)
         for batch in global_batches[self.first_batch :, mine]:
             yield [(epoch, index) for epoch, index in batch.tolist()]
-
-
-class EveryNth(Sampler):
-    """Process r's share of an evaluation: r, r + W, r + 2W, ...; no padding, every video exactly once."""
-
-    def __init__(self, num_videos: int, rank: int, world_size: int):
-        self.indices = range(rank, num_videos, world_size)
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.indices)

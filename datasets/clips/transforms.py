@@ -5,6 +5,7 @@ Normalisation is the model's: frames travel to the device as uint8.
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -18,17 +19,13 @@ DIRECTIONS = re.compile(r"\b(left|right(?! out)|clockwise|counterclockwise)\b") 
 NO_MIRROR = -1
 
 
+@dataclass(frozen=True)
 class TrainTransform:
-    """Training augmentation: what changes the pictures alone, then a flip, which may change the label.
+    """Training augmentation: what changes the pictures alone, then a flip, which may change the label."""
 
-    Args:
-        augment: uint8 [T, 3, H, W] -> [T, 3, S, S].
-        mirror_labels: see ``mirror_labels``; a flip changes the label accordingly.
-        flip_share: of clips that are flipped.
-    """
-
-    def __init__(self, augment: Callable[[Tensor], Tensor], mirror_labels: list[int], flip_share: float):
-        self.augment, self.mirror_labels, self.flip_share = augment, mirror_labels, flip_share
+    augment: Callable[[Tensor], Tensor]  # uint8 [T, 3, H, W] -> [T, 3, S, S]
+    mirror_labels: list[int]  # see ``mirror_labels``; a flip changes the label accordingly
+    flip_share: float  # of clips that are flipped
 
     def __call__(self, frames: Tensor, label: int) -> tuple[Tensor, int]:
         """uint8 [T, 3, H, W] and its label -> uint8 [T, 3, S, S] and its label; uses torch's global RNG."""

@@ -1,7 +1,7 @@
 """Datasets: a video list, a frame rule and a transform make samples; failures are data, not exceptions."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datasets.decode import DECODERS
-from datasets.decode.decoders import PYAV
+from datasets.decode.decoders import DECODERS, PYAV
 from datasets.decode.probe import diagnosed
 from datasets.decode.readers import FrameFolderReader, Reader, UnreadableVideo
 from datasets.decode.time_limit import within
 from datasets.lists.records import VideoList
-from datasets.pack import ShardPack
+from datasets.pack.shards import ShardPack
 from utils.config import MAX_PIXELS
 
 MAX_TRIES = 20  # videos in a row that may fail before a training sample is given up
@@ -38,6 +37,7 @@ class Sample(NamedTuple):
     clips: Tensor | None  # uint8 [V, T, 3, S, S]; None: unreadable
     failures: tuple[Failure, ...]
     mismatches: tuple[Failure, ...] = ()  # read, but perhaps not at the frames asked for
+    seconds: np.ndarray | None = None  # float64 [C, T], when the frames of every clip are shown, if that is known
 
 
 class Batch(NamedTuple):
@@ -50,6 +50,7 @@ class Batch(NamedTuple):
     failed_indices: Tensor  # int64, videos left out
     failures: list[Failure]
     mismatches: Sequence[Failure] = ()  # see ``Sample``
+    seconds: Sequence[np.ndarray | None] = ()  # of B videos, see ``Sample``
 
     @property
     def is_empty(self) -> bool:
@@ -62,7 +63,7 @@ class Frames(NamedTuple):
 
     pixels: Tensor  # uint8 [n, 3, H, W]
     indices: np.ndarray  # int64, n in all
-    mismatch: str  # see ``Reader``
+    reader: Reader
 
 
 def collate(samples: list[Sample]) -> Batch:
@@ -76,6 +77,7 @@ def collate(samples: list[Sample]) -> Batch:
         failed_indices=torch.tensor([s.index for s in samples if s.clips is None], dtype=torch.long),
         failures=[failure for sample in samples for failure in sample.failures],
         mismatches=[mismatch for sample in samples for mismatch in sample.mismatches],
+        seconds=[sample.seconds for sample in good],
     )
 
 
@@ -86,7 +88,7 @@ class VideoSource:
     videos: VideoList
     image_tmpl: str = "img_{:05d}.jpg"
     index_bias: int = 1
-    decoder: str = PYAV  # a key of datasets.decode.DECODERS
+    decoder: str = PYAV  # a key of ``DECODERS``
     max_pixels: int = MAX_PIXELS  # of a picture; larger ones are unreadable
     timeout_s: float = 0  # of opening and of reading a video; 0: none
     pack: ShardPack | None = None  # where the videos were packed
@@ -105,7 +107,7 @@ class VideoSource:
             if not self.has_files:
                 raise
             raise UnreadableVideo(diagnosed(self.place(index), error, self.timeout_s)) from error
-        return Frames(pixels, indices, reader.mismatch)
+        return Frames(pixels, indices, reader)
 
     @property
     def has_files(self) -> bool:
@@ -135,24 +137,17 @@ class VideoSource:
 
     def mismatches(self, index: int, frames: Frames) -> tuple[Failure, ...]:
         """For a sample: the mismatch that reading a video showed, if any."""
-        return (Failure(self.videos.path(index), frames.mismatch),) if frames.mismatch else ()
+        mismatch = frames.reader.mismatch
+        return (Failure(self.videos.path(index), mismatch),) if mismatch else ()
 
 
+@dataclasses.dataclass(frozen=True)
 class EvalVideos(Dataset):
-    """Every video in list order, with all its views: crop-major, then clip (the published order).
+    """Every video in list order, with all its views: crop-major, then clip (the published order)."""
 
-    Args:
-        indices_of: number of frames -> int64 [C, T].
-        views_of: frames [n, 3, H, W] -> crops [crops, n, 3, S, S].
-    """
-
-    def __init__(
-        self,
-        source: VideoSource,
-        indices_of: Callable[[int], np.ndarray],
-        views_of: Callable[[Tensor], Tensor],
-    ):
-        self.source, self.indices_of, self.views_of = source, indices_of, views_of
+    source: VideoSource
+    indices_of: Callable[[int], np.ndarray]  # number of frames -> int64 [C, T]
+    views_of: Callable[[Tensor], Tensor]  # frames [n, 3, H, W] -> crops [crops, n, 3, S, S]
 
     def __len__(self) -> int:
         return len(self.source.videos)
@@ -169,47 +164,42 @@ class EvalVideos(Dataset):
             return Sample(index, label, None, (self.source.failure(index, error),))
         crops = self.views_of(read.pixels)  # [crops, C*T, 3, S, S]
         views = crops.unflatten(1, read.indices.shape).flatten(0, 1)  # [crops*C, T, 3, S, S]
-        return Sample(index, label, views, (), self.source.mismatches(index, read))
+        seconds = read.reader.seconds(read.indices)
+        return Sample(index, label, views, (), self.source.mismatches(index, read), seconds)
 
 
-def any_other(index: int, num_videos: int, rng: np.random.Generator) -> int:
-    """Another video of a list, each as likely; of a list of one, that one."""
-    return (index + 1 + int(rng.integers(max(num_videos - 1, 1)))) % num_videos
+def candidates(index: int, num_videos: int, rng: np.random.Generator) -> Iterator[int]:
+    """A video of a list and, while one after the other fails, any other than the last, each as likely."""
+    for _ in range(MAX_TRIES):
+        yield index
+        index = (index + 1 + int(rng.integers(max(num_videos - 1, 1)))) % num_videos
 
 
+@dataclasses.dataclass(frozen=True)
 class TrainVideos(Dataset):
     """Randomly sampled, augmented clips; asked for by (epoch, index).
 
     All randomness of a sample comes from (seed, epoch, index), so it does not depend on workers, processes or
     restarts. An unreadable video is replaced by another one of the epoch, chosen the same way, and reported.
-
-    Args:
-        indices_of: (number of frames, rng=generator) -> int64 [T].
-        transform: (frames [T, 3, H, W], label) -> (frames [T, 3, S, S], label).
     """
 
-    def __init__(
-        self,
-        source: VideoSource,
-        indices_of: Callable[[int, np.random.Generator], np.ndarray],
-        transform: Callable[[Tensor, int], tuple[Tensor, int]],
-        seed: int,
-    ):
-        self.source, self.indices_of, self.transform, self.seed = source, indices_of, transform, seed
+    source: VideoSource
+    indices_of: Callable[[int, np.random.Generator], np.ndarray]  # (number of frames, rng=generator) -> int64 [T]
+    transform: Callable[[Tensor, int], tuple[Tensor, int]]  # frames [T, 3, H, W], label -> [T, 3, S, S], label
+    seed: int
 
     def __len__(self) -> int:
         return len(self.source.videos)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
-        epoch, index = key
-        rng = np.random.default_rng((self.seed, epoch, index))
+        epoch, asked_for = key
+        rng = np.random.default_rng((self.seed, epoch, asked_for))
         failures = []
-        for _ in range(MAX_TRIES):
+        for index in candidates(asked_for, len(self), rng):
             try:
                 frames, label, mismatches = self._load(index, rng)
             except UnreadableVideo as error:
                 failures.append(self.source.failure(index, error))
-                index = any_other(index, len(self), rng)
             else:
                 return Sample(index, label, frames[None], tuple(failures), mismatches)
         return Sample(index, int(self.source.videos.labels[index]), None, tuple(failures))
@@ -223,12 +213,11 @@ class TrainVideos(Dataset):
         return frames, label, self.source.mismatches(index, read)
 
 
+@dataclasses.dataclass(frozen=True)
 class AugmentedViews(TrainVideos):
     """V training clips of every video, for a feature cache: view v is the clip of epoch v; nothing is replaced."""
 
-    def __init__(self, source: VideoSource, indices_of: Callable, transform: Callable, seed: int, num_views: int):
-        super().__init__(source, indices_of, transform, seed)
-        self.num_views = num_views
+    num_views: int
 
     def __getitem__(self, index: int) -> Sample:
         rngs = [np.random.default_rng((self.seed, view, index)) for view in range(self.num_views)]

@@ -51,27 +51,25 @@ class OtherReader(Reader):
     def __init__(self, path: str | Path, max_pixels: int = MAX_PIXELS):
         self._path, self._max_pixels = path, max_pixels
         with _same_file(path) as place:
-            content = inspect(place, max_pixels)
+            num_frames, codec = inspect(place, max_pixels)
             try:
                 self._open(place)
             except self._errors as error:
                 raise UnreadableVideo(
-                    f"{self._reason(error)} (codec {content.codec}; data.decoder=pyav may read it)"
+                    f"{self._reason(error)} (codec {codec}; data.decoder=pyav may read it)"
                 ) from error
         if self.num_frames == 0:
             raise UnreadableVideo("no frames")
-        if self.num_frames != content.num_frames:
-            self.mismatch = f"{self.num_frames} frames are counted, the file holds {content.num_frames}"
+        if self.num_frames != num_frames:
+            self.mismatch = f"{self.num_frames} frames are counted, the file holds {num_frames}"
 
-    def read(self, indices: np.ndarray) -> Tensor:
-        # Each frame is decoded once and in order, however the views overlap.
-        unique, inverse = np.unique(indices, return_inverse=True)
+    def _read(self, indices: np.ndarray) -> Tensor:
         try:
-            frames = self._decode(unique.tolist())  # [n, 3, H, W]
+            frames = self._decode(indices.tolist())  # [n, 3, H, W]
         except self._errors as error:
             raise UnreadableVideo(self._reason(error)) from error
-        self.mismatch = self.mismatch or self._repeated(frames, unique)
-        return frames[inverse]
+        self.mismatch = self.mismatch or self._repeated(frames, indices)
+        return frames
 
     def _reason(self, error: Exception) -> str:
         return PLACE.sub(lambda _: Path(self._path).name, reason_of(error))

@@ -51,13 +51,6 @@ class Index(NamedTuple):
     unit_s: float  # the time base, seconds
 
 
-class Content(NamedTuple):
-    """What a file holds, for decoders that cannot be told what to open."""
-
-    num_frames: int
-    codec: str
-
-
 class PyAVReader(Reader):
     """A video file through PyAV, single-threaded; frame n is the n-th in the order of presentation.
 
@@ -77,20 +70,16 @@ class PyAVReader(Reader):
             raise UnreadableVideo("no frames")
 
     def seconds(self, indices: np.ndarray) -> np.ndarray:
-        """When the frames at int64 indices (any shape) are shown: seconds since the first, float64.
-
-        Frames of containers without times count at their nominal rate.
-        """
+        # Frames of containers without times count at their nominal rate.
         return (self._index.times[indices] - self._index.times[0]) * self._index.unit_s
 
-    def read(self, indices: np.ndarray) -> Tensor:
-        unique, inverse = np.unique(indices, return_inverse=True)
-        assert 0 <= unique[0] <= unique[-1] < self.num_frames
-        frames = self._by_time(unique) if self._index.is_seekable else None
-        frames = self._by_counting(unique) if frames is None else frames
+    def _read(self, indices: np.ndarray) -> Tensor:
+        assert 0 <= indices[0] <= indices[-1] < self.num_frames
+        frames = self._by_time(indices) if self._index.is_seekable else None
+        frames = self._by_counting(indices) if frames is None else frames
         if len({frame.shape for frame in frames}) > 1:
             raise UnreadableVideo(SIZE_CHANGES)
-        return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)[inverse]
+        return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
 
     def _by_time(self, indices: np.ndarray) -> list[np.ndarray] | None:
         """Frames at ascending indices: seek where a keyframe lies in between, else decode on.
@@ -125,14 +114,14 @@ class PyAVReader(Reader):
         raise UnreadableVideo(f"only {number + 1} of {self.num_frames} frames can be decoded")
 
 
-def inspect(path: str | Path, max_pixels: int) -> Content:
-    """What another decoder is about to open, looked at with PyAV, which takes limits.
+def inspect(path: str | Path, max_pixels: int) -> tuple[int, str]:
+    """Number of frames and codec of what another decoder is about to open, looked at with PyAV, which takes limits.
 
     Raises:
         UnreadableVideo: see ``PyAVReader``; or key frames of different sizes, which other decoders stretch in silence.
     """
     with open_video(path, max_pixels) as (container, stream):
-        content = Content(len(read_index(container, stream).times), stream.codec_context.codec.canonical_name)
+        num_frames, codec = len(read_index(container, stream).times), stream.codec_context.codec.canonical_name
     with open_video(path, max_pixels) as (container, stream):
         stream.codec_context.skip_frame = "NONKEY"
         sizes = {(frame.width, frame.height) for frame in container.decode(stream)}
@@ -140,7 +129,7 @@ def inspect(path: str | Path, max_pixels: int) -> Content:
         check_size(*size, max_pixels)
     if len(sizes) > 1:
         raise UnreadableVideo(SIZE_CHANGES)
-    return content
+    return num_frames, codec
 
 
 @contextmanager

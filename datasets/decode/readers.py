@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -33,14 +33,27 @@ class NoSuchFile(UnreadableVideo):
     """A file that is missing."""
 
 
-class Reader(Protocol):
+class Reader:
     """One open video."""
 
     num_frames: int
     mismatch: str = ""  # why frames may be other ones than were asked for; complete after ``read``
 
     def read(self, indices: np.ndarray) -> Tensor:
-        """Frames at int64 indices [n], any order, repeats allowed -> uint8 [n, 3, H, W]."""
+        """Frames at int64 indices [n], any order, repeats allowed -> uint8 [n, 3, H, W].
+
+        Each frame is decoded once and in order, however the views overlap.
+        """
+        unique, inverse = np.unique(indices, return_inverse=True)
+        return self._read(unique)[inverse]
+
+    def _read(self, indices: np.ndarray) -> Tensor:
+        """As ``read``, of ascending indices."""
+        raise NotImplementedError
+
+    def seconds(self, indices: np.ndarray) -> np.ndarray | None:
+        """When the frames at int64 indices (any shape) are shown: seconds since the first, float64; None: unknown."""
+        return None
 
 
 class FrameFolderReader(Reader):
@@ -59,9 +72,8 @@ class FrameFolderReader(Reader):
         self._folder, self._template, self._index_bias = Path(folder), template, index_bias
         self._max_pixels = max_pixels
 
-    def read(self, indices: np.ndarray) -> Tensor:
-        unique, inverse = np.unique(indices, return_inverse=True)
-        return stack_pictures([self._read_frame(index) for index in unique.tolist()])[inverse]
+    def _read(self, indices: np.ndarray) -> Tensor:
+        return stack_pictures([self._read_frame(index) for index in indices.tolist()])
 
     def _read_frame(self, index: int) -> Tensor:
         path = self._folder / self._template.format(index + self._index_bias)

@@ -1,12 +1,14 @@
 """A time limit for calls that may never come back."""
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from datasets.decode.readers import UnreadableVideo
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 _of_this_thread = threading.local()  # its helper, kept for the next call
 
@@ -31,24 +33,50 @@ def within(limit_s: float, function: Callable[..., Result], *args: object) -> Re
         helper = _of_this_thread.helper = _Helper()
     helper.calls.put((function, args))
     try:
-        result, error = helper.outcomes.get(timeout=limit_s)
+        return helper.outcome(limit_s)
     except Empty:
         del _of_this_thread.helper
         raise TookTooLong(f"took longer than {limit_s:g} s") from None
-    if error is not None:
-        raise error
-    return result
+
+
+def all_within(
+    limit_s: float, function: Callable[[Item], Result], items: Sequence[Item]
+) -> list[Result | UnreadableVideo]:
+    """``function`` of every item, all at the same time: they take no longer than one may.
+
+    An ``UnreadableVideo`` stands in the place of its result; other errors are raised.
+    """
+    helpers = [_Helper((function, (item,)), None) for item in items]
+    deadline, outcomes = time.monotonic() + limit_s, []
+    for helper in helpers:
+        try:
+            outcomes.append(helper.outcome(max(deadline - time.monotonic(), 0)))
+        except Empty:
+            outcomes.append(TookTooLong("took too long"))
+        except UnreadableVideo as error:
+            outcomes.append(error)
+    return outcomes
 
 
 class _Helper(threading.Thread):
-    def __init__(self):
+    """A thread that makes calls, until it is given None."""
+
+    def __init__(self, *calls: tuple[Callable, tuple] | None):
         super().__init__(name="time limit", daemon=True)
         self.calls, self.outcomes = SimpleQueue(), SimpleQueue()
+        for call in calls:
+            self.calls.put(call)
         self.start()
 
+    def outcome(self, limit_s: float) -> object:
+        """The result of the next call, or its error raised; ``queue.Empty`` after ``limit_s`` seconds."""
+        result, error = self.outcomes.get(timeout=limit_s)
+        if error is not None:
+            raise error
+        return result
+
     def run(self) -> None:
-        while True:
-            function, args = self.calls.get()
+        for function, args in iter(self.calls.get, None):
             try:
                 outcome = function(*args), None
             except BaseException as error:  # raised again where it was called

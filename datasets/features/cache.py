@@ -13,21 +13,21 @@ One plain array that is memory-mapped: any subset of rows is one indexing, all l
 and NumPy alone reads it.
 """
 
-import json
 import re
 from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from pydantic import Field, StrictBool, StrictInt
 from torch.utils.data import Dataset
 
-from datasets.clips.video import MAX_TRIES, Batch, Failure, any_other
+from datasets.clips.video import Batch, Failure, candidates
 from datasets.lists.records import VideoList
 from utils.arrays import map_array
-from utils.files import read_json
+from utils.files import check_settings, checked, read_json
 
 METADATA, INDEX, FAILED = "metadata.json", "index.txt", "failed.txt"
 FEATURES, LABELS, CLASS_FEATURES = "features.npy", "labels.npy", "class_features.npy"
@@ -35,22 +35,14 @@ NO_ROW = -1  # of a video that could not be read
 # What the pictures of training views depend on beside what evaluation views do.
 AUGMENTATION = ("random_shift", "crop_area", "randaug")
 ROW = re.compile(rb"(\d{1,15}) (\d{1,15}) (.+)", re.DOTALL)  # of the index: row, label, path
-# Entries of the metadata that are used here: what they are, and whether a value can be one.
-ENTRIES = {
-    "shape": (
-        "four positive sizes",
-        lambda value: isinstance(value, list) and len(value) == 4 and all(type(n) is int and n > 0 for n in value),
-    ),
-    "augmented": ("true or false", lambda value: type(value) is bool),
-    "modality": ("video, RGB or shards", lambda value: value in ("video", "RGB", "shards")),
-    "decoder": ("a name or null", lambda value: value is None or isinstance(value, str)),
-    "transforms": ("a name", lambda value: isinstance(value, str)),
-    "num_crops": ("a number or null", lambda value: value is None or type(value) is int),
+# Entries that caches did not have at first, and what they would have been: every tower was of OpenAI's kind.
+FORMERLY = {
+    "transforms": "mote",
+    "pixel_mean": [0.48145466, 0.4578275, 0.40821073],
+    "pixel_std": [0.26862954, 0.26130258, 0.27577711],
+    "interpolation": "bicubic",
+    "context_length": 77,
 }
-
-
-# Entries that caches did not have at first, and what they would have been.
-FORMERLY = {"transforms": "mote"}
 
 
 def read_metadata(path: Path) -> dict:
@@ -59,11 +51,24 @@ def read_metadata(path: Path) -> dict:
 
 
 @dataclass(frozen=True)
+class Entries:
+    """Entries of the metadata that are used here."""
+
+    shape: Annotated[list[Annotated[StrictInt, Field(gt=0)]], Field(min_length=4, max_length=4)]  # [N, V, T, D]
+    augmented: StrictBool  # the views are those of training, not of evaluation
+    modality: Literal["video", "RGB", "shards"]
+    decoder: str | None
+    transforms: str
+    num_crops: StrictInt | None
+
+
+@dataclass(frozen=True)
 class FeatureCache:
     """A complete cache on disk."""
 
     folder: Path
     metadata: dict
+    entries: Entries
 
     @classmethod
     def open(cls, folder: str | Path, key: str) -> "FeatureCache":
@@ -82,33 +87,13 @@ class FeatureCache:
                 f"data.{key} {str(folder)!r}: expected the folder of a feature cache, found no {METADATA}; "
                 "extract_features.py writes one (start it again if it was stopped)"
             )
-        cache = cls(Path(folder), read_metadata(path))
-        for name in {"shape", *ENTRIES} & {"shape", *cache.metadata}:
-            cache.entry(name)
-        return cache
-
-    def entry(self, name: str) -> Any:
-        """A value of the metadata.
-
-        Raises:
-            ValueError: it is missing or cannot be.
-        """
-        what, fits = ENTRIES[name]
-        value = self.metadata.get(name)
-        if name not in self.metadata or not fits(value):
-            found = repr(value)[:60] if name in self.metadata else "nothing"
-            raise ValueError(f"{self.folder / METADATA}: damaged, {name}: expected {what}, found {found}")
-        return value
+        metadata = read_metadata(path)
+        return cls(Path(folder), metadata, checked(Entries, metadata, path))
 
     @property
     def num_views(self) -> int:
         """V."""
-        return self.entry("shape")[1]
-
-    @property
-    def is_augmented(self) -> bool:
-        """Whether the views are those of training, not of evaluation."""
-        return self.entry("augmented")
+        return self.entries.shape[1]
 
     def check_arrays(self, rows: np.ndarray, num_classes: int | None = None) -> None:
         """See that the arrays are whole and as the metadata say.
@@ -120,10 +105,10 @@ class FeatureCache:
         Raises:
             OSError, ValueError: an array is missing or damaged; it is named.
         """
-        map_array(self.folder / FEATURES, "float16", tuple(self.entry("shape")))
-        if num_classes is None or not self.is_augmented:
+        map_array(self.folder / FEATURES, "float16", tuple(self.entries.shape))
+        if num_classes is None or not self.entries.augmented:
             return
-        labels = map_array(self.folder / LABELS, "int64", tuple(self.entry("shape")[:2]))[rows[rows != NO_ROW]]
+        labels = map_array(self.folder / LABELS, "int64", tuple(self.entries.shape[:2]))[rows[rows != NO_ROW]]
         if labels.size and not 0 <= labels.min() <= labels.max() < num_classes:
             found = f"{labels.min()} to {labels.max()}"
             raise ValueError(f"{self.folder / LABELS}: damaged, expected labels 0 to {num_classes - 1}, found {found}")
@@ -134,13 +119,8 @@ class FeatureCache:
         Raises:
             ValueError: names every difference, with both values.
         """
-        wrong = [
-            f"{name} is {self.metadata.get(name)} in the cache, {value} here"
-            for name, value in json.loads(json.dumps(expected)).items()
-            if self.metadata.get(name) != value
-        ]
-        if wrong:
-            raise ValueError(f"feature cache {self.folder} was made for something else: {'; '.join(wrong)}")
+        found = {name: self.metadata.get(name) for name in expected}
+        check_settings(f"feature cache {self.folder}", found, expected, "extract the features anew")
 
     def rows(self, videos: VideoList) -> tuple[np.ndarray, dict[int, Failure]]:
         """Rows of a list's videos, int64 [N], and the videos (by position) that could not be read: ``NO_ROW``.
@@ -149,34 +129,33 @@ class FeatureCache:
             ValueError: a video is not in the cache; the cache is augmented and was made for another label; or its index
                 is damaged.
         """
-        rows, labels = self._read_index()
-        failed = self._read_failed(rows)
+        index = self._read_index()
+        failed = self._read_failed(index)
         paths = videos.paths.tolist()
-        if missing := [path.decode() for path in paths if path not in rows and path not in failed]:
+        if missing := [path.decode() for path in paths if path not in index and path not in failed]:
             raise ValueError(
                 f"feature cache {self.folder}: {len(missing)} of {len(paths)} videos of the list are not in it, "
                 f"the first: {missing[0]}"
             )
-        if self.is_augmented:
-            for path, label in zip(paths, videos.labels.tolist(), strict=True):
-                if labels.get(path, label) != label:
-                    raise ValueError(
-                        f"feature cache {self.folder}: {path.decode()} has label {labels[path]} in the cache, {label} "
-                        "in the list; augmented views keep the labels that they were made with"
-                    )
-        failures = {
-            index: Failure(path.decode(), failed[path].decode(errors="replace"))
-            for index, path in enumerate(paths)
-            if path in failed
-        }
-        return np.array([rows.get(path, NO_ROW) for path in paths], dtype=np.int64), failures
+        rows = np.full(len(paths), NO_ROW, dtype=np.int64)
+        failures = {}
+        for place, (path, label) in enumerate(zip(paths, videos.labels.tolist(), strict=True)):
+            if path in failed:
+                failures[place] = Failure(path.decode(), failed[path].decode(errors="replace"))
+                continue
+            rows[place], stored = index[path]
+            if self.entries.augmented and stored != label:
+                raise ValueError(
+                    f"feature cache {self.folder}: {path.decode()} has label {stored} in the cache, {label} in the "
+                    "list; augmented views keep the labels that they were made with"
+                )
+        return rows, failures
 
-    def _read_index(self) -> tuple[dict[bytes, int], dict[bytes, int]]:
+    def _read_index(self) -> dict[bytes, tuple[int, int]]:
         """Row and label of every path; the first of a path that was listed twice."""
-        rows: dict[bytes, int] = {}
-        labels: dict[bytes, int] = {}
+        index: dict[bytes, tuple[int, int]] = {}
         owners: dict[int, bytes] = {}
-        num_rows = self.entry("shape")[0]
+        num_rows = self.entries.shape[0]
         for number, line in enumerate(_lines(self.folder / INDEX), 1):
             where = f"{self.folder / INDEX}:{number}: damaged"
             if not (match := ROW.fullmatch(line)):
@@ -188,16 +167,15 @@ class FeatureCache:
                 both = f"{owners[row].decode(errors='replace')} and {path.decode(errors='replace')}"
                 raise ValueError(f"{where}, row {row} belongs to both {both}")
             owners[row] = path
-            rows.setdefault(path, row)
-            labels.setdefault(path, label)
-        return rows, labels
+            index.setdefault(path, (row, label))
+        return index
 
-    def _read_failed(self, rows: Container[bytes]) -> dict[bytes, bytes]:
+    def _read_failed(self, index: Container[bytes]) -> dict[bytes, bytes]:
         """Reasons of the videos that could not be read; none of them has a row."""
         failed = {}
         for number, line in enumerate(_lines(self.folder / FAILED), 1):
             path, tab, reason = line.rpartition(b"\t")
-            if not tab or path in rows:
+            if not tab or path in index:
                 expected = "a path that the index does not have, a tab and a reason"
                 found = line[:60].decode(errors="replace")
                 raise ValueError(f"{self.folder / FAILED}:{number}: damaged, expected {expected}, found {found!r}")
@@ -270,27 +248,20 @@ class TrainFeatureVideos(FeatureVideos):
         indices, views, failed, failures = [], [], [], []
         for epoch, index in keys:
             rng = np.random.default_rng((self.seed, epoch, index))
-            chosen = self._readable(index, rng, failures)
-            if chosen is None:
+            for chosen in candidates(index, len(self), rng):
+                if chosen not in self.failures:
+                    indices.append(chosen)
+                    views.append(int(rng.integers(self.cache.num_views)))
+                    break
+                failures.append(self.failures[chosen])
+            else:
                 failed.append(index)
-                continue
-            indices.append(chosen)
-            views.append(int(rng.integers(self.cache.num_views)))
         views = np.array(views, dtype=np.int64)
         batch = self._batch(indices, views, failed, failures)
         if batch.is_empty:
             return batch
         batch = batch._replace(features=batch.features[:, None])  # [B, 1, T, D]
-        if not self.cache.is_augmented:
+        if not self.cache.entries.augmented:
             return batch
         labels = np.load(self.cache.folder / LABELS, mmap_mode="r")
         return batch._replace(labels=torch.from_numpy(np.asarray(labels[self.rows[indices], views])))
-
-    def _readable(self, index: int, rng: np.random.Generator, failures: list[Failure]) -> int | None:
-        """The video itself or, while it is one that could not be read, any other; None: given up."""
-        for _ in range(MAX_TRIES):
-            if index not in self.failures:
-                return index
-            failures.append(self.failures[index])
-            index = any_other(index, len(self), rng)
-        return None

@@ -95,11 +95,7 @@ def _read_parquet(path: Path) -> Embeddings:
 
 
 def _check(embeddings: Embeddings) -> None:
-    """See that the parts of a file fit together.
-
-    Raises:
-        ValueError: they do not.
-    """
+    """See that the parts of a file fit together."""
     paths, vectors, metadata = embeddings.paths, embeddings.vectors, embeddings.metadata
     if not all(isinstance(path, str) for path in paths) or not isinstance(metadata, dict):
         raise ValueError("paths are no texts, or metadata no object")

@@ -14,7 +14,7 @@ import numpy as np
 
 from datasets.features.cache import CLASS_FEATURES, FAILED, FEATURES, FORMERLY, INDEX, LABELS, METADATA, read_metadata
 from datasets.lists.records import VideoList
-from utils.files import read_json, write_text
+from utils.files import check_settings, read_json, write_text
 
 UNFINISHED = "unfinished.json"
 
@@ -31,8 +31,7 @@ class FeatureWriter:
     shape: tuple[int, int, int, int]  # [N, V, T, D]
 
     def __init__(self, folder: Path, videos: VideoList, metadata: dict, chunk_size: int):
-        self.folder, self.videos = folder, videos
-        self.metadata = json.loads(json.dumps(metadata))
+        self.folder, self.videos, self.metadata = folder, videos, metadata
         self.shape = tuple(metadata["shape"])
         starts = range(0, len(videos), chunk_size)
         self.chunks = [range(start, min(start + chunk_size, len(videos))) for start in starts]
@@ -44,11 +43,12 @@ class FeatureWriter:
             Numbers of the chunks that are to be written.
 
         Raises:
-            FileExistsError: the folder holds a cache, finished or not, with other metadata; differences are named.
+            ValueError: the folder holds a cache, finished or not, with other metadata; differences are named.
         """
         for name in (METADATA, UNFINISHED):
             if (self.folder / name).is_file():
-                self._check_same(read_metadata(self.folder / name))
+                found = read_metadata(self.folder / name)
+                check_settings(f"feature cache {self.folder}", found, FORMERLY | self.metadata, "remove it")
                 return self._missing()
         shutil.rmtree(self.folder / "chunks", ignore_errors=True)
         (self.folder / "chunks").mkdir(parents=True)
@@ -56,13 +56,6 @@ class FeatureWriter:
         np.lib.format.open_memmap(self.folder / FEATURES, "w+", np.float16, self.shape)
         write_text(self.folder / UNFINISHED, json.dumps(self.metadata, indent=2) + "\n")
         return self._missing()
-
-    def _check_same(self, found: dict) -> None:
-        wanted = FORMERLY | self.metadata
-        names = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
-        if names:
-            differences = "; ".join(f"{name} was {found.get(name)}, is {wanted.get(name)}" for name in names)
-            raise FileExistsError(f"{self.folder} holds a feature cache of other settings: {differences}; remove it")
 
     def _missing(self) -> list[int]:
         if (self.folder / METADATA).is_file():

@@ -3,7 +3,6 @@
 import logging
 import os
 import re
-import string
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +15,8 @@ logger = logging.getLogger(__name__)
 
 NUM_LOOKED_AT = 3  # places looked up of a list; each may be on a slow disk
 NUMBER_AT_END = re.compile(r"[ \t,;]+[0-9]+$")
-FRAME_NUMBER = re.compile("(0?[1-9][0-9]?)?d?")  # of a template's field: width and kind
+AROUND = r"([^{}]|{{|}})*"
+FRAME_NAME = re.compile(AROUND + r"{0?(:(0?[1-9][0-9]?)?d?)?}" + AROUND)  # with one field: width and kind of the number
 LONGEST_TEMPLATE = 150  # a name has at most 255 bytes
 TEMPLATE = "a name with a number like img_{:05d}.jpg"
 
@@ -99,15 +99,9 @@ def check_template(template: str) -> None:
     Raises:
         ValueError: it has no field for the number, or another one; it leads out of the folder.
     """
-    try:
-        fields = [(name, form, kind) for _, name, form, kind in string.Formatter().parse(template) if name is not None]
-    except ValueError:
-        fields = []
-    is_number = len(fields) == 1 and fields[0][0] in ("", "0") and not fields[0][2]
-    is_number = is_number and FRAME_NUMBER.fullmatch(fields[0][1]) is not None
     is_inside = not os.path.isabs(template) and ".." not in Path(template).parts
     is_inside = is_inside and len(template) <= LONGEST_TEMPLATE and not has_control_characters(template)
-    if not is_number or not is_inside:
+    if not FRAME_NAME.fullmatch(template) or not is_inside:
         raise ValueError(f"data.image_tmpl: expected {TEMPLATE}, found {shown(template)}")
 
 

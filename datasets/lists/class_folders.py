@@ -68,8 +68,12 @@ def read_class_folders(root: str | Path, val_share: float, seed: int = SPLIT_SEE
     given = _given_parts(Path(root))
     by_part = {part: _by_class(files, f"{folder}/") for part, folder in given.items()}
     if given:
-        _check_same_classes(root, given, by_part)
         folders = sorted(by_part["train"])
+        if differing := sorted(by_part["train"].keys() ^ by_part["val"].keys()):
+            raise ValueError(
+                f"{root}: {given['train']} and {given['val']} must have videos of the same classes; only one of them "
+                f"has {', '.join(differing[:5])}"
+            )
     else:
         by_class = _by_class(files, "")
         folders = sorted(by_class)
@@ -111,15 +115,6 @@ def _by_class(files: VideoFiles, prefix: str) -> dict[str, list[str]]:
     if loose:
         logger.warning("%s: %d videos are in no class folder and left out: %s", files.root, len(loose), loose[0])
     return dict(by_class)
-
-
-def _check_same_classes(root: str | Path, given: dict[str, str], by_part: dict[str, dict[str, list[str]]]) -> None:
-    differing = sorted(by_part["train"].keys() ^ by_part["val"].keys())
-    if differing:
-        raise ValueError(
-            f"{root}: {given['train']} and {given['val']} must have videos of the same classes; only one of them has "
-            f"{', '.join(differing[:5])}"
-        )
 
 
 def _split(paths: list[str], val_share: float, seed: int) -> tuple[list[str], list[str]]:

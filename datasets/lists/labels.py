@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from datasets.lists.tables import WINDOWS, Header, Table, find_header, numbered_lines, read_table, read_text, table_of
+from datasets.lists.tables import WINDOWS, Table, find_table, numbered_lines, read_table, read_text, table_of
 from utils.files import no_file
 from utils.text import has_control_characters, shown
 
@@ -149,9 +149,8 @@ def _from_file(path: Path) -> list[str]:
     if path.suffix.lower() in OTHER_SUFFIXES:
         raise ValueError(f"{path}: expected a table or one name a line in {', '.join(LABEL_SUFFIXES)}")
     text = read_text(path, WINDOWS)
-    if header := find_header(path, text, ("name",)):
-        table = table_of(path, text, header)
-        names = _by_id(path, table, "name")[0] if "id" in header.columns else _names(path, table, "name")
+    if table := find_table(path, text, ("name",)):
+        names = _by_id(path, table, "name")[0] if "id" in table.columns else _names(path, table, "name")
     elif path.suffix.lower() == ".txt":
         names = _from_lines(path, text)
     else:
@@ -166,7 +165,7 @@ def _from_column(path: Path, text: str) -> list[str]:
     number, first = next(numbered_lines(text), (0, ""))
     if any(mark in first.split('"')[-1] for mark in ",;\t"):
         raise ValueError(f"{path}:{number}: expected a column 'name', or one name a line, found {shown(first)}")
-    return _names(path, table_of(path, text, Header(["name"], ",", 0)), "name")
+    return _names(path, table_of(path, text, ["name"]), "name")
 
 
 def _from_lines(path: Path, text: str) -> list[str]:

@@ -7,6 +7,7 @@ may contain spaces; one that looks otherwise stands in double quotes.
 
 import hashlib
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +48,7 @@ class VideoList:
 
     def path(self, index: int) -> str:
         """Path of a video as written in the list."""
-        return self.paths[index].decode()
+        return self.paths[index].decode(errors="surrogateescape")
 
     def take(self, indices: np.ndarray) -> "VideoList":
         """The videos at int64 ``indices`` [n], in that order; repeats allowed."""
@@ -56,18 +57,15 @@ class VideoList:
 
     def fingerprint(self) -> str:
         """Hash of all paths and labels that does not depend on their order (SHA-256, 16 hex digits)."""
-        return _sha256(sorted(self._lines()))
+        return self._hash(sorted)
 
     def order_fingerprint(self) -> str:
         """As ``fingerprint``, of paths and labels in their order."""
-        return _sha256(self._lines())
+        return self._hash(list)
 
-    def _lines(self) -> list[bytes]:
-        return [b"%s %d" % pair for pair in zip(self.paths.tolist(), self.labels.tolist(), strict=True)]
-
-
-def _sha256(lines: list[bytes]) -> str:
-    return hashlib.sha256(b"\n".join(lines)).hexdigest()[:16]
+    def _hash(self, arranged: Callable[[Iterable[bytes]], list[bytes]]) -> str:
+        lines = (b"%s %d" % pair for pair in zip(self.paths.tolist(), self.labels.tolist(), strict=True))
+        return hashlib.sha256(b"\n".join(arranged(lines))).hexdigest()[:16]
 
 
 def read_video_list(path: str | Path, root: str | Path, modality: str, num_classes: int, key: str) -> VideoList:

@@ -37,14 +37,6 @@ class Table(NamedTuple):
     lines: list[int]  # where each row begins
 
 
-class Header(NamedTuple):
-    """Where and how a table begins."""
-
-    columns: list[str]
-    delimiter: str
-    line: int  # 0: none, the first line is a row
-
-
 def read_text(path: Path, fallback: str = "") -> str:
     """A text file's content: UTF-8, or UTF-16 (without a byte-order mark where its zero bytes tell it).
 
@@ -109,12 +101,11 @@ def read_table(path: Path, needed: Sequence[str]) -> Table:
         ValueError: see ``read_text`` and ``table_of``; a column is missing.
     """
     text = read_text(path, WINDOWS)
-    header = find_header(path, text, needed)
-    if header is None:
-        number, first, _ = _first_line(text)
-        place = f"{path}:{number}" if number else path
-        raise ValueError(f"{place}: expected the columns {','.join(needed)}, found {shown(first) if first else 'none'}")
-    return table_of(path, text, header)
+    if table := find_table(path, text, needed):
+        return table
+    number, first, _ = _first_line(text)
+    place = f"{path}:{number}" if number else path
+    raise ValueError(f"{place}: expected the columns {','.join(needed)}, found {shown(first) if first else 'none'}")
 
 
 def _first_line(text: str) -> tuple[int, str, str]:
@@ -128,8 +119,8 @@ def _first_line(text: str) -> tuple[int, str, str]:
     return 0, "", ""
 
 
-def find_header(path: Path, text: str, needed: Sequence[str]) -> Header | None:
-    """The first row, if it names the ``needed`` columns with one of the separators."""
+def find_table(path: Path, text: str, needed: Sequence[str]) -> Table | None:
+    """The table, if its first row names the ``needed`` columns with one of the separators; see ``table_of``."""
     number, _, delimiters = _first_line(text)
     for delimiter in delimiters:
         try:
@@ -138,27 +129,29 @@ def find_header(path: Path, text: str, needed: Sequence[str]) -> Header | None:
             continue
         columns = [field.lower() for field in fields]
         if set(needed) <= set(columns):
-            return Header(columns, delimiter, line)
+            return table_of(path, text, columns, delimiter, line)
     return None
 
 
-def table_of(path: Path, text: str, header: Header) -> Table:
+def table_of(path: Path, text: str, columns: list[str], delimiter: str = ",", header: int = 0) -> Table:
     """The rows below a header.
+
+    Args:
+        header: its line; 0: none, the first line is a row.
 
     Raises:
         ValueError: a column is there twice; a row has more or fewer fields than the header; wrong quotes.
     """
-    columns, lines = header.columns, []
     if twice := next((name for name in columns if name and columns.count(name) > 1), ""):
-        raise ValueError(f"{path}:{header.line}: the column {twice} is there twice")
-    rows = []
-    for line, fields in _rows(path, text, header.delimiter):
-        if line <= header.line:
+        raise ValueError(f"{path}:{header}: the column {twice} is there twice")
+    rows, lines = [], []
+    for line, fields in _rows(path, text, delimiter):
+        if line <= header:
             continue
         if len(fields) != len(columns):
             raise ValueError(
                 f"{path}:{line}: expected {len(columns)} fields ({','.join(columns)}), found {len(fields)}: "
-                f"{shown(header.delimiter.join(fields))}; a text with {header.delimiter!r} in it needs quotes"
+                f"{shown(delimiter.join(fields))}; a text with {delimiter!r} in it needs quotes"
             )
         rows.append(dict(zip(columns, fields, strict=True)))
         lines.append(line)

@@ -2,18 +2,17 @@
 
 import argparse
 import dataclasses
-import json
 import logging
 import os
 import sys
 from pathlib import Path
 
 from datasets.lists.records import VideoList, read_video_list
-from datasets.pack.frames import ALL_FRAMES, FAILED, LIST, ListedVideo, Settings
-from datasets.pack.shards import VERSION
+from datasets.pack.frames import ALL_FRAMES, FAILED, LIST
+from datasets.pack.shards import VERSION, Settings
 from datasets.pack.writer import pack_shards
 from utils.cli import run_main
-from utils.files import PART, read_json, remove_parts, write_text
+from utils.files import PART, claim_folder, remove_parts
 from utils.logger import setup_logging
 
 logger = logging.getLogger(__name__)
@@ -27,9 +26,8 @@ LIMITS = {
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    """Arguments of the command."""
     cores = len(os.sched_getaffinity(0))
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, prog="python -m datasets.pack")
     parser.add_argument("list", metavar="LIST", type=Path, help="list file, one 'path label' a line")
     parser.add_argument("--root", type=Path, required=True, help="folder that the list's paths start from")
     parser.add_argument("--out", type=Path, required=True, help="folder to write; one that was begun is continued")
@@ -53,10 +51,14 @@ def main(argv: list[str] | None = None) -> None:
     videos = _read_list(args.list, args.root)
     if args.out.resolve() == args.root.resolve():
         raise ValueError(f"--out {args.out} is --root itself; its videos would be overwritten")
-    _claim(args.out, _settings(args, videos))
-    lines = [ListedVideo(index, videos.path(index), int(videos.labels[index])) for index in range(len(videos))]
+    noted = args.out / SETTINGS
+    if args.out.exists() and not noted.exists() and any(path.suffix != PART for path in args.out.iterdir()):
+        raise ValueError(f"--out {args.out} holds other files (no {SETTINGS}); choose a new folder")
+    root, order = str(args.root.resolve()), videos.order_fingerprint()
+    settings = Settings(VERSION, order, root, args.short_side, args.frames, args.quality, args.shard_size_mb)
+    claim_folder(noted, dataclasses.asdict(settings))
     remove_parts(args.out)
-    pack_shards(lines, _settings(args, videos), args.out, args.workers)
+    pack_shards(videos, settings, args.out, args.workers)
     remove_parts(args.out)
     logger.info("packed into %s; data.*_list: %s", args.out, args.out / LIST)
     if (args.out / FAILED).exists():
@@ -71,32 +73,6 @@ def _read_list(path: Path, root: Path) -> VideoList:
     if not root.is_dir():
         raise FileNotFoundError(f"--root {root}: no such folder")
     return read_video_list(path, root, "video", num_classes=sys.maxsize, key="train")
-
-
-def _settings(args: argparse.Namespace, videos: VideoList) -> Settings:
-    return Settings(
-        version=VERSION,
-        list_fingerprint=videos.order_fingerprint(),
-        root=str(args.root.resolve()),
-        short_side=args.short_side,
-        frames=args.frames,
-        quality=args.quality,
-        shard_size_mb=args.shard_size_mb,
-    )
-
-
-def _claim(folder: Path, settings: Settings) -> None:
-    """Note the settings in the folder before anything else, or check that they are those noted there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    noted, wanted = folder / SETTINGS, dataclasses.asdict(settings)
-    if not noted.exists():
-        if any(path.suffix != PART for path in folder.iterdir()):
-            raise ValueError(f"--out {folder} holds other files (no {SETTINGS}); choose a new folder")
-        write_text(noted, json.dumps(wanted, indent=1) + "\n")
-    found = read_json(noted, "the note of a pack's settings")
-    if changed := [name for name in wanted if found.get(name) != wanted[name]]:
-        differences = ", ".join(f"{name} {found.get(name)!r}, now {wanted[name]!r}" for name in changed)
-        raise ValueError(f"{folder} was begun with {differences}; choose a new folder")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,7 @@
-"""What goes into a pack: settings, lines of the list, and frames made small."""
+"""What goes into a pack: the list, and frames made small."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -17,52 +15,22 @@ from utils.files import write_text
 
 LIST, FAILED = "list.txt", "failed.txt"
 CHUNK = 16  # frames decoded at a time: 100 MB at 1080p
-ALL_FRAMES = 0  # of ``Settings.frames``
+ALL_FRAMES = 0  # instead of a number of frames
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What a pack is made from and how; the same settings make the same bytes."""
+def write_lists(folder: Path, videos: VideoList, failed: dict[str, str]) -> None:
+    """Write ``list.txt``, the list of what was packed, and ``failed.txt`` if videos were left out.
 
-    version: int
-    list_fingerprint: str  # of the lines in their order
-    root: str
-    short_side: int  # pixels, of larger frames; 0: as they are
-    frames: int  # kept of each video; 0: all
-    quality: int  # JPEG, 1 to 100
-    shard_size_mb: int
-
-
-class ListedVideo(NamedTuple):
-    """A line of the list."""
-
-    number: int  # position in the list
-    path: str
-    label: int
-
-
-class FailedVideo(NamedTuple):
-    """A video that could not be read, and why."""
-
-    path: str
-    reason: str
-
-
-def unique_videos(lines: list[ListedVideo]) -> list[ListedVideo]:
-    """Each path once, as first listed."""
-    return list({line.path: line for line in reversed(lines)}.values())[::-1]
-
-
-def write_lists(folder: Path, lines: list[ListedVideo], failed: list[FailedVideo]) -> None:
-    """Write ``list.txt``, the list of what was packed, and ``failed.txt`` if videos were left out."""
+    Args:
+        failed: path -> reason.
+    """
     if failed:
-        reasons = "".join(f"{path}\t{' '.join(reason.split())}\n" for path, reason in failed)
+        reasons = "".join(f"{path}\t{' '.join(reason.split())}\n" for path, reason in failed.items())
         write_text(folder / FAILED, reasons)
     else:
         (folder / FAILED).unlink(missing_ok=True)
-    lost = {path for path, _ in failed}
-    packed = [(line.path, line.label) for line in lines if line.path not in lost]
-    write_text(folder / LIST, list_text(VideoList.of_pairs("", packed)))
+    packed = [index for index in range(len(videos)) if videos.path(index) not in failed]
+    write_text(folder / LIST, list_text(videos.take(np.array(packed, dtype=np.int64))))
 
 
 def kept_frames(num_frames: int, limit: int) -> np.ndarray:

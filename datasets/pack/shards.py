@@ -9,21 +9,21 @@ import hashlib
 import io
 import logging
 import os
-import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field, StrictInt
 from torch import Tensor
 
 from datasets.decode.readers import Reader, UnreadableVideo, decode_picture, reason_of, stack_pictures
 from datasets.lists.records import VideoList
 from utils.arrays import map_array
 from utils.config import MAX_PIXELS
-from utils.files import read_json
+from utils.files import checked, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +33,32 @@ INDEX = "index"
 MANIFEST = "pack.json"
 # Beside it, as .npy: kind and shape, see ``ShardPack``.
 ARRAYS = {"paths": ("bytes", (None,)), "videos": ("int64", (None, 4)), "frames": ("uint32", (None, 2))}
-SHARD_NAME = re.compile(r"[\w.-]+\.tar", re.ASCII)
+SHARD_NAME = r"^[A-Za-z0-9_.-]+\.tar$"
 NAMED = 5  # paths that an error message lists
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a pack is made from and how; the same settings make the same bytes."""
+
+    version: int
+    list_fingerprint: str  # of the lines in their order
+    root: str
+    short_side: int  # pixels, of larger frames; 0: as they are
+    frames: int  # kept of each video; 0: all
+    quality: int  # JPEG, 1 to 100
+    shard_size_mb: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What ``pack.json`` holds."""
+
+    version: int
+    settings: Settings
+    fingerprint: str  # of the tables of videos
+    num_frames: StrictInt
+    shards: list[tuple[Annotated[str, Field(pattern=SHARD_NAME)], Annotated[StrictInt, Field(ge=0)]]]  # name, bytes
 
 
 @dataclass(frozen=True)
@@ -45,8 +69,8 @@ class ShardPack:
     """
 
     folder: Path
-    settings: dict  # what the pack was made with, see ``datasets.pack``
-    shards: list[list]  # name, size in bytes
+    settings: Settings
+    shards: list[tuple[str, int]]  # name, size in bytes
     paths: np.ndarray  # [M] UTF-8 bytes as in the list, sorted
     videos: np.ndarray  # [M, 4] int64: shard, offset of the first frame's header, its row in frames, number of frames
     frames: np.ndarray  # [F, 2] uint32: size in bytes, CRC-32
@@ -63,15 +87,14 @@ class ShardPack:
         if not (index / MANIFEST).is_file():
             raise FileNotFoundError(f"{folder}: no packed videos here (index/{MANIFEST}); see python -m datasets.pack")
         try:
-            manifest = read_json(index / MANIFEST, "the description of a pack")
-            _check_manifest(manifest, index / MANIFEST)
+            manifest = _read_manifest(index / MANIFEST)
             paths, videos, frames = (map_array(index / f"{name}.npy", *ARRAYS[name]) for name in ARRAYS)
         except (OSError, ValueError) as error:
             raise ValueError(f"{folder}: damaged index: {error}") from error
-        if manifest["fingerprint"] != fingerprint(paths, videos) or manifest["num_frames"] != len(frames):
+        if manifest.fingerprint != fingerprint(paths, videos) or manifest.num_frames != len(frames):
             raise ValueError(f"{index}: {MANIFEST} and the arrays beside it belong to different packs")
-        _check_tables(paths, videos, len(frames), [size for _, size in manifest["shards"]], index)
-        return cls(Path(folder), manifest["settings"], manifest["shards"], paths, videos, frames)
+        _check_tables(paths, videos, len(frames), [size for _, size in manifest.shards], index)
+        return cls(Path(folder), manifest.settings, manifest.shards, paths, videos, frames)
 
     def __reduce__(self):
         return ShardPack.open, (self.folder,)  # a process that is started anew maps the files itself
@@ -132,40 +155,16 @@ class ShardPack:
         return np.where(self.paths[places] == paths, places, -1)
 
 
-def _check_manifest(manifest: dict[str, Any], path: Path) -> None:
-    """See that the description of a pack has the entries of this version.
-
-    Raises:
-        ValueError: it does not; it names the entry.
-    """
-    if manifest.get("version") != VERSION:
-        raise ValueError(f"{path}: written in version {manifest.get('version')} of the format, expected {VERSION}")
-    shards, settings = manifest.get("shards"), manifest.get("settings")
-    problems = {
-        "fingerprint": not isinstance(manifest.get("fingerprint"), str),
-        "num_frames": type(manifest.get("num_frames")) is not int,
-        "settings": not isinstance(settings, dict) or not isinstance(settings.get("frames"), int),
-        "shards": not isinstance(shards, list) or not all(map(_is_shard, shards)),
-    }
-    if wrong := [name for name, is_wrong in problems.items() if is_wrong]:
-        found = repr(manifest.get(wrong[0]))[:60]
-        raise ValueError(f"{path}: {wrong[0]} is not that of a pack, found {found}")
-
-
-def _is_shard(entry: Any) -> bool:
-    """Whether an entry is [name of a file in the folder, its size in bytes]."""
-    if not isinstance(entry, list) or len(entry) != 2:
-        return False
-    name, size = entry
-    return isinstance(name, str) and SHARD_NAME.fullmatch(name) is not None and type(size) is int and size >= 0
+def _read_manifest(path: Path) -> Manifest:
+    """The description of a pack, in this version of the format."""
+    found = read_json(path, "the description of a pack")
+    if found.get("version") != VERSION:
+        raise ValueError(f"{path}: written in version {found.get('version')} of the format, expected {VERSION}")
+    return checked(Manifest, found, path)
 
 
 def _check_tables(paths: np.ndarray, videos: np.ndarray, num_frames: int, sizes: list[int], index: Path) -> None:
-    """See that every video lies within a shard and has frames of its own.
-
-    Raises:
-        ValueError: names the table, and the first video that does not.
-    """
+    """See that every video lies within a shard and has frames of its own."""
     if len(paths) != len(videos):
         raise ValueError(f"{index}: damaged index: {len(paths)} paths, but {len(videos)} videos")
     if (unsorted := np.flatnonzero(paths[:-1] >= paths[1:])).size:
@@ -202,13 +201,12 @@ class ShardReader(Reader):
         self._path, self._offset, self.num_frames = path, offset, len(frames)
         self._sizes, self._checksums = frames.astype(np.int64).T
 
-    def read(self, indices: np.ndarray) -> Tensor:
-        """Frames at int64 indices [n], any order, repeats allowed -> uint8 [n, 3, H, W]."""
-        unique, inverse = np.unique(indices, return_inverse=True)
-        jpegs = self.read_jpegs(unique)
+    def _read(self, indices: np.ndarray) -> Tensor:
+        jpegs = self.read_jpegs(indices)
         try:
-            frames = [decode_picture(io.BytesIO(jpeg.numpy().tobytes()), self._max_pixels) for jpeg in jpegs]
-            return stack_pictures(frames)[inverse]
+            return stack_pictures(
+                [decode_picture(io.BytesIO(jpeg.numpy().tobytes()), self._max_pixels) for jpeg in jpegs]
+            )
         except UnreadableVideo as error:
             raise UnreadableVideo(f"{self._path.name}: {error}") from error
 

@@ -24,25 +24,25 @@ from tqdm import tqdm
 
 from datasets.decode.pyav_reader import PyAVReader
 from datasets.decode.readers import UnreadableVideo
-from datasets.pack.frames import (
-    FailedVideo,
-    ListedVideo,
-    Settings,
-    frame_rate,
-    kept_frames,
-    small_frames,
-    unique_videos,
-    write_lists,
-)
-from datasets.pack.jobs import run_jobs
-from datasets.pack.shards import ARRAYS, BLOCK, INDEX, MANIFEST, VERSION, ShardReader, fingerprint
+from datasets.lists.records import VideoList
+from datasets.pack.frames import frame_rate, kept_frames, small_frames, write_lists
+from datasets.pack.shards import ARRAYS, BLOCK, INDEX, MANIFEST, VERSION, Manifest, Settings, ShardReader, fingerprint
 from utils.arrays import DAMAGED
 from utils.files import PART, whole_file, write_text
+from utils.jobs import run_jobs
 
 logger = logging.getLogger(__name__)
 
 RECORDS = "records"  # folder of notes on finished shards, gone when the index is written
 SAMPLE = 8  # videos whose size tells how many go into a shard
+
+
+class ListedVideo(NamedTuple):
+    """A line of the list."""
+
+    number: int  # position in the list
+    path: str
+    label: int
 
 
 class ShardJob(NamedTuple):
@@ -62,14 +62,7 @@ class ShardJob(NamedTuple):
         return self.folder / RECORDS / f"{self.number:06d}.npz"
 
 
-class PackedVideo(NamedTuple):
-    """One video as it goes into a shard."""
-
-    jpegs: list[bytes]
-    about: dict  # the JSON beside its frames
-
-
-def pack_shards(lines: list[ListedVideo], settings: Settings, folder: Path, workers: int) -> None:
+def pack_shards(listed: VideoList, settings: Settings, folder: Path, workers: int) -> None:
     """Write shards, lists and, last, the index; what is there already is kept.
 
     Raises:
@@ -78,7 +71,8 @@ def pack_shards(lines: list[ListedVideo], settings: Settings, folder: Path, work
     """
     if not (folder / INDEX).exists():
         (folder / RECORDS).mkdir(exist_ok=True)
-        videos = unique_videos(lines)
+        _, first = np.unique(listed.paths, return_index=True)  # a path that is listed twice is packed once
+        videos = [ListedVideo(i, listed.path(i), int(listed.labels[i])) for i in np.sort(first).tolist()]
         per_shard = _videos_per_shard(videos, settings, folder, workers)
         groups = [videos[start : start + per_shard] for start in range(0, len(videos), per_shard)]
         jobs = [ShardJob(settings, folder, number, group) for number, group in enumerate(groups)]
@@ -88,7 +82,7 @@ def pack_shards(lines: list[ListedVideo], settings: Settings, folder: Path, work
             for count in run_jobs(write_shard, missing, workers):
                 progress.update(count)
         records = [_read_record(job.record) for job in jobs]
-        write_lists(folder, lines, [FailedVideo(*failure) for record in records for failure in record["failed"]])
+        write_lists(folder, listed, {path: reason for record in records for path, reason in record["failed"]})
         _write_index(folder, settings, jobs, records)
     shutil.rmtree(folder / RECORDS, ignore_errors=True)
 
@@ -100,13 +94,13 @@ def write_shard(job: ShardJob) -> int:
         with part.open("wb") as file:
             for video in job.videos:
                 try:
-                    packed = pack_video(video, job.settings)
+                    jpegs, about = pack_video(video, job.settings)
                 except UnreadableVideo as error:
-                    failed.append(FailedVideo(video.path, str(error)))
+                    failed.append((video.path, str(error)))
                     continue
                 paths.append(video.path.encode())
-                offsets.append(_write_video(file, video.number, packed))
-                tables.append(np.array([(len(jpeg), zlib.crc32(jpeg)) for jpeg in packed.jpegs], dtype=np.uint32))
+                offsets.append(_write_video(file, video.number, jpegs, about))
+                tables.append(np.array([(len(jpeg), zlib.crc32(jpeg)) for jpeg in jpegs], dtype=np.uint32))
             file.write(bytes(2 * BLOCK))  # the end of a tar file
         _read_back(part, offsets, tables)
     with whole_file(job.record) as part, part.open("wb") as file:
@@ -119,8 +113,8 @@ def write_shard(job: ShardJob) -> int:
     return len(job.videos)
 
 
-def pack_video(video: ListedVideo, settings: Settings) -> PackedVideo:
-    """Read, resize and compress one video.
+def pack_video(video: ListedVideo, settings: Settings) -> tuple[list[bytes], dict]:
+    """Read, resize and compress one video: its JPEGs, and the JSON beside them.
 
     Raises:
         UnreadableVideo: any of its frames cannot be read.
@@ -135,7 +129,7 @@ def pack_video(video: ListedVideo, settings: Settings) -> PackedVideo:
         "fps": round(frame_rate(path), 6),
     }
     frames = small_frames(reader, indices, settings.short_side)
-    return PackedVideo([encode_jpeg(frame, settings.quality).numpy().tobytes() for frame in frames], about)
+    return [encode_jpeg(frame, settings.quality).numpy().tobytes() for frame in frames], about
 
 
 def tar_member(name: str, content: bytes) -> bytes:
@@ -145,12 +139,12 @@ def tar_member(name: str, content: bytes) -> bytes:
     return info.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % BLOCK)
 
 
-def _write_video(file: io.BufferedWriter, number: int, packed: PackedVideo) -> int:
+def _write_video(file: io.BufferedWriter, number: int, jpegs: list[bytes], about: dict) -> int:
     """Append a video's members; returns where its first frame's header begins."""
     key = f"{number:09d}"  # the place in the list: unique, and safe whatever the path is
-    file.write(tar_member(f"{key}.json", json.dumps(packed.about).encode()))
+    file.write(tar_member(f"{key}.json", json.dumps(about).encode()))
     offset = file.tell()
-    for frame, jpeg in enumerate(packed.jpegs):
+    for frame, jpeg in enumerate(jpegs):
         file.write(tar_member(f"{key}.{frame:06d}.jpg", jpeg))
     return offset
 
@@ -192,7 +186,7 @@ def _videos_per_shard(videos: list[ListedVideo], settings: Settings, folder: Pat
 def _packed_size(job: tuple[ListedVideo, Settings]) -> int:
     """Bytes of one video's frames in a shard, 0 if it cannot be read."""
     try:
-        return sum(len(tar_member("", jpeg)) for jpeg in pack_video(*job).jpegs)
+        return sum(len(tar_member("", jpeg)) for jpeg in pack_video(*job)[0])
     except UnreadableVideo:
         return 0
 
@@ -216,17 +210,12 @@ def _write_index(folder: Path, settings: Settings, jobs: list[ShardJob], records
     shards = np.repeat(np.arange(len(jobs)), [len(record["paths"]) for record in records])
     order = np.argsort(paths)
     paths, videos = paths[order], np.stack([shards, offsets, np.cumsum(counts) - counts, counts], axis=1)[order]
-    manifest = {
-        "version": VERSION,
-        "settings": dataclasses.asdict(settings),
-        "fingerprint": fingerprint(paths, videos),
-        "num_frames": len(frames),
-        "shards": [[job.shard.name, int(record["size"])] for job, record in zip(jobs, records, strict=True)],
-    }
+    sizes = [(job.shard.name, int(record["size"])) for job, record in zip(jobs, records, strict=True)]
+    manifest = Manifest(VERSION, settings, fingerprint(paths, videos), len(frames), sizes)
     part = folder / f".{os.getpid()}{PART}"
     part.mkdir()
     for name, array in zip(ARRAYS, (paths, videos, frames), strict=True):
         with whole_file(part / f"{name}.npy") as path, path.open("wb") as file:
             np.save(file, array)
-    write_text(part / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+    write_text(part / MANIFEST, json.dumps(dataclasses.asdict(manifest), indent=1) + "\n")
     os.replace(part, folder / INDEX)

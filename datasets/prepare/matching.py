@@ -36,15 +36,13 @@ def match(wanted: list[Wanted], files: VideoFiles, folders: dict[str, str]) -> l
     Args:
         folders: part -> subfolder, see ``part_folders``.
     """
-    return [_match(video, files, folders[video.part]) for video in wanted]
-
-
-def _match(video: Wanted, files: VideoFiles, folder: str) -> Match:
-    key = class_key(video.class_folder)
-    found = [
-        path
-        for name in video.names
-        for path in sorted(files.find(name, folder), key=lambda path: class_key(parent_name(path)) != key)
-    ]
-    path, *others = found or [""]
-    return Match(video, path, tuple(others))
+    matches = []
+    for video in wanted:
+        found = []
+        for name in video.names:
+            paths = files.find(name, folders[video.part])
+            in_class = [path for path in paths if class_key(parent_name(path)) == class_key(video.class_folder)]
+            found += in_class + [path for path in paths if path not in in_class]
+        path, *others = found or [""]
+        matches.append(Match(video, path, tuple(others)))
+    return matches

@@ -7,7 +7,7 @@ UCF-101 looks at the latter, whose file names say it all. ``datasets.prepare`` f
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -70,7 +70,7 @@ def _ucf101_split_files(annotations: Path) -> list[Wanted]:
     wanted, differences = [], []
     for path in paths:
         part = f"{'test' if path.name.lower().startswith('test') else 'train'}_split{path.stem[-1]}"
-        for line_number, line in _lines(path):
+        for line_number, line in numbered_lines(read_text(path)):
             video, *label = line.split()
             name = bare_name(video)
             if not UCF_NAME.fullmatch(name) or len(label) > 1:
@@ -91,7 +91,7 @@ def _ucf101_split_files(annotations: Path) -> list[Wanted]:
 def _ucf_class_ids(annotations: Path) -> dict[str, str]:
     """``classInd.txt``, if it is there: id -> class key."""
     paths = sorted(annotations.rglob("classInd.txt")) if annotations.is_dir() else []
-    rows = [line.split() for path in paths[:1] for _, line in _lines(path)]
+    rows = [line.split() for path in paths[:1] for _, line in numbered_lines(read_text(path))]
     return {row[0]: class_key(row[-1]) for row in rows}
 
 
@@ -103,8 +103,8 @@ def hmdb51(annotations: Path, files: VideoFiles) -> list[Wanted]:
     wanted = []
     for path in _find(annotations, "*_test_split[123].txt", "<class>_test_split1.txt, ..."):
         class_folder, split = path.stem.rsplit("_test_split", 1)
-        for line_number, line in _lines(path):
-            video, _, use = line.rpartition(" ")
+        for line_number, line in numbered_lines(read_text(path)):
+            video, _, use = line.strip().rpartition(" ")
             if use not in ("0", "1", "2"):
                 raise ValueError(f"{path}:{line_number}: expected 'name.avi 0|1|2', found {line!r}")
             names = (f"{class_folder}/{bare_name(video.strip())}",)
@@ -214,12 +214,6 @@ def _find(annotations: Path, pattern: str, expected: str) -> list[Path]:
     if not paths or not paths[0].is_file():
         raise FileNotFoundError(f"--annotations {annotations}: expected {expected}")
     return paths
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Number and content of the lines that are not blank."""
-    for number, line in numbered_lines(read_text(path)):
-        yield number, line.strip()
 
 
 def _json(path: Path, kind: type) -> Any:

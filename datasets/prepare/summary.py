@@ -5,16 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-NUM_EXAMPLES = 3
+from utils.text import render
+
+TEMPLATE = Path(__file__).with_name("summary.txt.jinja")
 NUM_CLASSES_SHOWN = 10
 
 
 def list_entry(
-    root: Path,
-    folders: list[str],
-    found: list[tuple[str, int]],
-    missing: list[tuple[str, int]],
-    fingerprint: str,
+    root: Path, folders: list[str], found: list[tuple[str, int]], missing: list[tuple[str, int]], fingerprint: str
 ) -> dict[str, Any]:
     """The entry of one list.
 
@@ -41,19 +39,21 @@ def list_entry(
 
 def summary(report: dict[str, Any], path: Path) -> str:
     """The report as text; ``path`` is where the whole of it is."""
-    rows = [("list", "videos", "missing", "official", "classes", "fingerprint", "paths start from")]
-    rows += [_row(name, entry) for name, entry in report["lists"].items()]
-    lines = [*_aligned(rows, num_left=1), *_incomplete_classes(report["lists"]), *_empty_classes(report["lists"])]
-    duplicates, extra = report.get("duplicates", {}), report.get("extra", [])
-    if duplicates:
-        examples = [f"{taken} (not {', '.join(others)})" for taken, others in duplicates.items()]
-        lines.append(f"videos with several files: {len(duplicates):,}; taken {_examples(examples)}")
-    if extra:
-        lines.append(f"files that no list wants: {len(extra):,}; {_examples(extra)}")
-    if report.get("num_unlisted"):
-        lines.append(f"official videos of no list (unused, or no public label): {report['num_unlisted']:,}")
-    return "\n".join([f"{report['dataset']}: {report['num_files']:,} video files below {report['videos']}", *lines,
-                      f"details: {path}", ""])  # fmt: skip
+    header = ("list", "videos", "missing", "official", "classes", "fingerprint", "paths start from")
+    table = _aligned([header, *(_row(name, entry) for name, entry in report["lists"].items())], left=(0, 6))
+    incomplete = sorted(
+        (-count["missing"], count["found"], folder, name)
+        for name, entry in report["lists"].items()
+        if entry["num_videos"]
+        for folder, count in entry["classes"].items()
+        if count["missing"]
+    )
+    worst = [(folder, name, f"{found:,}", f"{-few:,}") for few, found, folder, name in incomplete[:NUM_CLASSES_SHOWN]]
+    if worst:
+        table += _aligned([("incomplete class", "list", "found", "missing"), *worst], left=(0, 1))
+    taken = [f"{path} (not {', '.join(others)})" for path, others in report.get("duplicates", {}).items()]
+    num_more = len(incomplete) - len(worst)
+    return render(TEMPLATE, report=report, table=table, num_more=num_more, taken=taken, path=path)
 
 
 def _row(name: str, entry: dict[str, Any]) -> tuple[str, ...]:
@@ -70,44 +70,13 @@ def _row(name: str, entry: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _incomplete_classes(lists: dict[str, dict[str, Any]]) -> list[str]:
-    """The classes with most missing videos, of lists that have any."""
-    rows = [
-        (count["missing"], count["found"], folder, name)
-        for name, entry in lists.items()
-        if entry["num_videos"]
-        for folder, count in entry["classes"].items()
-        if count["missing"]
-    ]
-    if not rows:
-        return []
-    rows.sort(key=lambda row: (-row[0], row[1:]))
-    shown = [(folder, name, f"{found:,}", f"{missing:,}") for missing, found, folder, name in rows[:NUM_CLASSES_SHOWN]]
-    table = _aligned([("incomplete class", "list", "found", "missing"), *shown], num_left=2)
-    return [*table, f"... and {len(rows) - len(shown):,} more"] if len(rows) > len(shown) else table
-
-
-def _empty_classes(lists: dict[str, dict[str, Any]]) -> list[str]:
-    """Classes of which no video is known at all, by list."""
-    return [
-        f"classes without any video in {name}: {len(empty):,}; {_examples(empty)}"
-        for name, entry in lists.items()
-        if entry["num_videos"]
-        and (empty := [folder for folder, count in entry["classes"].items() if count == {"found": 0, "missing": 0}])
-    ]
-
-
-def _aligned(rows: Sequence[Sequence[str]], num_left: int) -> list[str]:
-    """Columns of equal width: the first ``num_left`` and a seventh to the left, numbers to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+def _aligned(rows: Sequence[Sequence[str]], left: Sequence[int]) -> list[str]:
+    """Columns of equal width: those in ``left`` begin on one line, numbers end on one."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
-            text.ljust(width) if column < num_left or column == 6 else text.rjust(width)
+            text.ljust(width) if column in left else text.rjust(width)
             for column, (text, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
     ]
-
-
-def _examples(names: list[str]) -> str:
-    return ", ".join(names[:NUM_EXAMPLES]) + ", ..." * (len(names) > NUM_EXAMPLES)

@@ -7,15 +7,13 @@
 """
 
 import argparse
-import csv
 import json
 import logging
 import os
 import zlib
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 
 import av
@@ -23,16 +21,9 @@ import numpy as np
 
 from datasets.shapes.render import render
 from datasets.shapes.scenes import sample_scenes
-from datasets.shapes.world import (
-    LABEL_SETS,
-    PARTS,
-    VIDEOS_PER_CLASS,
-    ShapeClass,
-    classes_of,
-    is_poster_part,
-    label_set_of,
-)
-from utils.files import remove_parts, whole_file, write_text
+from datasets.shapes.world import LABEL_SETS, PARTS, POSTER_PART, VIDEOS_PER_CLASS, ShapeClass, classes_of, label_set_of
+from utils.files import claim_folder, remove_parts, whole_file, write_text
+from utils.jobs import run_jobs
 
 logger = logging.getLogger(__name__)
 
@@ -68,23 +59,17 @@ class VideoSpec:
         return f"{self.part}/{self.shape_class.name}/{self.index:04d}.mp4"
 
 
-def write_shapes(out: Path, spec: ShapesSpec | None = None, workers: int = 1) -> Path:
+def write_shapes(out: Path, spec: ShapesSpec, workers: int = 1) -> Path:
     """Write the set into `out`, or complete what is there; the finished set is marked by `complete.json`.
 
     Args:
-        out: folder of the set, created if needed.
-        spec: what to write, by default the standard set of seed 0.
         workers: processes that render and encode; the result does not depend on it.
-
-    Returns:
-        `out`.
 
     Raises:
         ValueError: `out` holds a set of another spec.
     """
-    spec = spec or ShapesSpec()
     marker = out / "complete.json"
-    _claim(out, spec)
+    claim_folder(out / "spec.json", asdict(spec))
     if marker.exists():
         logger.info("reusing the shapes set in %s", out)
         return out
@@ -93,7 +78,10 @@ def write_shapes(out: Path, spec: ShapesSpec | None = None, workers: int = 1) ->
     logger.info("writing %d of %d videos into %s", len(missing), len(videos), out)
     for folder in {Path(video.path).parent for video in videos}:
         (out / "videos" / folder).mkdir(parents=True, exist_ok=True)
-    _write_videos(out / "videos", missing, spec.seed, workers)
+    write = partial(_write_video, out / "videos", spec.seed)
+    # Spawned, not forked: forking a process that runs threads (PyTorch's, an encoder's) may deadlock.
+    for _ in run_jobs(write, missing, workers if workers > 1 else 0, start="spawn"):
+        pass
     _write_lists(out / "lists", spec)
     remove_parts(out / "videos")
     write_text(marker, json.dumps(asdict(spec)))
@@ -114,7 +102,7 @@ def render_video(video: VideoSpec, seed: int) -> np.ndarray:
     size = FRAME_SIZES[generator.integers(len(FRAME_SIZES))]
     num_frames = int(generator.integers(FRAME_COUNTS[0], FRAME_COUNTS[1] + 1))
     object_id, motion_id = (np.array([i]) for i in video.shape_class)
-    scenes = sample_scenes(object_id, motion_id, np.array([is_poster_part(video.part)]), generator)
+    scenes = sample_scenes(object_id, motion_id, np.array([video.part == POSTER_PART]), generator)
     instants = np.linspace(-0.5, 0.5, num_frames, dtype=np.float32)[None]
     opacity = generator.uniform(*HINT_OPACITY, instants.shape) * (generator.random(instants.shape) < HINT_RATE)
     return render(scenes, instants, opacity.astype(np.float32), size, generator)[0]
@@ -134,33 +122,8 @@ def encode_video(frames: np.ndarray, path: Path) -> None:
         container.mux(stream.encode())
 
 
-def _claim(out: Path, spec: ShapesSpec) -> None:
-    """Note the spec in `out` before the first video, or check that it is the one noted there."""
-    noted = out / "spec.json"
-    if not noted.exists():
-        out.mkdir(parents=True, exist_ok=True)
-        write_text(noted, json.dumps(asdict(spec)))
-    found = json.loads(noted.read_text())
-    if found != asdict(spec):
-        raise ValueError(f"{out} holds a shapes set of {found}, expected {asdict(spec)}; use another folder")
-
-
-def _write_videos(root: Path, videos: Sequence[VideoSpec], seed: int, workers: int) -> None:
-    chunks = [videos[start : start + 16] for start in range(0, len(videos), 16)]
-    jobs = [(root, chunk, seed) for chunk in chunks]
-    if workers <= 1:
-        for job in jobs:
-            _write_chunk(*job)
-        return
-    # Spawned, not forked: forking a process that runs threads (PyTorch's, an encoder's) may deadlock.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for _ in pool.map(_write_chunk, *zip(*jobs, strict=True)):
-            pass
-
-
-def _write_chunk(root: Path, videos: Sequence[VideoSpec], seed: int) -> None:
-    for video in videos:
-        encode_video(render_video(video, seed), root / video.path)
+def _write_video(root: Path, seed: int, video: VideoSpec) -> None:
+    encode_video(render_video(video, seed), root / video.path)
 
 
 def _write_lists(root: Path, spec: ShapesSpec) -> None:
@@ -169,13 +132,12 @@ def _write_lists(root: Path, spec: ShapesSpec) -> None:
         lines = [f"{video.path} {video.label}\n" for video in videos_of(part, spec)]
         write_text(root / f"{part}.txt", "".join(lines))
     for label_set in LABEL_SETS:
-        with open(root / f"{label_set}_labels.csv", "w", newline="") as file:
-            rows = enumerate(shape_class.name for shape_class in classes_of(label_set))
-            csv.writer(file, lineterminator="\n").writerows([("id", "name"), *rows])
+        rows = [f"{label},{shape_class.name}\n" for label, shape_class in enumerate(classes_of(label_set))]
+        write_text(root / f"{label_set}_labels.csv", "".join(["id,name\n", *rows]))
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
-    parser = argparse.ArgumentParser(description="Write the built-in shapes set.")
+    parser = argparse.ArgumentParser("python -m datasets.shapes", description="Write the built-in shapes set.")
     parser.add_argument("--out", type=Path, required=True, help="folder of the set")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the number of videos per class")
@@ -186,4 +148,6 @@ def main(argv: Sequence[str] | None = None) -> Path:
 
 
 if __name__ == "__main__":
-    main()
+    from datasets.shapes import __main__ as module  # processes that are spawned know no function of a ``-m`` package
+
+    module.main()

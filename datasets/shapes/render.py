@@ -39,18 +39,13 @@ def render(
     num_scenes, num_frames = instants.shape
     short = min(size)
     y, x = ((2 * np.arange(n, dtype=np.float32) + 1 - n) / short for n in size)
-    shots = _Shots(
-        scenes=scenes,
-        rows=np.repeat(np.arange(num_scenes), num_frames),
-        instants=instants.reshape(-1).astype(np.float32),
-        y=y,
-        x=x,
-    )
+    rows = np.repeat(np.arange(num_scenes), num_frames)
+    shots = _Shots(scenes, rows, instants.reshape(-1).astype(np.float32), y, x)
     canvas = _draw_background(shots)  # [N, 3, H, W]: planes are much faster to broadcast over than pixels
     _draw_clutter(canvas, shots)
     _draw_object(canvas, shots)
     _draw_ghosts(canvas, shots, ghost_opacity.reshape(-1))
-    canvas += generator.standard_normal(canvas.shape, dtype=np.float32) * _per_row(scenes.noise, shots.rows)
+    canvas += generator.standard_normal(canvas.shape, dtype=np.float32) * _per_row(scenes.noise, rows)
     np.clip(canvas, 0, 1, out=canvas)
     canvas *= 255
     frames = np.rint(canvas, out=canvas).astype(np.uint8).transpose(0, 2, 3, 1)

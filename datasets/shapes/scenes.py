@@ -4,8 +4,8 @@ Lengths are in units of half the picture's shorter side, with the origin in the 
 that a positive angle is clockwise. A clip lasts from instant -0.5 to 0.5.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -56,7 +56,8 @@ def sample_scenes(
         is_poster: bool [B], the shifted style: dark outlines on pale stripes.
         generator: the source of everything random.
     """
-    uniform, count = _uniform_drawer(generator, len(object_ids)), len(object_ids)
+    count = len(object_ids)
+    uniform = partial(_uniform, generator, count)
     poster = is_poster.astype(np.float32)
     signs = MOTION_SIGNS[motion_ids]
     # The second motion of each pair is the first one backwards, in the parts that only distract too.
@@ -107,14 +108,12 @@ def poses(scenes: Scenes, rows: np.ndarray, instants: np.ndarray) -> np.ndarray:
     )
 
 
-def _uniform_drawer(generator: np.random.Generator, count: int) -> Callable[..., np.ndarray]:
-    """A function (low, high, *shape) -> float32 [count, *shape] of uniform draws."""
-
-    def uniform(low: float | np.ndarray, high: float | np.ndarray, *shape: int) -> np.ndarray:
-        draws = generator.random((count, *shape), dtype=np.float32)
-        return (low + (high - low) * draws).astype(np.float32)
-
-    return uniform
+def _uniform(
+    generator: np.random.Generator, count: int, low: float | np.ndarray, high: float | np.ndarray, *shape: int
+) -> np.ndarray:
+    """Uniform draws, float32 [count, *shape]."""
+    draws = generator.random((count, *shape), dtype=np.float32)
+    return (low + (high - low) * draws).astype(np.float32)
 
 
 def _blend(plain: np.ndarray, poster: np.ndarray, weight: np.ndarray) -> np.ndarray:

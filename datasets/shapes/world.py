@@ -14,8 +14,8 @@ UNSEEN_OBJECTS = ("drop", "ring", "lightning bolt", "hourglass", "arrow")
 STYLE_OBJECTS = ("diamond", "leaf", "gear")
 OBJECTS = SEEN_OBJECTS + UNSEEN_OBJECTS + STYLE_OBJECTS
 
+POSTER_PART = "zs_style"  # its videos have the shifted style: dark outlines on pale stripes
 PARTS = ("train", "val", "zs_combinations", "zs_objects", "zs_style")
-LABEL_SETS = ("seen", "zs_combinations", "zs_objects", "zs_style")
 VIDEOS_PER_CLASS = {"train": 32, "val": 8, "zs_combinations": 10, "zs_objects": 10, "zs_style": 10}
 
 
@@ -32,10 +32,6 @@ class Motion(NamedTuple):
     growth: int = 0
     orbit: int = 0
 
-    @property
-    def signs(self) -> tuple[int, ...]:
-        return tuple(self[1:])
-
 
 MOTION_PAIRS = {
     "horizontal": (Motion("moving left", drift_x=-1), Motion("moving right", drift_x=1)),
@@ -47,7 +43,7 @@ MOTION_PAIRS = {
 }
 SEEN_PAIRS = ("horizontal", "vertical", "spin", "growth")
 MOTIONS = tuple(motion for pair in MOTION_PAIRS.values() for motion in pair)
-MOTION_SIGNS = np.array([motion.signs for motion in MOTIONS], dtype=np.float32)  # [M, 5]
+MOTION_SIGNS = np.array([motion[1:] for motion in MOTIONS], dtype=np.float32)  # [M, 5]
 
 
 class ShapeClass(NamedTuple):
@@ -67,21 +63,15 @@ def with_article(noun: str) -> str:
 
 def label_set_of(part: str) -> str:
     """The label set (one label CSV) that a part's labels index."""
-    if part not in PARTS:
-        raise ValueError(f"unknown part {part!r}, expected one of {PARTS}")
     return "seen" if part in ("train", "val") else part
-
-
-def is_poster_part(part: str) -> bool:
-    """Whether a part's videos have the shifted style: dark outlines on pale stripes."""
-    return part == "zs_style"
 
 
 def classes_of(label_set: str) -> list[ShapeClass]:
     """The classes of a label set, in label order."""
-    chosen = _OBJECT_PAIRS[label_set]()
     return [
-        ShapeClass(OBJECTS.index(name), MOTIONS.index(motion)) for name, pair in chosen for motion in MOTION_PAIRS[pair]
+        ShapeClass(OBJECTS.index(name), MOTIONS.index(motion))
+        for name, pair in _OBJECT_PAIRS[label_set]
+        for motion in MOTION_PAIRS[pair]
     ]
 
 
@@ -91,31 +81,16 @@ def _seen_pairs_of(index: int) -> tuple[str, str]:
     return SEEN_PAIRS[index % 4], SEEN_PAIRS[(index + step) % 4]
 
 
-def _seen() -> list[tuple[str, str]]:
-    return [(name, pair) for i, name in enumerate(SEEN_OBJECTS) for pair in _seen_pairs_of(i)]
-
-
-def _zs_combinations() -> list[tuple[str, str]]:
-    """For half of the seen objects, the motion pairs that they were not seen with."""
-    seen = set(_seen())
-    return [(name, pair) for name in SEEN_OBJECTS[1::2] for pair in SEEN_PAIRS if (name, pair) not in seen]
-
-
-def _zs_objects() -> list[tuple[str, str]]:
-    return [(name, pair) for i, name in enumerate(UNSEEN_OBJECTS[:4]) for pair in _seen_pairs_of(i)]
-
-
-def _zs_style() -> list[tuple[str, str]]:
-    """Other objects and two unseen pairs of motions, whose names share words with the seen ones."""
-    return [
+_SEEN = [(name, pair) for i, name in enumerate(SEEN_OBJECTS) for pair in _seen_pairs_of(i)]
+_OBJECT_PAIRS = {
+    "seen": _SEEN,
+    # For half of the seen objects, the motion pairs that they were not seen with.
+    "zs_combinations": [(o, pair) for o in SEEN_OBJECTS[1::2] for pair in SEEN_PAIRS if (o, pair) not in _SEEN],
+    "zs_objects": [(name, pair) for i, name in enumerate(UNSEEN_OBJECTS[:4]) for pair in _seen_pairs_of(i)],
+    # Other objects and two unseen pairs of motions, whose names share words with the seen ones.
+    "zs_style": [
         ("diamond", "horizontal"), ("diamond", "spin"), ("leaf", "vertical"), ("leaf", "growth"),
         ("gear", "roll"), ("gear", "growth"), ("arrow", "spin"), ("star", "orbit"),
-    ]  # fmt: skip
-
-
-_OBJECT_PAIRS = {
-    "seen": _seen,
-    "zs_combinations": _zs_combinations,
-    "zs_objects": _zs_objects,
-    "zs_style": _zs_style,
-}
+    ],
+}  # fmt: skip
+LABEL_SETS = tuple(_OBJECT_PAIRS)

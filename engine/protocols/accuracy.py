@@ -27,6 +27,17 @@ def mean_and_std(values: list[float]) -> tuple[float, float]:
     return table.mean().item(), table.std(correction=0).item()
 
 
+def mean_as_text(values: list[float], digits: int) -> str:
+    """The mean of runs in a table, with ± and the standard deviation where there are several."""
+    mean, std = mean_and_std(values)
+    return f"{mean:.{digits}f} ± {std:.{digits}f}" if len(values) > 1 else f"{mean:.{digits}f}"
+
+
 def harmonic_mean(a: float, b: float) -> float:
     """2ab / (a + b), high only where both are; 0 where both are 0."""
     return 2 * a * b / (a + b) if a + b else 0.0
+
+
+def accuracy(scores: Tensor, labels: Tensor) -> dict[str, float]:
+    """Top-1 and top-5 in percent."""
+    return {"top1": topk_accuracy(scores, labels, 1), "top5": topk_accuracy(scores, labels, 5)}

@@ -1,17 +1,11 @@
-"""The configuration of a checkpoint: what it carries, or what the shapes of its tensors tell."""
+"""The settings that the shapes of a checkpoint's tensors tell."""
 
-import json
-import logging
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
-from utils.config import Config, load_config, parse_config
 from utils.weights.four_keys import HEAD, MODEL
-
-logger = logging.getLogger(__name__)
 
 # Of OpenAI's ViTs: width, patch size and patches along an edge of the image tower.
 ARCHS = {
@@ -21,38 +15,6 @@ ARCHS = {
     (1024, 14, 24): "ViT-L/14@336px",
 }
 FUSION_WEIGHT = "transformer.resblocks.0.mlp.mote_fusion_weight"  # [E]
-
-
-def resolve_config(
-    checkpoint: Mapping[str, Any] | None,
-    source: str,
-    path: str | Path | None,
-    settings: Mapping[str, Any],
-    overrides: Sequence[str],
-) -> Config:
-    """The configuration file if one is given, else the checkpoint's own, else the one inferred.
-
-    Args:
-        checkpoint: see ``modules.formats.ours``; None: plain CLIP.
-        source: the checkpoint's name in errors.
-        path: YAML file.
-        settings: keys and values laid over it.
-        overrides: ``section.key=value``, laid over both.
-
-    Raises:
-        ValueError, FileNotFoundError: see ``utils.config`` and ``infer_settings``.
-    """
-    carried = (checkpoint or {}).get("config")
-    inferred: Mapping[str, Any] = {}
-    if checkpoint and not path and not isinstance(carried, str):
-        inferred = infer_settings(checkpoint, source)
-        logger.info("%s carries no configuration; its tensors say %s", source, inferred["network.arch"])
-    laid_over = [f"{key}={json.dumps(value)}" for key, value in {**inferred, **settings}.items()] + list(overrides)
-    if path:
-        return load_config(path, laid_over)
-    if isinstance(carried, str):
-        return parse_config(carried, f"the configuration in {source}", laid_over)
-    return parse_config("", "the default configuration", laid_over)
 
 
 def infer_settings(checkpoint: Mapping[str, Mapping[str, Tensor]], source: str) -> dict[str, Any]:

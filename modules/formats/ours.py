@@ -1,7 +1,7 @@
 """Checkpoints with our names: one state dict in the model and in safetensors, two in the four-key format.
 
-``model_state_dict`` holds CLIP (``visual.*``, ``logit_scale``), ``fusion_model_state_dict`` the temporal head; in the
-model and in safetensors these are ``clip.*`` and ``head.*``.
+``model_state_dict`` holds CLIP (``visual.*``, ``logit_scale``), ``fusion_model_state_dict`` the temporal head; in
+safetensors these are ``clip.*`` and ``head.*``, in a system ``towers.*`` and ``head.*``.
 """
 
 from collections.abc import Mapping
@@ -12,25 +12,26 @@ from torch import Tensor
 
 from utils.files import no_file
 from utils.weights.files import is_safetensors, is_torchscript, read_safetensors, read_torch_file
-from utils.weights.four_keys import HEAD, MODEL, check_parts, plain_content
+from utils.weights.four_keys import HEAD, MODEL, check_state_dicts, plain_content
 from utils.weights.model_files import WEIGHTS_FILE, locate, read_facts
 
-PREFIXES = {MODEL: "clip.", HEAD: "head."}
+IN_FILES = {MODEL: "clip.", HEAD: "head."}  # of safetensors
+IN_MODEL = {MODEL: "towers.", HEAD: "head."}
 TRAIN_CLASS_FEATURES = "spe_cls_feature"  # [K_train, D], belongs to the data set that the head was trained on
 CLIP_HINT = "a CLIP is given as network.arch (or --arch of predict.py), a checkpoint of this project is expected here"
 
 
-def split(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """The two state dicts of the four-key format, from the model's; others of its tensors are left out."""
+def split(state: Mapping[str, Tensor], prefixes: Mapping[str, str] = IN_FILES) -> dict[str, dict[str, Tensor]]:
+    """The two state dicts of the four-key format, from one; tensors with other prefixes are left out."""
     return {
-        part: {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-        for part, prefix in PREFIXES.items()
+        key: {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        for key, prefix in prefixes.items()
     }
 
 
-def joined(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The model's state dict, from the two of the four-key format."""
-    return {prefix + name: value for part, prefix in PREFIXES.items() for name, value in content[part].items()}
+def joined(content: Mapping[str, Any], prefixes: Mapping[str, str] = IN_FILES) -> dict[str, Tensor]:
+    """One state dict, from the two of the four-key format."""
+    return {prefix + name: value for key, prefix in prefixes.items() for name, value in content[key].items()}
 
 
 def read_checkpoint(name: str | Path) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def read_checkpoint(name: str | Path) -> dict[str, Any]:
     content = read_content(name)
     if isinstance(content, dict) and "visual.conv1.weight" in content:
         raise ValueError(f"checkpoint {name}: found the weights of CLIP alone; {CLIP_HINT}")
-    return check_parts(content, f"checkpoint {name}")
+    return check_state_dicts(content, f"checkpoint {name}")
 
 
 def read_content(name: str | Path) -> Any:
@@ -63,7 +64,7 @@ def read_content(name: str | Path) -> Any:
     problem = f"checkpoint {file}: not readable"
     if file.suffix == ".safetensors" or (file.is_file() and is_safetensors(file)):
         tensors, metadata = read_safetensors(file, problem)
-        if stray := sorted(name for name in tensors if not name.startswith(tuple(PREFIXES.values()))):
+        if stray := sorted(name for name in tensors if not name.startswith(tuple(IN_FILES.values()))):
             raise ValueError(f"checkpoint {file}: expected tensors clip.* and head.*, found {', '.join(stray[:4])}")
         content = {"epoch": 0, **read_facts(path, metadata), **split(tensors), "optimizer_state_dict": {}}
     elif file.is_file() and is_torchscript(file):

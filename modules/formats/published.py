@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from modules.formats.ours import TRAIN_CLASS_FEATURES
-from utils.weights.four_keys import HEAD, MERGED, MODEL
+from utils.weights.four_keys import HEAD, MERGED, MODEL, outline
 
 PUBLISHED_KEYS = ("epoch", MODEL, HEAD, "optimizer_state_dict")
 TEXT4VIS_HEAD = "fusion_model."
@@ -39,15 +39,15 @@ def format_of(content: Any, source: str) -> str:
         ValueError: none of them, or with parts that have no counterpart here.
     """
     if not isinstance(content, dict) or not isinstance(content.get(MODEL), dict):
-        raise ValueError(f"{source}: expected a checkpoint with {MODEL}, found {_outline(content)}")
+        raise ValueError(f"{source}: expected a checkpoint with {MODEL}, found {outline(content)}")
     if not isinstance(content.get(HEAD, {}), dict):
-        raise ValueError(f"{source}: expected tensors under {HEAD}, found {_outline(content[HEAD])}")
+        raise ValueError(f"{source}: expected tensors under {HEAD}, found {outline(content[HEAD])}")
     names = [*content[MODEL], *content.get(HEAD, ())]
-    for part, what in FOREIGN.items():
-        if found := next((name for name in names if part in name), None):
+    for mark, what in FOREIGN.items():
+        if found := next((name for name in names if mark in name), None):
             raise ValueError(f"{source}: {found} belongs to {what}, which has no counterpart here")
     if "visual.proj" not in names:
-        found = _outline(content[MODEL])
+        found = outline(content[MODEL])
         raise ValueError(f"{source}: {MODEL} holds no image tower of CLIP (visual.proj), found {found}")
     if HEAD not in content:
         return "text4vis"
@@ -56,10 +56,6 @@ def format_of(content: Any, source: str) -> str:
     if "config" in content:
         return "ours"
     return "mote" if TRAIN_CLASS_FEATURES in content[HEAD] or not has_text(content) else "bike"
-
-
-def _outline(content: Any) -> str:
-    return ", ".join(sorted(map(str, content))[:4]) if isinstance(content, dict) else type(content).__name__
 
 
 def has_text(content: Mapping[str, Any]) -> bool:
@@ -87,8 +83,8 @@ def join_text4vis(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def join_bike(content: Mapping[str, Any], text: Mapping[str, Tensor]) -> dict[str, Any]:
     """A checkpoint with the text tower beside the image tower, as BIKE has it."""
-    parts = {MODEL: {**content[MODEL], **text}, HEAD: plain_head(content, "BIKE")}
-    return {"epoch": content.get("epoch", 0), **parts, "optimizer_state_dict": {}}
+    weights = {MODEL: {**content[MODEL], **text}, HEAD: plain_head(content, "BIKE")}
+    return {"epoch": content.get("epoch", 0), **weights, "optimizer_state_dict": {}}
 
 
 def plain_head(content: Mapping[str, Any], target: str) -> dict[str, Tensor]:

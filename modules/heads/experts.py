@@ -16,7 +16,58 @@ import torch
 from torch import Tensor, nn
 
 from clip.model import ACTIVATIONS, MLP
+from modules.heads.transformer import TemporalTransformer
 from utils.precision import without_autocast
+
+# Softmax over [1..E] / t for one t of these; an infinite t gives the plain average.
+MERGE_TEMPERATURES = (-9.6, -4.8, -2.4, -1.2, -0.6, 0.6, 1.2, 2.4, 4.8, 9.6, float("inf"))
+
+
+class ExpertTransformer(TemporalTransformer):
+    """The temporal transformer of MoTE: feed-forward layers are mixtures of experts.
+
+    Routes share attention, norms and positions. They also share their input until the first mixture: the leading route
+    dimension starts at 1 and broadcasts there, so the first attention runs once for all routes.
+
+    Args:
+        num_experts: E; 0: plain feed-forward layers, and one route.
+        num_train_classes: rows of ``spe_cls_feature``, the class features of training (its released name).
+    """
+
+    def __init__(self, width: int, layers: int, heads: int, num_experts: int, num_train_classes: int):
+        super().__init__(width, layers, heads, (lambda: ExpertFFN(width, num_experts)) if num_experts > 0 else None)
+        self.num_experts = num_experts
+        self.register_buffer("spe_cls_feature", torch.zeros(num_train_classes, width))
+
+    def forward(self, frames: Tensor, gate: Tensor | None = None) -> Tensor:
+        """The merge of evaluation: [B, T, D] -> ``gate * h + frames``, [B, T, D].
+
+        Args:
+            gate: weight of the temporal branch for each clip, [B]; None: 1.
+        """
+        (branch,) = self._branch(frames, None)
+        return (branch if gate is None else branch * gate[:, None, None]) + frames
+
+    def routes(self, frames: Tensor, mixing: Tensor | None) -> Tensor:
+        """Every route of a training step: [B, T, D] -> [R, B, T, D].
+
+        Args:
+            mixing: experts of each layer and route [layers, R, E], see ``draw``; None: one route.
+        """
+        return self._branch(frames, mixing) + frames
+
+    def _branch(self, frames: Tensor, mixing: Tensor | None) -> Tensor:
+        x = (frames + self.positions(frames))[None]  # [1, B, T, D]
+        for layer, block in enumerate(self.transformer.resblocks):
+            x = block(x) if mixing is None else block(x, mixing[layer])
+        return x
+
+    def draw(
+        self, generator: torch.Generator, merge_temperatures: tuple[float, ...], with_merged: bool
+    ) -> Tensor | None:
+        """Routes of one training step, [layers, R, E] on the CPU; None for plain feed-forward layers."""
+        sizes = len(self.transformer.resblocks), self.num_experts
+        return draw_mixing(*sizes, merge_temperatures, generator, with_merged) if self.num_experts > 0 else None
 
 
 class ExpertFFN(nn.Module):
@@ -45,21 +96,18 @@ class ExpertFFN(nn.Module):
             [R, ..., D]
         """
         if mixing is None:
-            mixing = self.fusion_mixing()[None]
+            mixing = self.mote_fusion_weight.softmax(dim=0)[None]
         hidden = self.act(_routed_linear(x.flatten(1, -2), self.fc_up, mixing))  # [R, N, 4D]
         return _routed_linear(hidden, self.fc_dn, mixing).unflatten(1, x.shape[1:-1])
-
-    def fusion_mixing(self) -> Tensor:
-        """Mixing weights of evaluation, [E]."""
-        return self.mote_fusion_weight.softmax(dim=0)
 
     @torch.no_grad()
     def merged(self) -> MLP:
         """The evaluation merge as an ordinary FFN (MLP) with parameters of its own."""
         with torch.device("meta"):  # its parameters come below
             mlp = MLP(self.fc_up[0].in_features, self.activation)
+        mixing = self.mote_fusion_weight.softmax(dim=0)[None]
         for layer, experts in ((mlp.c_fc, self.fc_up), (mlp.c_proj, self.fc_dn)):
-            weight, bias = _mix(experts, self.fusion_mixing()[None])
+            weight, bias = _mix(experts, mixing)
             layer.weight, layer.bias = nn.Parameter(weight[0]), nn.Parameter(bias[0])
         return mlp.train(self.training)
 

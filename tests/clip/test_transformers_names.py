@@ -118,7 +118,7 @@ def test_a_folder_of_the_older_kind_is_read(state, tiny_clip, tmp_path):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ([], "config.json: not the configuration of a CLIP"),
+        ([], "config.json: damaged, the configuration of a CLIP is a JSON list"),
         ({}, "config.json: not the configuration of a CLIP"),
         (CONFIG | {"model_type": "siglip"}, "config.json: not the configuration of a CLIP"),
         (CONFIG | {"text_config": 3}, "config.json: not the configuration of a CLIP"),
@@ -135,7 +135,7 @@ def test_a_configuration_that_is_not_that_of_a_clip_is_named(state, config, mess
 def test_a_configuration_of_many_levels_is_named(state, tmp_path):
     folder = write_folder(tmp_path / "model", state)
     (tmp_path / "model" / "config.json").write_text("[" * 100_000 + "]" * 100_000)
-    with pytest.raises(ValueError, match=r"config\.json: not JSON"):
+    with pytest.raises(ValueError, match=r"config\.json: damaged, the configuration of a CLIP is not JSON"):
         load_clip(folder)
 
 

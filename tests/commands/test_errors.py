@@ -15,7 +15,7 @@ import torch
 import yaml
 
 import train
-from utils.config import load_config
+from modules.build import load_config
 
 EPOCH = ["--precision", "fp32", "solver.epochs=1"]
 

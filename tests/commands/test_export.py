@@ -16,10 +16,10 @@ from safetensors import safe_open
 
 import export
 from datasets.build import build_eval_loader, read_data
-from modules.build import build_classes, build_clip, build_model, load_model
+from modules.build import build_classes, build_system, build_towers, load_config, load_system
 from modules.formats.ours import read_checkpoint
 from tools.make_debug_data import CLASS_NAMES
-from utils.config import load_config, to_yaml
+from utils.config import to_yaml
 from utils.weights.four_keys import save_checkpoint
 from utils.weights.model_files import is_hub_id, upload
 
@@ -28,14 +28,14 @@ OTHER_NAMES = ["a cat jumping", "a dog", "rain", "snow", "a red square", "nothin
 
 @pytest.fixture(scope="module")
 def config(debug_config):
-    return load_config(debug_config, ["eval.modulation_temperature=0.5"])
+    return load_config(debug_config, ["mote.modulation_temperature=0.5"])
 
 
 @pytest.fixture(scope="module")
 def weights(config, tmp_path_factory) -> Path:
     """A checkpoint of ours: every tensor differs from CLIP's and from its initialisation, experts from each other."""
-    clip = build_clip(config.network, config.data.num_segments, config.data.input_size, config.seed)
-    model = build_model(config, clip, build_classes(config.network, clip, CLASS_NAMES))
+    towers = build_towers(config.network, config.data.num_segments, config.data.input_size, config.seed)
+    model = build_system(config, towers, build_classes(config, towers, CLASS_NAMES))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -48,16 +48,17 @@ def weights(config, tmp_path_factory) -> Path:
 
 def load_tested(weights: str | Path, config, names: list[str]):
     """The model as test.py has it, and its class features."""
-    clip = build_clip(config.network, config.data.num_segments, config.data.input_size, config.seed)
-    classes = build_classes(config.network, clip, names)
-    return load_model(config, clip, classes, read_checkpoint(weights), str(weights)).eval(), classes
+    towers = build_towers(config.network, config.data.num_segments, config.data.input_size, config.seed)
+    classes = build_classes(config, towers, names)
+    model = load_system(config, towers, classes, read_checkpoint(weights), str(weights)).eval()
+    return model, classes.encode(towers)
 
 
 @torch.no_grad()
 def expected(weights: str | Path, config, names: list[str], frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     model, classes = load_tested(weights, config, names)
-    output = model(frames, classes)
-    return output.logits[0], (output.logit_scale * output.logits[0]).softmax(dim=-1)
+    scores = model.score(model.encode(frames), classes)
+    return scores, (model.logit_scale * scores).softmax(dim=-1)
 
 
 @pytest.fixture(scope="module")
@@ -121,8 +122,10 @@ def test_an_open_graph_computes_what_a_test_does_without_this_repository(
 
 def test_modulation_and_the_merge_matter_to_these_tests(weights, config, real_frames):
     probabilities = expected(weights, config, OTHER_NAMES, real_frames)[1]
-    for key, change in {"modulation": False, "weight_average": 0.5}.items():
-        other = replace(config, eval=replace(config.eval, **{key: change}))
+    unmodulated = {"mote": replace(config.sections["mote"], modulation=False)}
+    changes = {"sections": unmodulated, "eval": replace(config.eval, weight_average=0.5)}
+    for key, change in changes.items():
+        other = replace(config, **{key: change})
         assert (expected(weights, other, OTHER_NAMES, real_frames)[1] - probabilities).abs().max() > 1e-3, key
 
 
@@ -158,7 +161,7 @@ def test_a_merged_file_tests_like_the_original(weights, debug_config, config, tm
     for name, each in {"original": weights, "merged": path}.items():
         arguments = ["--config", str(debug_config), "--weights", str(each), "--output", str(tmp_path / name)]
         test([*arguments, "--precision", "fp32", "--save_logits", str(tmp_path / f"{name}.npz"),
-              "eval.modulation_temperature=0.5"])  # fmt: skip
+              "mote.modulation_temperature=0.5"])  # fmt: skip
         logits[name] = np.load(tmp_path / f"{name}.npz")["view_logits"]
     np.testing.assert_allclose(logits["merged"], logits["original"], rtol=0, atol=1e-5)
 
@@ -190,6 +193,7 @@ def test_a_hub_folder_is_read_like_the_checkpoint_it_was_made_of(weights, config
     facts = json.loads((folder / "config.json").read_text(), parse_constant=pytest.fail)
     assert facts["config"]["data"]["train_root"] == ""  # nobody else's business
     assert facts["class_names"] == list(CLASS_NAMES)
+    assert (facts["towers"]["image_size"], facts["towers"]["interpolation"]) == (32, "bicubic")
     found = expected(folder, config, OTHER_NAMES, real_frames)[0]
     torch.testing.assert_close(found, expected(weights, config, OTHER_NAMES, real_frames)[0], rtol=0, atol=1e-5)
     # Its configuration alone describes the model.
@@ -210,7 +214,7 @@ def test_a_model_card_shows_the_given_figures(weights, results, tmp_path):
     ("content", "message"),
     [
         ("[1]", "a JSON list, expected an object"),
-        ('{"top1": 1}', "not a results.json, missing dataset"),
+        ('{"top1": 1}', "damaged, missing dataset"),
         ("{", "not JSON"),
         (None, "no such file"),
     ],

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +15,17 @@ import torch
 
 import extract_features
 import train as train_command
-from commands.testing import PLAIN_CLIP, build_tested_model
+from clip.model import PIXEL_MEAN, PIXEL_STD
+from commands.testing import ListToTest, build_tested_model
+from commands.weights import Weights
 from datasets.build import build_eval_loader, build_train_loader, read_lists
 from engine.train import train
+from modules.build import PLAIN_CLIP, load_config
+from modules.build import plain as plain_clip
 from modules.formats.ours import read_checkpoint
+from modules.systems.base import Batch, Draws
 from tools.make_debug_data import CLASS_NAMES
-from train import prepare
-from utils.config import Config, load_config
+from utils.config import Config
 
 FP32 = ["--precision", "fp32"]
 FP16_ROUNDING = {"rtol": 2**-10, "atol": 1e-5}
@@ -88,12 +91,12 @@ def weights(debug_config, plain, tmp_path_factory) -> Path:
 
 def image_features(config: Config, batches, fp32) -> torch.Tensor:
     """What CLIP's image tower makes of batches of pictures, [N, V, T, D]."""
-    config = replace(config, network=replace(config.network, sim_header="None"))
+    config = plain_clip(config)
     videos = read_lists(config.data, "val", 4)
-    model, _ = build_tested_model(PLAIN_CLIP, {"": config}, {"": (videos, list(CLASS_NAMES))}, fp32)
+    model, _ = build_tested_model(Weights(PLAIN_CLIP), {"": ListToTest(config, videos, list(CLASS_NAMES))}, fp32)
     model.eval()
     with torch.no_grad():
-        features = [model.encode_frames(b.clips.flatten(0, 1)).unflatten(0, b.clips.shape[:2]) for b in batches]
+        features = [model.encode(b.clips.flatten(0, 1)).frames.unflatten(0, b.clips.shape[:2]) for b in batches]
     return torch.cat(features)
 
 
@@ -166,17 +169,17 @@ def test_a_head_trained_on_a_cache_learns_and_keeps_the_image_tower(debug_data, 
     assert set(checkpoint["model_state_dict"]) == {*visual, "logit_scale"}
 
 
-def test_the_loss_on_cached_features_is_that_on_the_pictures(debug_config, plain, tmp_path, fp32):
+def test_the_loss_on_cached_features_is_that_on_the_pictures(debug_config, plain, tmp_path, fp32, prepare_run):
     config = load_config(debug_config, [*from_cache(plain), f"data.output_path={tmp_path}"])
-    state, run = prepare(config, fp32, "run")
+    state, _ = prepare_run(config, fp32, "run")
     pictures = load_config(debug_config)
     loader = build_eval_loader(pictures.data, read_lists(pictures.data, "train", 4), 0, 1)
     batch = next(iter(loader))
     features = torch.from_numpy(np.load(plain / "train" / "features.npy")[batch.indices.numpy(), 0])
     losses = []
-    for frames in (batch.clips[:, 0], features):
-        mixing = state.model.draw_mixing(torch.Generator().manual_seed(0))
-        losses.append(run.loss(state.model(frames, run.classes, mixing), batch.labels)[0].item())
+    for video in ({"clips": batch.clips[:, 0]}, {"features": features}):
+        draws = Draws(torch.Generator().manual_seed(0))
+        losses.append(state.model(Batch(**video, labels=batch.labels), draws).total.item())
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
@@ -186,27 +189,28 @@ class Interrupted(Exception):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_interrupted_run_on_a_cache_continues_to_the_same_weights(
-    debug_config, augmented, plain, tmp_path, fp32, workers
+    debug_config, augmented, plain, tmp_path, fp32, prepare_run, workers
 ):
     overrides = [*from_cache(augmented, val=plain), f"data.output_path={tmp_path}", f"data.workers={workers}"]
     overrides += ["logging.print_freq=1", "logging.save_minutes=0"]
 
     def build(name: str):
-        return prepare(load_config(debug_config, [*overrides, "resume=auto"]), fp32, name)
+        return prepare_run(load_config(debug_config, [*overrides, "resume=auto"]), fp32, name)
 
     state, run = build("whole")
     train(state, run)
     expected = read_checkpoint(run.folder / "last_model.pt")["fusion_model_state_dict"]
     state, run = build("parts")
-    count = iter(range(4))
+    loss, count = state.model.loss, iter(range(4))
 
-    def failing_loss(output, labels):
+    def failing_loss(batch, draws):
         if next(count, None) is None:
             raise Interrupted
-        return run.loss(output, labels)
+        return loss(batch, draws)
 
+    state.model.loss = failing_loss
     with pytest.raises(Interrupted):
-        train(state, replace(run, loss=failing_loss))
+        train(state, run)
     state, run = build("parts")
     assert (state.epoch, state.step) == (1, 1)
     train(state, run)
@@ -228,25 +232,27 @@ def test_a_part_of_the_list_trains_on_the_same_cache(debug_config, debug_data, p
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["data.num_segments=2"], "num_segments is 4 in the cache, 2 here"),
-        (["data.input_size=16"], "input_size is 32 in the cache, 16 here"),
-        (["data.dense=True"], "dense is False in the cache, True here"),
-        (["network.activation=gelu"], "activation is quick_gelu in the cache, gelu here"),
+        (["data.num_segments=2"], "num_segments was 4, is 2"),
+        (["data.input_size=16"], "input_size was 32, is 16"),
+        (["data.dense=True"], "dense was False, is True"),
+        (["network.activation=gelu"], "activation was 'quick_gelu', is 'gelu'"),
         (["network.fix_video=False"], r"data\.modality features .* set network\.fix_video to True"),
         (["network.drop_out=0.1"], r"network\.drop_out and network\.emb_dropout act in the image tower"),
         (["data.train_root=/"], r"data\.train_root '/': expected the folder of a feature cache"),
     ],
 )
 def test_a_configuration_that_the_cache_was_not_made_for_is_an_error(
-    debug_config, plain, tmp_path, fp32, overrides, message
+    debug_config, plain, tmp_path, fp32, prepare_run, overrides, message
 ):
     config = load_config(debug_config, [*from_cache(plain), f"data.output_path={tmp_path}", *overrides])
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        prepare(config, fp32, "run")
+        prepare_run(config, fp32, "run")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_image_tower_is_an_error(debug_config, debug_data, plain, weights, tmp_path, run_test, fp32):
+def test_another_image_tower_is_an_error(
+    debug_config, debug_data, plain, weights, tmp_path, run_test, fp32, prepare_run
+):
     other = torch.load(debug_data / "tiny_clip.pt", weights_only=True)
     other["visual.proj"] = other["visual.proj"] * 1.01
     (tmp_path / "a").mkdir()
@@ -254,12 +260,12 @@ def test_another_image_tower_is_an_error(debug_config, debug_data, plain, weight
     torch.save(other, tmp_path / "other_clip.pt")
     options = [*from_cache(plain), f"data.output_path={tmp_path / 'runs'}"]
     for path, message in (
-        ("a/tiny_clip.pt", "image_tower_sha256 is [0-9a-f]{64} in"),
-        ("other_clip.pt", "arch is tiny_c"),
+        ("a/tiny_clip.pt", "image_tower_sha256 was '[0-9a-f]{64}', is"),
+        ("other_clip.pt", "arch was 'tiny_c"),
     ):
         config = load_config(debug_config, [*options, f"network.arch={tmp_path / path}"])
         with pytest.raises(ValueError, match=message):
-            prepare(config, fp32, "run")
+            prepare_run(config, fp32, "run")
     content = torch.load(weights, weights_only=True)
     content["model_state_dict"]["visual.proj"] *= 1.01
     torch.save(content, tmp_path / "tuned.pt")
@@ -269,12 +275,41 @@ def test_another_image_tower_is_an_error(debug_config, debug_data, plain, weight
 
 
 @pytest.mark.parametrize("part", ["train", "val"])
-def test_training_looks_at_the_image_tower_of_both_caches(debug_config, plain, tmp_path, fp32, part):
+def test_training_looks_at_the_image_tower_of_both_caches(debug_config, plain, tmp_path, fp32, prepare_run, part):
     shutil.copytree(plain, tmp_path, dirs_exist_ok=True)
     path = tmp_path / part / "metadata.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"image_tower_sha256": "0" * 64}))
-    with pytest.raises(ValueError, match=rf"{part} was made for something else: image_tower_sha256 is 0{{64}} in"):
-        prepare(load_config(debug_config, from_cache(tmp_path)), fp32, "run")
+    with pytest.raises(ValueError, match=rf"{part} was made with other settings: image_tower_sha256 was '0{{64}}', is"):
+        prepare_run(load_config(debug_config, from_cache(tmp_path)), fp32, "run")
+
+
+# What caches did not record at first.
+ADDED = ("pixel_mean", "pixel_std", "interpolation", "context_length")
+
+
+def test_a_cache_records_what_pictures_and_texts_are_like(plain):
+    found = json.loads((plain / "val" / "metadata.json").read_text())
+    assert (found["pixel_mean"], found["pixel_std"]) == (list(PIXEL_MEAN), list(PIXEL_STD))
+    assert (found["interpolation"], found["context_length"], found["input_size"]) == ("bicubic", 77, 32)
+
+
+@pytest.mark.parametrize("value", [None, [0.5, 0.5, 0.5]])
+def test_a_cache_from_before_that_was_recorded_is_of_openai_s_pixels(
+    debug_config, plain, tmp_path, fp32, prepare_run, value
+):
+    for part in ("train", "val"):
+        shutil.copytree(plain / part, tmp_path / part)
+        path = tmp_path / part / "metadata.json"
+        found = {name: each for name, each in json.loads(path.read_text()).items() if name not in ADDED}
+        path.write_text(json.dumps(found | ({} if value is None else {"pixel_mean": value})))
+    config = load_config(debug_config, [*from_cache(tmp_path), f"data.output_path={tmp_path}"])
+    if value is None:
+        prepare_run(config, fp32, "run")
+        arguments = ["--config", str(debug_config), "--out", str(tmp_path), "--part", "val", *FP32]
+        extract_features.main(arguments)  # finds that nothing is left to do
+        return
+    with pytest.raises(ValueError, match=r"pixel_mean was \[0.5, 0.5, 0.5\], is \[0.48.*\]"):
+        prepare_run(config, fp32, "run")
 
 
 def test_the_cache_of_a_checkpoint_s_tower_fits_its_test_with_the_same_average(
@@ -293,30 +328,30 @@ def test_the_cache_of_a_checkpoint_s_tower_fits_its_test_with_the_same_average(
 
 
 def test_views_that_are_not_the_cached_ones_are_an_error(
-    debug_config, plain, augmented, weights, run_test, tmp_path, fp32
+    debug_config, plain, augmented, weights, run_test, tmp_path, fp32, prepare_run
 ):
     common = ["--config", str(debug_config), "--weights", str(weights), *FP32, *from_cache(plain)]
-    with pytest.raises(ValueError, match="num_clips is 1 in the cache, 4 here; num_crops is 1 in the cache, 3 here"):
+    with pytest.raises(ValueError, match="num_clips was 1, is 4; num_crops was 1, is 3"):
         run_test([*common, "--test_clips", "4", "--test_crops", "3"])
     train_list = load_config(debug_config).data.train_list
-    with pytest.raises(ValueError, match="augmented is True in the cache, False here"):
+    with pytest.raises(ValueError, match="augmented was True, is False"):
         run_test([*common, f"data.val_root={augmented / 'train'}", f"data.val_list={train_list}"])
     config = load_config(debug_config, [*from_cache(augmented, val=plain), "data.crop_area=[0.5,1.0]"])
-    with pytest.raises(ValueError, match=r"crop_area is \[0\.08, 1\.0\] in the cache, \[0\.5, 1\.0\] here"):
-        prepare(config, fp32, "run")
+    with pytest.raises(ValueError, match=r"crop_area was \[0\.08, 1\.0\], is \[0\.5, 1\.0\]"):
+        prepare_run(config, fp32, "run")
 
 
-def test_mirrored_crops_are_not_trained_on_under_the_wrong_label(debug_config, plain, tmp_path, fp32):
+def test_mirrored_crops_are_not_trained_on_under_the_wrong_label(debug_config, plain, tmp_path, fp32, prepare_run):
     extract_features.main(
         ["--config", str(debug_config), "--out", str(tmp_path), "--part", "train", "--test_crops", "10", *FP32]
     )
     with pytest.raises(ValueError, match="10 crops hold mirror images"):
-        prepare(load_config(debug_config, from_cache(tmp_path, val=plain)), fp32, "run")
+        prepare_run(load_config(debug_config, from_cache(tmp_path, val=plain)), fp32, "run")
 
 
 def test_a_finished_cache_of_other_settings_is_not_overwritten(debug_config, plain):
     before = content(plain)
-    with pytest.raises(FileExistsError, match="num_clips was 1, is 2"):
+    with pytest.raises(ValueError, match="num_clips was 1, is 2"):
         extract_features.main(["--config", str(debug_config), "--out", str(plain), "--test_clips", "2", *FP32])
     extract_features.main(["--config", str(debug_config), "--out", str(plain), *FP32])
     assert content(plain) == before

@@ -10,8 +10,8 @@ import yaml
 import train
 from datasets.lists.labels import read_class_names
 from datasets.lists.records import read_video_list
+from modules.build import load_config
 from tools.make_debug_data import CLASS_NAMES
-from utils.config import load_config
 
 QUICK = ["--precision", "fp32", "solver.epochs=1"]
 

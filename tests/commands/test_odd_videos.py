@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 import train
-from datasets.decode import DECODERS
-from datasets.decode.decoders import installed_decoders
+from datasets.decode.decoders import DECODERS, installed_decoders
 
 READABLE = ("good.mp4", "half.mkv", "mp4 as.avi", "one.mp4", "ten bits.mp4", "turned.mp4", "variable.mp4")
 

@@ -55,7 +55,7 @@ def test_probabilities_are_those_of_the_cosines_that_a_test_saves(
     saved = np.load(tmp_path / "logits.npz")
     paths = [debug_data / "videos" / path for path in saved["paths"]]
     predictions = classifier.predict(paths, num_clips=3, num_crops=3)
-    scale = classifier.model.clip.logit_scale.exp().item()
+    scale = classifier.model.logit_scale.item()
     expected = torch.from_numpy(saved["view_logits"]).mean(dim=1).mul(scale).softmax(dim=-1)
     found = torch.tensor([[p.scores[name] for name in CLASS_NAMES] for p in predictions])
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
@@ -180,7 +180,8 @@ def test_files_folders_and_patterns_are_found_once(weights, debug_data, tmp_path
     places = [tmp_path / "a.mp4", tmp_path / "*.mp4", tmp_path / "sub"]
     found = predict.main([*map(str, places), "--weights", str(weights), "--test_clips", "1", *FP32])
     assert [p.path for p in found] == [str(tmp_path / name) for name in ("a.mp4", "sub/b.MKV", "sub/deep/c.mp4")]
-    assert len({tuple(p.scores.values()) for p in found}) == 1
+    for other in found[1:]:  # the same video in other places of a batch: rounding may differ
+        assert other.scores == pytest.approx(found[0].scores, abs=1e-6)
 
 
 def test_written_files_hold_what_is_returned(weights, videos, tmp_path):
@@ -216,9 +217,18 @@ def test_without_weights_plain_clip_averages_frames(debug_data, videos):
     assert classifier.class_names == []
     images = torch.from_numpy(prediction.frames).permute(0, 3, 1, 2)[None]
     with torch.no_grad():
-        features = classifier.model.encode_frames(images)[0]
+        features = classifier.model.encode(images).frames[0]
     expected = torch.nn.functional.normalize(features.mean(dim=0), dim=-1)
     np.testing.assert_allclose(prediction.embedding, expected, atol=1e-5)
+
+
+def test_predictions_that_are_not_finite_are_an_error(weights, videos):
+    classifier = VideoClassifier.load(weights, precision="fp32", overrides=["data.workers=0"])
+    with torch.no_grad():
+        classifier.model.head.transformer.resblocks[0].ln_1.bias[0] = torch.nan
+    for predict_one in (classifier.predict, lambda path: list(classifier.embed(path))):
+        with pytest.raises(FloatingPointError, match="of a video are not finite: the weights are too large for fp32"):
+            predict_one(videos[0])
 
 
 def test_a_checkpoint_without_configuration_needs_one(weights, debug_config, videos, tmp_path):
@@ -259,7 +269,7 @@ def test_a_place_without_videos_is_an_error(weights, tmp_path):
 
 def test_weights_of_another_kind_are_named(debug_data, videos, tmp_path):
     torch.save({"something": torch.zeros(2)}, tmp_path / "other.pt")
-    with pytest.raises(ValueError, match=r"expected keys .* found \['something'\]"):
+    with pytest.raises(ValueError, match=r"expected keys .* found a dict of something"):
         VideoClassifier.load(tmp_path / "other.pt")
     with pytest.raises(ValueError, match=r"the weights of CLIP alone; a CLIP is given as network\.arch"):
         VideoClassifier.load(debug_data / "tiny_clip.pt")

@@ -11,7 +11,7 @@ import pytest
 
 import train
 from datasets.lists.records import read_video_list
-from utils.config import load_config
+from modules.build import load_config
 
 pytestmark = pytest.mark.slow
 TIMEOUT_S = 240
@@ -21,14 +21,18 @@ PROBE = """
 import json, sys
 from pathlib import Path
 import torch
+from commands.starting import Run
 from train import prepare
-from utils.config import load_config
+from modules.build import load_config
 from utils.distributed import gather, is_main, process_group
 from utils.precision import Precision
+from utils.run_folder import run_folder
 
 config_path, out, *overrides = sys.argv[1:]
 with process_group(60):
-    _, run = prepare(load_config(config_path, overrides), Precision("fp32", torch.device("cpu")), "probe")
+    config = load_config(config_path, overrides)
+    folder = run_folder(config.data.output_path, config.data.dataset, config.network.arch, "probe")
+    _, run = prepare(Run(config, Precision("fp32", torch.device("cpu")), folder))
     videos, batches = run.loader.dataset.source.videos, run.loader.batch_sampler
     paths = [videos.path(index) for index in range(len(videos))]
     found = gather((paths, [[(epoch, paths[index]) for epoch, index in batch] for batch in batches]))

@@ -16,7 +16,7 @@ import torch
 
 import train
 from commands.testing import parse_args as parse_test_args
-from utils.config import load_config
+from modules.build import load_config
 
 TIMEOUT_S = 180
 SCRIPTS = sorted(path.name for path in (Path(__file__).parents[2] / "scripts").glob("*.sh"))

@@ -17,12 +17,11 @@ import pytest
 import predict
 import train
 from datasets.check import __main__ as check
-from datasets.clips.own_videos import OwnVideos
 from datasets.clips.sampling import eval_indices
-from datasets.decode import DECODERS
-from datasets.decode.decoders import installed_decoders
+from datasets.clips.video import EvalVideos, VideoSource
+from datasets.decode.decoders import DECODERS, installed_decoders
 from datasets.decode.readers import UnreadableVideo
-from utils.config import MAX_PIXELS
+from datasets.lists.records import VideoList
 
 TOLERANCE = 3  # grey levels, of a mean
 
@@ -64,12 +63,10 @@ def test_frames_are_those_of_ffmpeg_or_the_decoder_says_no(cases, name, decoder)
 
 def test_a_cut_video_shows_eight_frames_that_differ(cases):
     chosen = []
-    dataset = OwnVideos(
-        [str(cases / "copycut.mp4")],
+    dataset = EvalVideos(
+        VideoSource(VideoList.of_pairs(str(cases), [("copycut.mp4", -1)])),
         lambda num_frames: chosen.append(eval_indices(num_frames, 8)) or chosen[0],
         lambda frames: frames[None],
-        20,
-        MAX_PIXELS,
     )
     (clip,) = dataset[0].clips
     assert chosen[0].tolist() == [[0, 6, 13, 19, 26, 32, 39, 45]]

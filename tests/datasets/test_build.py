@@ -8,7 +8,7 @@ import torch
 
 from datasets.build import build_eval_loader, build_train_loader, read_data, read_lists
 from datasets.clips.presets import MOTE
-from datasets.clips.samplers import EveryNth, TrainBatches
+from datasets.clips.samplers import TrainBatches
 from datasets.clips.sampling import dense_eval_indices, eval_indices
 from datasets.decode.other_readers import DecordReader
 from datasets.shapes.__main__ import encode_video
@@ -72,14 +72,6 @@ def test_fewer_videos_than_a_global_batch_are_an_error():
         TrainBatches(7, 4, 0, 2, 0)
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3, 7, 20])
-def test_an_evaluation_covers_every_video_once_without_padding(world_size):
-    shares = [EveryNth(18, rank, world_size) for rank in range(world_size)]
-    assert sorted(index for share in shares for index in share) == list(range(18))
-    assert [len(list(share)) for share in shares] == [len(share) for share in shares]
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
-
-
 # --- loaders
 
 
@@ -135,14 +127,15 @@ def test_two_processes_train_on_the_batches_of_one(data):
         assert whole.labels.tolist() == first.labels.tolist() + second.labels.tolist()
 
 
-def test_two_processes_evaluate_the_videos_of_one(data):
+@pytest.mark.parametrize("world_size", [2, 3, 11])
+def test_several_processes_evaluate_the_videos_of_one(data, world_size):
     whole = {
         index: views
         for batch in eval_batches(data)
         for index, views in zip(batch.indices.tolist(), batch.clips, strict=True)
     }
-    for rank in (0, 1):
-        for batch in eval_batches(data, rank, 2):
+    for rank in range(world_size):
+        for batch in eval_batches(data, rank, world_size):
             for index, views in zip(batch.indices.tolist(), batch.clips, strict=True):
                 assert torch.equal(views, whole.pop(index))
     assert not whole
@@ -302,3 +295,9 @@ def test_a_few_shot_loader_repeats_videos_with_other_augmentation(debug_config):
 
 def test_without_shots_the_train_list_is_whole(debug_config):
     assert len(read_data(load_config(debug_config).data, ("train",)).parts["train"]) == 12
+
+
+def test_an_unknown_decoder_is_an_error_that_lists_them_before_a_file_is_read():
+    config = DataConfig(decoder="ffmpeg", label_list="gone.csv")
+    with pytest.raises(ValueError, match=r"data\.decoder: expected one of auto, decord, .*pyav, found 'ffmpeg'"):
+        read_data(config, ("val",))

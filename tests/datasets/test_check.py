@@ -12,8 +12,7 @@ from PIL import Image
 
 from datasets.check import __main__ as check
 from datasets.check.summary import Problem
-from datasets.decode import DECODERS
-from datasets.decode.decoders import installed_decoders
+from datasets.decode.decoders import DECODERS, installed_decoders
 from datasets.lists.records import read_video_list
 
 NOTES = {

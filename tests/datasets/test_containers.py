@@ -11,10 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets.clips.own_videos import OwnVideos
 from datasets.clips.video import EvalVideos, VideoSource
-from datasets.decode import DECODERS, readers
-from datasets.decode.decoders import installed_decoders
+from datasets.decode import readers
+from datasets.decode.decoders import DECODERS, installed_decoders
 from datasets.decode.probe import diagnosed, probe
 from datasets.decode.pyav_reader import PyAVReader
 from datasets.decode.readers import FrameFolderReader, Reader, UnreadableVideo
@@ -143,10 +142,9 @@ def test_a_name_is_a_path_whatever_it_looks_like(tmp_path, monkeypatch, reader_o
     Path(name).parent.mkdir(exist_ok=True)
     os.rename(good, name)
     assert reader_of(name).read(np.array([0, 5])).shape == (2, 3, 96, 128)
-    sample = OwnVideos(
-        [name], lambda num_frames: np.arange(num_frames)[None], lambda frames: frames[None], 20, MAX_PIXELS
-    )[0]
-    assert sample.error is None
+    source = VideoSource(VideoList.of_pairs("", [(name, -1)]), timeout_s=20)
+    sample = EvalVideos(source, lambda num_frames: np.arange(num_frames)[None], lambda frames: frames[None])[0]
+    assert not sample.failures
     assert sample.seconds.shape == (1, 6)
 
 
@@ -188,7 +186,6 @@ def test_a_path_that_the_system_refuses_is_one_unreadable_video(storage, reader_
             read()
     assert eval_sample(storage, name).failures
     assert eval_sample(storage, name, num_frames=3).failures
-    assert OwnVideos([str(storage / name)], None, None, 20, MAX_PIXELS)[0].error
 
 
 @pytest.mark.parametrize("call", ["stat", "open"])

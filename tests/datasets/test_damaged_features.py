@@ -77,24 +77,24 @@ def zipped(folder: Path) -> None:
 # What is wrong -> how the cache comes to it, the file and what the error says of it.
 DAMAGES = {
     "metadata []": (text("metadata.json", "[]"), "metadata.json", "a JSON list"),
-    "metadata {}": (text("metadata.json", "{}"), "metadata.json", "shape: expected four"),
+    "metadata {}": (text("metadata.json", "{}"), "metadata.json", "missing shape, augmented"),
     "metadata null": (text("metadata.json", "null"), "metadata.json", "a JSON NoneType"),
     "metadata {x": (text("metadata.json", "{x"), "metadata.json", "not JSON"),
     "metadata empty": (text("metadata.json", ""), "metadata.json", "not JSON"),
     "metadata not UTF-8": (text("metadata.json", b"\xff\xfe{}"), "metadata.json", "not JSON"),
     "metadata of many levels": (text("metadata.json", "[" * 100_000), "metadata.json", "nested too deeply"),
     "metadata of an endless number": (text("metadata.json", '{"a": 1' + "0" * 5000 + "}"), "metadata.json", "not JSON"),
-    "shape of three": (metadata(shape=[3, 1, 2]), "metadata.json", "shape: expected four"),
-    "shape of texts": (metadata(shape=["3", 1, 2, 4]), "metadata.json", "shape: expected four"),
-    "shape below 0": (metadata(shape=[-3, 1, 2, 4]), "metadata.json", "shape: expected four"),
-    "shape of nothing": (metadata(shape=[0, 1, 2, 4]), "metadata.json", "shape: expected four"),
-    "shape of truth": (metadata(shape=[True, 1, 2, 4]), "metadata.json", "shape: expected four"),
-    "shape null": (metadata(shape=None), "metadata.json", "shape: expected four"),
-    "augmented of text": (metadata(augmented="no"), "metadata.json", "augmented: expected true or false"),
-    "modality of none": (metadata(modality="sound"), "metadata.json", "modality: expected video"),
-    "modality of a list": (metadata(modality=["video"]), "metadata.json", "modality: expected video"),
-    "decoder of a number": (metadata(decoder=3), "metadata.json", "decoder: expected a name"),
-    "crops of text": (metadata(num_crops="10"), "metadata.json", "num_crops: expected a number"),
+    "shape of three": (metadata(shape=[3, 1, 2]), "metadata.json", "shape: "),
+    "shape of texts": (metadata(shape=["3", 1, 2, 4]), "metadata.json", "shape.0: "),
+    "shape below 0": (metadata(shape=[-3, 1, 2, 4]), "metadata.json", "shape.0: "),
+    "shape of nothing": (metadata(shape=[0, 1, 2, 4]), "metadata.json", "shape.0: "),
+    "shape of truth": (metadata(shape=[True, 1, 2, 4]), "metadata.json", "shape.0: "),
+    "shape null": (metadata(shape=None), "metadata.json", "shape: "),
+    "augmented of text": (metadata(augmented="no"), "metadata.json", "augmented: Input should be a valid boolean"),
+    "modality of none": (metadata(modality="sound"), "metadata.json", "modality: Input should be 'video', "),
+    "modality of a list": (metadata(modality=["video"]), "metadata.json", "modality: Input should be 'video', "),
+    "decoder of a number": (metadata(decoder=3), "metadata.json", "decoder: Input should be a valid string"),
+    "crops of text": (metadata(num_crops="10"), "metadata.json", "num_crops: Input should be a valid integer"),
     "a row below 0": (text("index.txt", "-3 0 a.mp4\n1 1 b b.mp4\n"), "index.txt:1", "expected `row label path`"),
     "the row of none": (text("index.txt", "0 0 a.mp4\n-1 1 b b.mp4\n"), "index.txt:2", "expected `row label path`"),
     "a row beyond": (text("index.txt", "0 0 a.mp4\n3 1 b b.mp4\n"), "index.txt:2", "row 3, but the cache has 3"),
@@ -155,7 +155,7 @@ def test_a_whole_cache_is_read(tmp_path):
 
 @pytest.mark.parametrize("rows", ["-3 0 a.mp4\n1 1 b.mp4\n", "2 0 a.mp4\n1 1 b.mp4\n", "0 0 a.mp4\n0 1 b.mp4\n"])
 def test_rows_are_checked_without_the_arrays(rows, tmp_path):
-    (tmp_path / "metadata.json").write_text(json.dumps({"shape": [2, 1, 1, 1], "augmented": False}))
+    (tmp_path / "metadata.json").write_text(json.dumps(METADATA | {"shape": [2, 1, 1, 1], "augmented": False}))
     (tmp_path / "failed.txt").write_text("")
     videos = VideoList.of_pairs("", [("a.mp4", 0), ("b.mp4", 1)])
     (tmp_path / "index.txt").write_text(rows)

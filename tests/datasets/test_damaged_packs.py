@@ -2,17 +2,19 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from datasets.decode.readers import UnreadableVideo
-from datasets.pack.shards import BLOCK, ShardPack, ShardReader, fingerprint
+from datasets.pack.shards import BLOCK, Settings, ShardPack, ShardReader, fingerprint
 
 PATHS = np.array([b"a.mp4", b"b b.mp4"])
 VIDEOS = np.array([[0, 0, 0, 1], [1, BLOCK, 1, 2]])
 FRAMES = np.array([[10, 1], [10, 2], [10, 3]], dtype=np.uint32)
+SETTINGS = Settings(1, "0" * 16, "/videos", short_side=0, frames=0, quality=90, shard_size_mb=1)
 SHARDS = [["shard-000000.tar", 4 * BLOCK], ["shard-000001.tar", 8 * BLOCK]]
 
 
@@ -21,7 +23,7 @@ def write_pack(folder: Path, paths=PATHS, videos=VIDEOS, frames=FRAMES, **manife
     (folder / "index").mkdir(parents=True, exist_ok=True)
     for name, values in (("paths", paths), ("videos", videos), ("frames", frames)):
         np.save(folder / "index" / f"{name}.npy", values)
-    told = {"version": 1, "settings": {"frames": 0}, "num_frames": len(frames), "shards": SHARDS}
+    told = {"version": 1, "settings": asdict(SETTINGS), "num_frames": len(frames), "shards": SHARDS}
     told |= {"fingerprint": fingerprint(paths, videos)} | manifest
     (folder / "index" / "pack.json").write_text(json.dumps(told))
     return folder

@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets.decode import DECODERS, decoders, pyav_reader
-from datasets.decode.decoders import AUTO, installed_decoders, resolve_decoder
+from datasets.decode import decoders, pyav_reader
+from datasets.decode.decoders import AUTO, DECODERS, installed_decoders, resolve_decoder
 from datasets.decode.pyav_reader import PyAVReader
 from datasets.decode.readers import UnreadableVideo
 

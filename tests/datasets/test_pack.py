@@ -136,11 +136,10 @@ def test_a_path_listed_twice_is_packed_once_and_stays_in_the_list(videos, tmp_pa
 def test_shards_have_about_the_size_asked_for(videos, shards, tmp_path, monkeypatch):
     monkeypatch.setattr(pack_shards, "SAMPLE", 3)
     whole = (shards / "shard-000000.tar").stat().st_size
-    arguments = pack.parse_args([str(videos / "list.txt"), "--root", str(videos), "--out", str(tmp_path)])
-    arguments.shard_size_mb = whole / 3e6
-    settings = pack._settings(arguments, pack._read_list(videos / "list.txt", videos))
-    lines = [pack.ListedVideo(number, name, 0) for number, name in enumerate(NAMES)]
-    pack_shards.pack_shards(lines, settings, tmp_path, 0)
+    listed = pack._read_list(videos / "list.txt", videos)
+    made_with = json.loads((shards / "settings.json").read_text())
+    settings = pack.Settings(**made_with | {"shard_size_mb": whole / 3e6})
+    pack_shards.pack_shards(listed, settings, tmp_path, 0)
     assert len(list(tmp_path.glob("*.tar"))) == 3
 
 
@@ -237,7 +236,7 @@ def test_another_start_after_the_end_changes_nothing(videos, tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "name"),
-    [(("--frames", "4"), "frames 0, now 4"), (("--quality", "80"), "quality 90, now 80")],
+    [(("--frames", "4"), "frames was 0, is 4"), (("--quality", "80"), "quality was 90, is 80")],
 )
 def test_other_arguments_in_the_same_folder_are_an_error(videos, shards, options, name):
     before = content(shards)

@@ -11,7 +11,7 @@ from torchvision.transforms import v2 as T
 
 from datasets.build import build_eval_loader, build_own_loader, build_train_loader, read_data, sampling_rule
 from datasets.clips.presets import MOTE, PRESETS, Sampling
-from datasets.features import FeatureCache
+from datasets.features.cache import FeatureCache
 from utils.config import DataConfig, load_config
 
 NAMES = ["a", "b", "c", "d"]
@@ -90,9 +90,9 @@ def test_a_cache_without_the_name_of_a_preset_is_one_of_mote(data, register, tmp
     register("other", MOTE)
     rule = sampling_rule(data, is_augmented=False)
     assert rule.pop("transforms") == "mote"
-    about = {"shape": [1, 1, 8, 4], "augmented": False, **rule}
+    about = {"shape": [1, 1, 8, 4], "augmented": False, "modality": "video", "decoder": "pyav", "num_crops": 1, **rule}
     (tmp_path / "metadata.json").write_text(json.dumps(about))
     cache = FeatureCache.open(tmp_path, "val_root")
     cache.check(sampling_rule(replace(data, transforms="mote"), is_augmented=False))
-    with pytest.raises(ValueError, match="transforms is mote in the cache, other here"):
+    with pytest.raises(ValueError, match="transforms was 'mote', is 'other'"):
         cache.check(sampling_rule(replace(data, transforms="other"), is_augmented=False))

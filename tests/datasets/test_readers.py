@@ -14,8 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets.decode import DECODERS, readers
-from datasets.decode.decoders import installed_decoders
+from datasets.decode import readers
+from datasets.decode.decoders import DECODERS, installed_decoders
 from datasets.decode.other_readers import DecordReader
 from datasets.decode.readers import FrameFolderReader, Reader, UnreadableVideo
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from datasets.lists.labels import read_class_names
@@ -315,6 +315,7 @@ NAMES = st.text(
 @given(names=st.lists(NAMES, min_size=1, max_size=4), is_file=st.booleans())
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_written_list_reads_back(names, is_file, tmp_path):
+    assume(not any(Path(name.replace("\\", "/")).exists() for name in names))  # such as the root of all folders
     numbers = np.arange(len(names))
     paths = np.array([name.encode() for name in names])
     write_video_list(tmp_path / "list.txt", VideoList("", paths, numbers, None if is_file else numbers + 7))

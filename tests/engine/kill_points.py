@@ -25,7 +25,7 @@ def train_and_die(argv: list[str], folder: str, point: int, signum: int) -> None
     Args:
         folder: file operations below it count.
     """
-    passed, seed_step = 0, engine.train.seed_step
+    passed, draws_of_step = 0, engine.train.draws_of_step
 
     def pass_point() -> None:
         nonlocal passed
@@ -37,12 +37,12 @@ def train_and_die(argv: list[str], folder: str, point: int, signum: int) -> None
         if event in FILE_EVENTS and str(args[0]).startswith(folder):
             pass_point()
 
-    def counted_seed_step(*args):
+    def counted_draws(*args):
         pass_point()
-        return seed_step(*args)
+        return draws_of_step(*args)
 
     sys.addaudithook(watch)
-    engine.train.seed_step = counted_seed_step
+    engine.train.draws_of_step = counted_draws
     run_main(partial(train.main, argv))
 
 

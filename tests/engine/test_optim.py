@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from engine.optim import build_optimizer, cosine_lr, lr_schedule, multistep_lr, set_lr
+from modules.systems.base import Group
 from utils.config import SolverConfig
 
 
@@ -64,8 +65,16 @@ def model() -> nn.Module:
     return model
 
 
+def groups_of(model: nn.Module, clip_ratio: float = 0.1) -> list[Group]:
+    """As a system names them."""
+    return [
+        Group("clip", list(model.clip.parameters()), clip_ratio),
+        Group("head", list(model.head.parameters()), 1.0),
+    ]
+
+
 def test_clip_has_its_share_of_the_rate_and_the_head_all_of_it(model):
-    optimizer = build_optimizer(model, SolverConfig(lr=1e-3, clip_ratio=0.07, weight_decay=0.2))
+    optimizer = build_optimizer(groups_of(model, 0.07), SolverConfig(lr=1e-3, weight_decay=0.2))
     groups = {group["name"]: group for group in optimizer.param_groups}
     assert [id(p) for p in groups["clip"]["params"]] == [id(p) for p in model.clip.parameters()]
     assert [id(p) for p in groups["head"]["params"]] == [id(p) for p in model.head.parameters()]
@@ -77,7 +86,7 @@ def test_clip_has_its_share_of_the_rate_and_the_head_all_of_it(model):
     ("optim", "kind"), [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)]
 )
 def test_every_optimizer_decays_all_weights_alike(model, optim, kind):
-    optimizer = build_optimizer(model, SolverConfig(optim=optim, weight_decay=0.3, momentum=0.8))
+    optimizer = build_optimizer(groups_of(model), SolverConfig(optim=optim, weight_decay=0.3, momentum=0.8))
     assert type(optimizer) is kind
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.3]
     if optim == "sgd":
@@ -87,7 +96,7 @@ def test_every_optimizer_decays_all_weights_alike(model, optim, kind):
 
 
 def test_one_step_of_adamw_equals_a_hand_computation(model):
-    optimizer = build_optimizer(model, SolverConfig(clip_ratio=0.5, weight_decay=0.2))
+    optimizer = build_optimizer(groups_of(model, 0.5), SolverConfig(weight_decay=0.2))
     set_lr(optimizer, 0.01)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     for parameter in model.parameters():
@@ -101,14 +110,24 @@ def test_one_step_of_adamw_equals_a_hand_computation(model):
 
 def test_fixed_parameters_are_left_out(model):
     model.clip.requires_grad_(False)
-    (group,) = build_optimizer(model, SolverConfig()).param_groups
+    (group,) = build_optimizer(groups_of(model), SolverConfig()).param_groups
     assert group["name"] == "head"
+
+
+def test_scalars_are_groups_of_their_own_after_all_others(model):
+    """As a model with a scale has them: checkpoints keep this order."""
+    model.clip.scale = nn.Parameter(torch.tensor(1.0))
+    found = build_optimizer(groups_of(model), SolverConfig()).param_groups
+    shapes: list[tuple[str, list[Tensor]]] = [(group["name"], group["params"]) for group in found]
+    assert [name for name, _ in shapes] == ["clip", "head", "clip"]
+    assert [[p.ndim for p in parameters] for _, parameters in shapes] == [[2, 1], [2, 1], [0]]
+    assert [group["lr_ratio"] for group in found] == [0.1, 1.0, 0.1]
 
 
 def test_nothing_to_train_is_an_error(model):
     model.requires_grad_(False)
     with pytest.raises(ValueError, match="nothing to train"):
-        build_optimizer(model, SolverConfig())
+        build_optimizer(groups_of(model), SolverConfig())
 
 
 def test_the_rate_never_leaves_its_range():

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from engine.protocols.rules import accuracy, fuse_close_set, fuse_zero_shot, half_class
+from engine.protocols.accuracy import accuracy
+from engine.protocols.close_set import CloseSet
+from engine.protocols.zero_shot import ZeroShot, half_class
 
 CLOSE_SET_FILES = ("ref_close_1x1", "ref_close_4x3", "ref_close_2x5", "ref_close_1x10", "ref_dense_3x3")
 
@@ -22,20 +24,28 @@ def load(path) -> tuple[torch.Tensor, torch.Tensor, np.ndarray, list[float]]:
 @pytest.mark.parametrize("name", CLOSE_SET_FILES)
 def test_close_set_scores_and_accuracy_equal_the_published_ones(golden, name):
     view_logits, labels, fused, percentages = load(golden / f"{name}.npz")
-    scores = fuse_close_set(view_logits)
+    scores = CloseSet().fuse(view_logits)
     np.testing.assert_allclose(scores.numpy(), fused, rtol=1e-5, atol=0)
-    figures = accuracy(scores, labels)
+    figures = CloseSet().figures(scores, labels)
     assert [figures["top1"], figures["top5"]] == pytest.approx(percentages, abs=5e-4)
 
 
 def test_zero_shot_accuracy_and_half_class_figures_equal_the_published_ones(golden):
     view_logits, labels, _, percentages = load(golden / "ref_zs_3x1.npz")
-    scores = fuse_zero_shot(view_logits)
-    figures, half = accuracy(scores, labels), half_class(scores, labels)
+    protocol = ZeroShot(half_class_trials=10)
+    figures = protocol.figures(protocol.fuse(view_logits), labels)
+    half = figures["half_class"]
     found = [figures["top1"], figures["top5"]]
     found += [half["top1_mean"], half["top1_std"], half["top5_mean"], half["top5_std"]]
     assert found == pytest.approx(percentages, abs=5e-4)
     assert found[2:] == pytest.approx([54.148, 14.154, 97.738, 4.716], abs=5e-4)
+
+
+def test_a_protocol_has_its_settings():
+    views, labels = torch.rand(3, 2, 4), torch.tensor([0, 1, 2])
+    assert torch.equal(CloseSet(2.0).fuse(views), CloseSet().fuse(2 * views))
+    assert "half_class" not in ZeroShot().figures(views[:, 0], labels)
+    assert ZeroShot(3).figures(views[:, 0], labels)["half_class"] == half_class(views[:, 0], labels, 3)
 
 
 def test_close_set_fusion_of_two_views_by_hand():
@@ -43,16 +53,16 @@ def test_close_set_fusion_of_two_views_by_hand():
     shares = [[math.exp(2 * x) / sum(math.exp(2 * y) for y in view) for x in view] for view in views]
     means = [(shares[0][k] + shares[1][k]) / 2 for k in range(2)]
     expected = [math.exp(mean) / sum(math.exp(m) for m in means) for mean in means]
-    found = fuse_close_set(torch.tensor([views]), scale=2.0)
+    found = CloseSet(2.0).fuse(torch.tensor([views]))
     np.testing.assert_allclose(found.numpy(), [expected], rtol=1e-6)
 
 
 def test_zero_shot_fusion_is_a_hundred_times_the_mean_cosine():
     views = torch.tensor([[[0.1, 0.4], [0.3, 0.0]]])
-    np.testing.assert_allclose(fuse_zero_shot(views).numpy(), [[20.0, 20.0]], rtol=1e-6)
+    np.testing.assert_allclose(ZeroShot().fuse(views).numpy(), [[20.0, 20.0]], rtol=1e-6)
 
 
-@pytest.mark.parametrize("fuse", [fuse_close_set, fuse_zero_shot])
+@pytest.mark.parametrize("fuse", [CloseSet().fuse, ZeroShot().fuse])
 def test_a_failed_video_stays_nan_and_counts_as_wrong(fuse):
     views = torch.tensor([[[0.9, 0.1]], [[0.9, 0.1]]])
     views[1] = math.nan
@@ -118,5 +128,5 @@ def test_half_class_leaves_out_trials_without_a_video():
 def test_close_set_fusion_keeps_the_order_of_close_calls_among_many_classes():
     cosines = torch.full((1, 1, 400), 0.2)
     cosines[0, 0, 7], cosines[0, 0, 3] = 0.3, 0.3 - 1e-5
-    scores = fuse_close_set(cosines)
+    scores = CloseSet().fuse(cosines)
     assert scores[0, 7] > scores[0, 3]

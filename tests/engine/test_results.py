@@ -52,8 +52,8 @@ def test_keys_of_other_versions_are_left_out(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"top1": "high"}, "not a results.json, top1: .*number.*'high'"),
-        ({"failed_videos": 3}, "failed_videos: .*list.*'3'"),
+        ({"top1": "high"}, "damaged, top1: .*number.*'high'"),
+        ({"failed_videos": 3}, "failed_videos: .*list.*found 3"),
         ({"splits": {"a": {"top1": 1}}}, "missing splits.a.dataset, splits.a.top5"),
         ({"splits": [1]}, "splits: "),
     ],

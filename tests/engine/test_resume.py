@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from commands.starting import resumed_step
 from engine.checkpoints import CheckpointStore
 from engine.train import train
+from modules.build import load_config
 from modules.formats.ours import read_checkpoint
-from train import main, prepare, resumed_step
-from utils.config import load_config
+from train import main
 from utils.weights.four_keys import save_checkpoint
 
 TIMEOUT_S = 600  # for a busy machine
@@ -37,10 +38,10 @@ class Interrupted(Exception):
 
 
 @pytest.fixture
-def build(debug_config, tmp_path, fp32):
+def build(debug_config, tmp_path, fp32, prepare_run):
     def build(*overrides: str, name: str = "run"):
         config = load_config(debug_config, [f"data.output_path={tmp_path}", *OPTIONS, *overrides])
-        return prepare(config, fp32, log_time=name)
+        return prepare_run(config, fp32, name)
 
     return build
 
@@ -66,15 +67,16 @@ def test_a_run_interrupted_at_any_step_ends_with_the_same_weights(build, accumul
 
     for steps in (1, 4, 3):  # a new process each time, the last one to the end
         state, run = build(option, "resume=auto", name="parts")
-        loss, count = run.loss, iter(range(steps))
+        loss, count = state.model.loss, iter(range(steps))
 
-        def failing_loss(output, labels, loss=loss, count=count):
+        def failing_loss(batch, draws, loss=loss, count=count):
             if next(count, None) is None:
                 raise Interrupted
-            return loss(output, labels)
+            return loss(batch, draws)
 
+        state.model.loss = failing_loss
         with pytest.raises(Interrupted):
-            train(state, replace(run, loss=failing_loss))
+            train(state, run)
         torch.manual_seed(steps)
     state, run = build(option, "resume=auto", name="parts")
     assert (state.epoch, state.step) != (0, 0)

@@ -15,20 +15,19 @@ from engine.resume import check_place
 from engine.sharding import shard
 from engine.state import TrainState
 from engine.train import train
+from modules.build import load_config
 from modules.formats.ours import read_checkpoint
-from train import prepare
-from utils.config import load_config
 from utils.distributed import process_group
 
 OPTIONS = ["data.num_segments=2", "network.templates=single", "solver.epochs=1", "solver.ema=0.9"]
 
 
 @pytest.fixture(scope="module")
-def run(debug_config, fp32, tmp_path_factory) -> tuple[TrainState, dict]:
+def run(debug_config, fp32, prepare_run, tmp_path_factory) -> tuple[TrainState, dict]:
     """A state to resume into, and a checkpoint that fits."""
     folder = tmp_path_factory.mktemp("runs")
     config = load_config(debug_config, [f"data.output_path={folder}", *OPTIONS])
-    state, training = prepare(config, fp32, log_time="run")
+    state, training = prepare_run(config, fp32, "run")
     train(state, training)
     return state, read_checkpoint(training.folder / "last_model.pt")
 
@@ -209,12 +208,12 @@ def test_places_within_the_run_are_fine():
 
 @pytest.mark.parametrize("options", [["solver.optim=sgd"], ["solver.optim=adam", "network.fix_text=false"],
                                      ["network.joint_st=true", "network.sim_header=None"]])  # fmt: skip
-def test_every_trained_parameter_has_its_state(debug_config, fp32, tmp_path, options):
+def test_every_trained_parameter_has_its_state(debug_config, fp32, prepare_run, tmp_path, options):
     """So that a missing one is an error."""
     config = load_config(debug_config, [f"data.output_path={tmp_path}", *OPTIONS, *options])
-    state, training = prepare(config, fp32, log_time="run")
+    state, training = prepare_run(config, fp32, "run")
     train(state, training)
-    state, _ = prepare(replace(config, resume=str(training.folder / "last_model.pt")), fp32, log_time="again")
+    state, _ = prepare_run(replace(config, resume=str(training.folder / "last_model.pt")), fp32, "again")
     parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
     assert len(state.optimizer.state_dict()["state"]) == len(parameters)
 
@@ -231,14 +230,16 @@ def test_momentum_of_another_shape_is_named(run):
         state.resume(checkpoint, "x")
 
 
-def test_sharded_parameters_take_no_state_of_another_shape(debug_config, fp32, tmp_path, checkpoint, monkeypatch):
+def test_sharded_parameters_take_no_state_of_another_shape(
+    debug_config, fp32, prepare_run, tmp_path, checkpoint, monkeypatch
+):
     for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}.items():
         monkeypatch.setenv(name, value)
     config = load_config(debug_config, [f"data.output_path={tmp_path}", *OPTIONS, "solver.ema=0"])
-    state, _ = prepare(config, fp32, log_time="run")
+    state, _ = prepare_run(config, fp32, "run")
     with process_group(60):
         shard(state.model, state.model.blocks())
-        state = replace(state, optimizer=build_optimizer(state.model, config.solver))
+        state = replace(state, optimizer=build_optimizer(state.model.groups(), config.solver))
         state.resume(checkpoint, "good.pt")
         moments(exp_avg=torch.zeros(3))(checkpoint)
         with pytest.raises(ValueError, match=r"^checkpoint bad\.pt: .*parameter 3: exp_avg is torch\.float32 \[3\]"):

@@ -1,36 +1,40 @@
 """The training loop: it learns, it can be interrupted, and it says what it could not read."""
 
 import copy
+import itertools
 import json
 import logging
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from datasets.clips.video import Failure
+from engine.draws import draws_of_step
 from engine.meter import Meter
 from engine.state import TrainState
-from engine.train import Training, seed_step, train, train_epoch
+from engine.train import Training, batch_of, train, train_epoch
+from modules.build import load_config
 from modules.formats.ours import read_checkpoint
-from modules.objectives.classify import video_loss
-from train import prepare
-from utils.config import load_config
+from modules.systems.base import Losses
 from utils.logger import MetricWriter
 from utils.precision import Precision
 from utils.signals import StopRequest
 
 
 @pytest.fixture
-def build(debug_config, tmp_path, fp32):
+def build(debug_config, tmp_path, fp32, prepare_run):
     """Prepare a run of the debug configuration; overrides as on the command line."""
 
     def build(*overrides: str, name: str = "run") -> tuple[TrainState, Training]:
         small = ["data.num_segments=2", "network.templates=single", "network.temporal_layer=1", "logging.print_freq=1"]
         config = load_config(debug_config, [f"data.output_path={tmp_path}", *small, *overrides])
-        return prepare(config, fp32, log_time=name)
+        return prepare_run(config, fp32, name)
 
     return build
 
@@ -88,9 +92,11 @@ def test_a_checkpoint_has_the_published_keys_and_loads_into_another_model(build)
         "train_list",
         "config",
         "class_names",
+        "towers",
     }
     assert content["epoch"] == 0  # the last finished one
     assert content["class_names"][0] == "a bar moving left"
+    assert (content["towers"]["image_size"], content["towers"]["context_length"]) == (32, 77)
     assert "num_experts: 4" in content["config"]
     assert {name.split(".")[0] for name in content["model_state_dict"]} == {"visual", "logit_scale"}
     other, _ = build("seed=1", name="other")
@@ -144,7 +150,7 @@ def test_starting_from_weights_is_not_resuming(build):
     started, _ = build(f"pretrain={run.folder / 'last_model.pt'}", name="second")
     assert started.epoch == 0
     assert not started.optimizer.state
-    assert torch.equal(started.model.clip.visual.proj, state.model.clip.visual.proj)
+    assert torch.equal(started.model.towers.visual.proj, state.model.towers.visual.proj)
 
 
 def test_a_released_checkpoint_cannot_be_resumed(build):
@@ -174,7 +180,7 @@ def test_accumulated_small_batches_equal_large_ones(build):
     start = build(*MEAN_POOLING, name="start")[0].model.state_dict()
     for name, value in weights[0].items():
         torch.testing.assert_close(weights[1][name], value, rtol=1e-4, atol=1e-6)
-    assert not torch.allclose(weights[0]["clip.visual.proj"], start["clip.visual.proj"], rtol=1e-3)
+    assert not torch.allclose(weights[0]["towers.visual.proj"], start["towers.visual.proj"], rtol=1e-3)
 
 
 def test_accumulation_equals_updates_by_hand_and_flushes_at_the_end_of_an_epoch(build):
@@ -184,10 +190,10 @@ def test_accumulation_equals_updates_by_hand_and_flushes_at_the_end_of_an_epoch(
     run.loader.batch_sampler.set_epoch(0)
     batches = [(batch.clips[:, 0], batch.labels) for batch in run.loader]
     for window in (range(4), range(4, 6)):
-        frames, labels = (torch.cat(parts) for parts in zip(*(batches[step] for step in window), strict=True))
-        output = model.train()(frames, run.classes)
+        clips, labels = (torch.cat(parts) for parts in zip(*(batches[step] for step in window), strict=True))
+        features = F.normalize(model.train().encode(clips).frames.mean(dim=1), dim=-1)
         parameters = list(model.parameters())
-        loss = F.cross_entropy(output.logit_scale * output.logits[0], labels)
+        loss = F.cross_entropy(model.logit_scale * features @ model.classes.features.T, labels)
         with torch.no_grad():
             for parameter, grad in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
                 parameter -= rates[window.start] * 0.1 * grad  # clip_ratio 0.1
@@ -199,7 +205,7 @@ def test_accumulation_equals_updates_by_hand_and_flushes_at_the_end_of_an_epoch(
 
 def test_expert_draws_depend_on_seed_rank_and_step_alone():
     def draw(*key: int) -> tuple:
-        return tuple(torch.rand(2, generator=seed_step(*key)).tolist())
+        return tuple(torch.rand(2, generator=draws_of_step(*key).generator).tolist())
 
     keys = [(seed, rank, step) for seed in range(4) for rank in range(4) for step in range(50)]
     assert len({draw(*key) for key in keys}) == len(keys)
@@ -209,12 +215,13 @@ def test_expert_draws_depend_on_seed_rank_and_step_alone():
 def test_every_step_draws_experts_of_its_own(build, monkeypatch):
     state, run = build()
     draws = []
-    draw = state.model.head.draw_mixing
-    monkeypatch.setattr(state.model.head, "draw_mixing", lambda generator: draws.append(draw(generator)) or draws[-1])
+    draw = state.model.head.draw
+    monkeypatch.setattr(state.model.head, "draw", lambda *how: draws.append(draw(*how)) or draws[-1])
     for epoch in (0, 1):
         state.epoch, state.step = epoch, 0
         train_one_epoch(state, run)
-    expected = [draw(seed_step(1024, 0, step)) for step in range(6)]
+    temperatures = state.model.settings.merge_temperatures
+    expected = [draw(draws_of_step(1024, 0, step).generator, temperatures, True) for step in range(6)]
     assert all(torch.equal(found, wanted) for found, wanted in zip(draws, expected, strict=True))
     assert len({tuple(found.flatten().tolist()) for found in draws}) > 3
 
@@ -225,12 +232,10 @@ def test_shared_draws_depend_on_the_update_alone(build, monkeypatch):
         ("whole", ["data.batch_size=4"]),  # three updates an epoch
         ("halves", ["data.batch_size=2", "solver.grad_accumulation_steps=2"]),
     ):
-        state, run = build("solver.expert_draws=shared", *options, name=name)
+        state, run = build("solver.draws=shared", *options, name=name)
         draws[name] = found = []
-        draw = state.model.head.draw_mixing
-        monkeypatch.setattr(
-            state.model.head, "draw_mixing", lambda g, draw=draw, to=found: to.append(draw(g)) or to[-1]
-        )
+        draw = state.model.head.draw
+        monkeypatch.setattr(state.model.head, "draw", lambda *how, draw=draw, to=found: to.append(draw(*how)) or to[-1])
         for epoch in (0, 1):
             state.epoch, state.step = epoch, 0
             train_one_epoch(state, run)
@@ -329,16 +334,23 @@ def test_more_than_five_percent_of_unreadable_videos_stop_the_run(build, debug_d
     assert not (run.folder / "last_model.pt").exists()
 
 
+def multiply_loss(state: TrainState, factors: Iterator[float]) -> None:
+    """Make each step's loss so many times as large."""
+    loss = state.model.loss
+
+    def broken_loss(batch, draws) -> Losses:
+        total, reported = loss(batch, draws)
+        return Losses(total * next(factors), reported)
+
+    state.model.loss = broken_loss
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(build):
     state, run = build()
-
-    def broken_loss(output, labels):
-        loss, parts = video_loss(output, labels)
-        return loss * math.nan, parts
-
+    multiply_loss(state, itertools.repeat(math.nan))
     before = copy.deepcopy(state.model.state_dict())
     with pytest.raises(FloatingPointError, match=r"epoch 1, step 1: loss nan, expert_ce 1.*lower solver.lr"):
-        train(state, replace(run, loss=broken_loss))
+        train(state, run)
     assert_same_weights(state.model.state_dict(), before)
     assert_same_weights(
         read_checkpoint(run.folder / "non_finite.pt")["fusion_model_state_dict"],
@@ -348,14 +360,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(build):
 
 def test_a_loss_that_is_not_finite_in_the_first_step_of_a_window_is_named(build):
     state, run = build("solver.grad_accumulation_steps=2", "logging.print_freq=2")
-    factors = iter([math.inf, 1.0])
-
-    def broken_loss(output, labels):
-        loss, parts = video_loss(output, labels)
-        return loss * next(factors), parts
-
+    multiply_loss(state, iter([math.inf, 1.0]))
     with pytest.raises(FloatingPointError, match=r"epoch 1, step 2: loss inf, .* on process 0; gradient norm nan"):
-        train(state, replace(run, loss=broken_loss))
+        train(state, run)
 
 
 def test_a_training_text_tower_trains_and_its_last_classes_are_remembered(build):
@@ -363,21 +370,54 @@ def test_a_training_text_tower_trains_and_its_last_classes_are_remembered(build)
     before = copy.deepcopy(state.model.state_dict())
     train(state, run)
     after = state.model.state_dict()
-    assert not torch.equal(before["clip.token_embedding.weight"], after["clip.token_embedding.weight"])
+    assert not torch.equal(before["towers.token_embedding.weight"], after["towers.token_embedding.weight"])
     with torch.no_grad():
-        features = state.model.eval().class_features(run.classes)
+        features = state.model.classes.encode(state.model.eval().towers)
     torch.testing.assert_close(after["head.spe_cls_feature"], features)
     assert not torch.allclose(before["head.spe_cls_feature"], features, atol=1e-4)
 
 
 def test_backward_runs_outside_autocast(build):
     state, run = build("solver.epochs=1")
-    found = []
+    found, loss = [], state.model.loss
 
-    def watched_loss(output, labels):
-        output.logits.register_hook(lambda grad: found.append(torch.is_autocast_enabled("cpu")))
+    def watched_loss(batch, draws) -> Losses:
         assert torch.is_autocast_enabled("cpu")  # the forward pass is inside
-        return video_loss(output, labels)
+        losses = loss(batch, draws)
+        losses.total.register_hook(lambda grad: found.append(torch.is_autocast_enabled("cpu")))
+        return losses
 
-    train_one_epoch(state, replace(run, loss=watched_loss, precision=Precision("bf16", torch.device("cpu"))))
+    state.model.loss = watched_loss
+    train_one_epoch(state, replace(run, precision=Precision("bf16", torch.device("cpu"))))
     assert found == [False] * len(run.loader)
+
+
+class Loaded(NamedTuple):
+    """A batch of a loader."""
+
+    clips: torch.Tensor | None
+    features: torch.Tensor | None
+    labels: torch.Tensor
+    failures: tuple = ()
+
+    @property
+    def is_empty(self) -> bool:
+        return self.clips is None and self.features is None
+
+
+def test_a_batch_holds_one_view_of_clips_or_of_features(fp32):
+    clips = torch.randint(256, (2, 1, 3, 3, 4, 4), dtype=torch.uint8)
+    labels = torch.tensor([3, 1])
+    batch = batch_of(Loaded(clips, None, labels), fp32.device)
+    assert torch.equal(batch.clips, clips[:, 0])
+    assert (batch.features, batch.labels.tolist()) == (None, [3, 1])
+    features = torch.randn(2, 1, 3, 8)
+    batch = batch_of(Loaded(None, features, labels), fp32.device)
+    assert torch.equal(batch.features, features[:, 0])
+    assert batch.clips is None
+
+
+def test_a_batch_without_a_readable_video_is_an_error_that_names_the_last(fp32):
+    empty = Loaded(None, None, torch.tensor([]), (Failure("a.mp4", "gone"), Failure("b.mp4", "gone")))
+    with pytest.raises(ValueError, match=r"no video of a batch could be read, the last was b\.mp4"):
+        batch_of(empty, fp32.device)

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from clip.model import CLIP, CLIPConfig
-from modules.formats.infer import ARCHS, infer_settings, resolve_config
-from modules.heads.transformer import MeanPooling, TemporalTransformer
-from modules.video_clip import VideoCLIP
+from modules.classes.base import FixedClasses
+from modules.formats.infer import ARCHS, infer_settings
+from modules.heads.experts import ExpertTransformer
+from modules.heads.mean import MeanPooling
+from modules.systems.base import System
 
 SMALL = {"vision_layers": 1, "text_layers": 1, "text_width": 64, "text_heads": 1, "embed_dim": 64, "vocab_size": 64}
 
@@ -19,13 +21,16 @@ def checkpoint(width: int, patch: int, grid: int, head: torch.nn.Module, joint_f
         config = CLIPConfig(
             image_size=patch * grid, patch_size=patch, vision_width=width, vision_heads=width // 64, **SMALL
         )
-        return VideoCLIP(CLIP(replace(config, joint_frames=joint_frames)), head, train_text=text).weights()
+        clip = CLIP(replace(config, joint_frames=joint_frames))
+        if not text:
+            clip.drop_text()
+        return System(clip, head, FixedClasses(torch.zeros(10, 64))).weights()
 
 
 @pytest.mark.parametrize(("shapes", "arch"), ARCHS.items())
 @pytest.mark.parametrize(("layers", "experts"), [(4, 4), (6, 2), (1, 0)])
 def test_tower_and_head_are_read_off(shapes, arch, layers, experts):
-    found = infer_settings(checkpoint(*shapes, TemporalTransformer(64, layers, 1, experts, 10)), "w.pt")
+    found = infer_settings(checkpoint(*shapes, ExpertTransformer(64, layers, 1, experts, 10)), "w.pt")
     assert found == {
         "network.arch": arch,
         "data.input_size": shapes[1] * shapes[2],
@@ -35,18 +40,10 @@ def test_tower_and_head_are_read_off(shapes, arch, layers, experts):
     }
 
 
-def test_a_model_without_head_with_joint_attention_and_text_tower(tmp_path):
-    state = checkpoint(768, 16, 14, MeanPooling(), joint_frames=16, text=True)
-    config = resolve_config(state, "w.pt", None, {"seed": 3}, ["data.batch_size=5"])
-    assert (config.network.joint_st, config.network.sim_header, config.network.fix_text) == (True, "None", False)
-    assert (config.data.num_segments, config.seed, config.data.batch_size) == (16, 3, 5)
-
-
-def test_a_configuration_that_is_carried_or_given_is_not_guessed(tmp_path):
-    state = checkpoint(768, 16, 14, MeanPooling()) | {"config": "network: {arch: my.pt, templates: name}"}
-    assert resolve_config(state, "w.pt", None, {}, []).network.arch == "my.pt"
-    (tmp_path / "c.yaml").write_text("network: {arch: other.pt}")
-    assert resolve_config(state, "w.pt", tmp_path / "c.yaml", {}, []).network.arch == "other.pt"
+def test_a_model_without_head_with_joint_attention_and_text_tower():
+    found = infer_settings(checkpoint(768, 16, 14, MeanPooling(), joint_frames=16, text=True), "w.pt")
+    assert (found["network.joint_st"], found["network.sim_header"], found["network.fix_text"]) == (True, "None", False)
+    assert found["data.num_segments"] == 16
 
 
 def test_other_towers_and_other_files_are_named():

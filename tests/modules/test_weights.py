@@ -8,20 +8,27 @@ import torch
 
 from clip.load import load_clip
 from clip.model import CLIP
+from modules.classes.base import FixedClasses
 from modules.formats.ours import read_checkpoint
-from modules.heads.transformer import MeanPooling, TemporalTransformer
-from modules.video_clip import VideoCLIP
+from modules.heads.experts import ExpertTransformer
+from modules.heads.mean import MeanPooling
+from modules.systems.base import System
+from modules.systems.clip import PlainCLIP
+from modules.systems.mote import MoTE
 from utils.weights.four_keys import save_checkpoint
 from utils.weights.state_dicts import weights_sha256
 
 
-def make_model(config, seed: int, head=None, layers: int = 1, classes: int = 5) -> VideoCLIP:
+def make_model(config, seed: int, head=None, layers: int = 1, classes: int = 5) -> System:
     torch.manual_seed(seed)
-    head = head or TemporalTransformer(config.embed_dim, layers, 1, num_experts=2, num_train_classes=classes)
-    model = VideoCLIP(CLIP(config), head)
+    head = head or ExpertTransformer(config.embed_dim, layers, 1, num_experts=2, num_train_classes=classes)
+    clip = CLIP(config)
+    clip.drop_text()
+    kind = MoTE if isinstance(head, ExpertTransformer) else PlainCLIP
+    system = kind(clip, head, FixedClasses(torch.zeros(classes, config.embed_dim)))
     if hasattr(head, "spe_cls_feature"):
         head.spe_cls_feature.normal_()
-    return model
+    return system
 
 
 @pytest.fixture
@@ -30,7 +37,7 @@ def make(tiny_clip_config):
     return lambda seed, **options: make_model(tiny_clip_config, seed, **options)
 
 
-def checkpoint_of(model: VideoCLIP) -> dict:
+def checkpoint_of(model: System) -> dict:
     return {"epoch": 2, **model.weights(), "optimizer_state_dict": {}}
 
 
@@ -49,12 +56,12 @@ def test_weights_have_the_published_names(make):
 
 def test_averaging_equal_weights_keeps_every_bit(make):
     model = make(0)
-    before = weights_sha256(model.clip.visual.state_dict())
+    before = weights_sha256(model.towers.visual.state_dict())
     tuned = checkpoint_of(make(0))
     tuned["model_state_dict"]["logit_scale"] = torch.tensor(5.0)
-    model.load_weights(tuned, "x", weight_average=0.99)
-    assert weights_sha256(model.clip.visual.state_dict()) == before
-    assert model.clip.logit_scale.item() == pytest.approx(0.99 * 5.0 + 0.01 * math.log(1 / 0.07))
+    model.load_weights(tuned, "x", average=0.99)
+    assert weights_sha256(model.towers.visual.state_dict()) == before
+    assert model.towers.logit_scale.item() == pytest.approx(0.99 * 5.0 + 0.01 * math.log(1 / 0.07))
 
 
 def test_what_is_saved_is_read_back(make, tmp_path):
@@ -85,28 +92,28 @@ def test_module_prefixes_are_taken_off(make, tmp_path):
     save_checkpoint(tmp_path / "ddp.pt", content)
     model = make(1)
     model.load_weights(read_checkpoint(tmp_path / "ddp.pt"), "ddp.pt")
-    assert torch.equal(model.clip.visual.proj, make(0).clip.visual.proj)
+    assert torch.equal(model.towers.visual.proj, make(0).towers.visual.proj)
 
 
 def test_averaged_weights_are_99_parts_tuned_and_one_part_pretrained(make):
     tuned, pretrained, model = make(0), make(1), make(1)
     with torch.no_grad():
-        tuned.clip.logit_scale.fill_(4.0)
+        tuned.towers.logit_scale.fill_(4.0)
         for each in (pretrained, model):
-            each.clip.logit_scale.fill_(3.0)
-    model.load_weights(checkpoint_of(tuned), "x", weight_average=0.99)
+            each.towers.logit_scale.fill_(3.0)
+    model.load_weights(checkpoint_of(tuned), "x", average=0.99)
     expected = {name: 0.99 * a + 0.01 * b for (name, a), b in zip(
-        tuned.clip.state_dict().items(), pretrained.clip.state_dict().values(), strict=True)}  # fmt: skip
-    for name, value in model.clip.state_dict().items():
+        tuned.towers.state_dict().items(), pretrained.towers.state_dict().values(), strict=True)}  # fmt: skip
+    for name, value in model.towers.state_dict().items():
         torch.testing.assert_close(value, expected[name], rtol=1e-6, atol=1e-7)
-    assert model.clip.logit_scale.item() == pytest.approx(3.99)
+    assert model.towers.logit_scale.item() == pytest.approx(3.99)
     for name, value in model.head.state_dict().items():
         assert torch.equal(value, tuned.head.state_dict()[name]), name
 
 
 def test_without_averaging_weights_are_exactly_those_of_the_checkpoint(make):
     model = make(1)
-    model.load_weights(checkpoint_of(make(0)), "x", weight_average=1.0)
+    model.load_weights(checkpoint_of(make(0)), "x", average=1.0)
     for name, value in make(0).state_dict().items():
         assert torch.equal(model.state_dict()[name], value), name
 
@@ -114,9 +121,9 @@ def test_without_averaging_weights_are_exactly_those_of_the_checkpoint(make):
 def test_a_time_embedding_is_not_averaged(tiny_clip_config):
     config = replace(tiny_clip_config, joint_frames=2)
     tuned, model = (make_model(config, seed, head=MeanPooling()) for seed in (0, 1))
-    model.load_weights(checkpoint_of(tuned), "x", weight_average=0.5)
-    assert torch.equal(model.clip.visual.time_embedding, tuned.clip.visual.time_embedding)
-    assert not torch.equal(model.clip.visual.proj, tuned.clip.visual.proj)
+    model.load_weights(checkpoint_of(tuned), "x", average=0.5)
+    assert torch.equal(model.towers.visual.time_embedding, tuned.towers.visual.time_embedding)
+    assert not torch.equal(model.towers.visual.proj, tuned.towers.visual.proj)
 
 
 def test_any_number_of_training_classes_loads(make):
@@ -150,7 +157,7 @@ def test_shapes_that_differ_are_named_with_both_shapes(make):
     content["model_state_dict"]["visual.proj"] = torch.zeros(64, 32)
     for average in (1.0, 0.99):
         with pytest.raises(ValueError, match=r"clip.visual.proj is \[64, 32\], the configured model has \[64, 64\]"):
-            make(1).load_weights(content, "x", weight_average=average)
+            make(1).load_weights(content, "x", average=average)
 
 
 def test_a_checkpoint_that_does_not_fit_changes_nothing(make):
@@ -172,13 +179,16 @@ def test_a_mean_pooling_model_loads_its_own_checkpoint_and_no_other(make):
 def test_a_checkpoint_in_the_released_format_loads(golden):
     clip = load_clip(str(golden / "tiny_clip.pt"))
     pretrained = {name: value.clone() for name, value in clip.visual.state_dict().items()}
-    model = VideoCLIP(clip, TemporalTransformer(64, 3, 1, num_experts=4, num_train_classes=12))
+    clip.drop_text()
+    model = MoTE(
+        clip, ExpertTransformer(64, 3, 1, num_experts=4, num_train_classes=12), FixedClasses(torch.zeros(12, 64))
+    )
     checkpoint = read_checkpoint(golden / "tiny_mote.pt")
-    model.load_weights(checkpoint, "tiny_mote.pt", weight_average=0.99)
+    model.load_weights(checkpoint, "tiny_mote.pt", average=0.99)
     assert checkpoint["epoch"] == 7
     assert model.head.spe_cls_feature.shape == (400, 64)
     for name, value in checkpoint["fusion_model_state_dict"].items():
         assert torch.equal(model.head.state_dict()[name], value), name
-    for name, value in model.clip.visual.state_dict().items():
+    for name, value in model.towers.visual.state_dict().items():
         expected = 0.99 * checkpoint["model_state_dict"][f"visual.{name}"] + 0.01 * pretrained[name]
         torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-7)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.protocols.rules import accuracy
+from engine.protocols.accuracy import accuracy
 from engine.results import Results, over_splits
 from reports.page import TestedSplit, write_page
 

@@ -7,10 +7,10 @@ import torch
 import yaml
 
 from clip.load import load_clip
-from modules.build import build_classes, build_clip, build_model
+from modules.build import build_classes, build_system, build_towers, load_config
 from modules.formats.ours import read_checkpoint, read_content
 from tools.convert import main
-from utils.config import load_config, to_yaml
+from utils.config import to_yaml
 from utils.weights.four_keys import save_checkpoint
 
 PARTS = ("model_state_dict", "fusion_model_state_dict")
@@ -28,9 +28,9 @@ def plain_config(debug_config, tmp_path_factory) -> Path:
 
 def write_ours(config_path: Path, path: Path, **extras) -> Path:
     config = load_config(config_path)
-    clip = build_clip(config.network, config.data.num_segments, config.data.input_size, config.seed)
+    towers = build_towers(config.network, config.data.num_segments, config.data.input_size, config.seed)
     names = ["a", "b", "c", "d"]
-    model = build_model(config, clip, build_classes(config.network, clip, names))
+    model = build_system(config, towers, build_classes(config, towers, names))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.1

@@ -9,10 +9,11 @@ import pytest
 from matplotlib import pyplot
 
 import train
-from commands.testing import read_configs, read_part
+from commands.testing import ListToTest, read_configs
+from commands.weights import Weights
 from datasets.build import build_eval_loader
 from datasets.clips.kept import KeptBatches
-from modules.video_clip import VideoCLIP
+from modules.systems.base import System
 from reports.tradeoff import _hide_overlapping, summarise, table
 from tools import tradeoff
 from tools.tradeoff import SweptModel
@@ -44,7 +45,7 @@ def test_points_are_what_the_test_commands_report(repo_root, arguments, debug_co
     fixed = ["--weights", str(weights), "--precision", "fp32", "--test_clips", "2", "--output", str(tmp_path / "test")]
     assert len(results["points"]) == 4
     for point in results["points"]:
-        keys = [f"eval.weight_average={point['weight_average']}", f"eval.modulation={point['modulation'] == 'on'}"]
+        keys = [f"eval.weight_average={point['weight_average']}", f"mote.modulation={point['modulation'] == 'on'}"]
         close = commands["test.py"](["--config", str(debug_config), *fixed, *keys])
         zero_shot = commands["test_zeroshot.py"](["--config", *arguments[3:5], *fixed, *keys])
         assert point["close_set"] == close["top1"]
@@ -56,19 +57,20 @@ def test_points_are_what_the_test_commands_report(repo_root, arguments, debug_co
 
 def test_cosines_are_those_of_the_test_command_in_any_order_of_averages(repo_root, arguments, weights, fp32, tmp_path):
     args = tradeoff.parse_args(arguments)
-    configs = read_configs(args)
-    swept = SweptModel(args.weights, configs, {name: read_part(config) for name, config in configs.items()}, fp32)
-    config, videos = configs["odd"], swept.parts["odd"][0]
+    tested = Weights(args.weights)
+    configs = read_configs(args, tested)
+    swept = SweptModel(tested, {name: ListToTest.read(config) for name, config in configs.items()}, fp32)
+    config, videos = configs["odd"], swept.lists["odd"].videos
     loader = KeptBatches(build_eval_loader(config.data, videos, rank=0, world_size=1), max_bytes=1e9)
     found = {}
     for alpha in (1.0, 0.0, 0.5):
         swept.set_average(alpha)
-        found[alpha] = swept.view_logits("odd", loader, num_views=1, desc="")
+        found[alpha] = swept.view_scores("odd", loader, num_views=1, desc="")
     test = runpy.run_path(str(repo_root / "test_zeroshot.py"))["main"]
     for alpha, modulation in ((a, m) for a in found for m in ("on", "off")):
         test(["--config", args.zeroshot[0], "--weights", str(weights), "--precision", "fp32",
               "--output", str(tmp_path), "--save_logits", str(tmp_path / "logits.npz"),
-              f"eval.weight_average={alpha}", f"eval.modulation={modulation == 'on'}"])  # fmt: skip
+              f"eval.weight_average={alpha}", f"mote.modulation={modulation == 'on'}"])  # fmt: skip
         expected = np.load(tmp_path / "logits.npz")["view_logits"]
         np.testing.assert_allclose(found[alpha][modulation].numpy(), expected, atol=1e-6)
     different = [found[0.0]["on"], found[0.0]["off"], found[0.5]["off"], found[1.0]["off"]]
@@ -79,8 +81,8 @@ def test_cosines_are_those_of_the_test_command_in_any_order_of_averages(repo_roo
 def encoded(monkeypatch) -> list[int]:
     """Clips of every call of the image tower."""
     calls: list[int] = []
-    original = VideoCLIP.encode_frames
-    monkeypatch.setattr(VideoCLIP, "encode_frames", lambda self, x: calls.append(len(x)) or original(self, x))
+    original = System.encode
+    monkeypatch.setattr(System, "encode", lambda self, x: calls.append(len(x)) or original(self, x))
     return calls
 
 
@@ -108,7 +110,7 @@ def test_a_sweep_that_was_stopped_goes_on(arguments, encoded, tmp_path):
 
 def test_results_of_other_settings_are_not_mixed(arguments, tmp_path):
     tradeoff.main([*arguments, "--alphas", "1", "--out", str(tmp_path)])
-    with pytest.raises(FileExistsError, match="differ in num_clips; give another --out"):
+    with pytest.raises(ValueError, match="num_clips was 1, is 2; give another --out"):
         tradeoff.main([*arguments, "--alphas", "1", "--out", str(tmp_path), "--test_clips", "2"])
 
 

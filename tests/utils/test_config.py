@@ -12,7 +12,10 @@ import yaml
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from utils.config import Config, NetworkConfig, RandAugmentConfig, load_config, parse_config, to_yaml
+from modules.build import SETTINGS, load_config, parse_config
+from modules.systems.mote import MoTESettings
+from utils import config as configuration
+from utils.config import ALIASES, Config, RandAugmentConfig, changes, to_yaml
 
 # Every key of the published files (reference, section 3), written as they write them.
 PUBLISHED = """
@@ -70,6 +73,9 @@ logging:
 """
 
 
+DEFAULTS = Config(sections={"mote": MoTESettings()})
+
+
 @pytest.fixture
 def write(tmp_path):
     """Write a YAML file, return its path."""
@@ -121,7 +127,7 @@ def test_a_number_without_a_dot_is_a_float_in_overrides_and_lists_too(write):
 
 
 def test_an_empty_file_is_all_defaults(write):
-    assert load_config(write("")) == Config()
+    assert load_config(write("")) == DEFAULTS
 
 
 def test_a_base_file_is_inherited_key_by_key(write):
@@ -241,6 +247,8 @@ def test_a_malformed_override_is_an_error(write, override):
         ("solver: {learning: 1}", "solver.learning", ""),
         ("lr: 1.0e-3", "lr", "solver.lr"),
         ("data: {randaug: {m: 1}}", "data.randaug.m", ""),
+        ("mote: {merge_temps: [1]}", "mote.merge_temps", "mote.merge_temperatures"),
+        ("sections: {mote: {}}", "sections", ""),
     ],
 )
 def test_an_unknown_key_is_an_error_with_the_nearest_name(write, text, unknown, nearest):
@@ -281,9 +289,16 @@ def test_an_unknown_key_is_an_error_with_the_nearest_name(write, text, unknown, 
         ("solver.lr=017", "solver.lr: expected float, found '017'"),
         ("solver.lr=1:30", "solver.lr: expected float, found '1:30'"),
         ("solver.lr_decay_step=[.inf]", "solver.lr_decay_step: expected a finite number, found inf"),
-        ("loss.merged=-.inf", "loss.merged: expected a finite number, found -inf"),
-        ("network.merge_temperatures=[.nan]", "network.merge_temperatures: expected a finite number, found nan"),
-        ("solver.collective_timeout_s=1e30", "solver.collective_timeout_s: expected 1.0 to 10000000.0, found 1e+30"),
+        ("mote.merged=-.inf", "mote.merged: expected a finite number, found -inf"),
+        ("loss.merged=.nan", "mote.merged: expected a finite number, found nan (the old name is loss.merged)"),
+        ("mote.merge_temperatures=[1, .nan]", "mote.merge_temperatures: expected numbers, found [1, nan]"),
+        (
+            "mote.merge_temperatures=[1, 0]",
+            "mote.merge_temperatures: expected numbers other than 0, which would",
+        ),
+        ("mote=3", "mote: expected keys, found 3"),
+        ("network.system=tsn", "network.system: expected one of mote, clip, found 'tsn'"),
+        ("solver.collective_timeout_s=1e30", "solver.collective_timeout_s: expected 1.0 to 10000000.0, found '1e30'"),
         ("seed=-1", ": seed: expected 0 to"),
         ("data.dataset=" + "x" * 5000, "data.dataset: expected one line of at most 4096 characters, found 'xxx"),
         (r'data.train_list="a\0b"', "data.train_list: expected one line of"),
@@ -311,7 +326,7 @@ def test_a_wrong_value_is_an_error_with_key_expectation_and_value(write, overrid
     "override",
     [
         "data.batch_size=0", "data.num_segments=0", "solver.grad_accumulation_steps=0",
-        "logging.print_freq=0", "logging.eval_freq=0", "network.merge_temperatures=[]",
+        "logging.print_freq=0", "logging.eval_freq=0", "mote.merge_temperatures=[]",
     ],
 )  # fmt: skip
 def test_a_number_that_no_run_can_use_is_an_error_that_names_the_key(write, override):
@@ -335,31 +350,41 @@ def test_a_nested_section_has_defaults_of_its_own(write):
 def test_a_configuration_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().seed = 3
-    assert NetworkConfig().merge_temperatures[-1] == float("inf")
 
 
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=12)
 
 
-def values_of(expected, ranges=types.MappingProxyType({})) -> st.SearchStrategy:
-    """Any value that a field of this type can hold; numbers are positive, as lengths and counts are."""
-    origin, options = typing.get_origin(expected), typing.get_args(expected)
-    if origin is types.UnionType:
+def values_of(cls: type) -> st.SearchStrategy:
+    """Any settings of a class; numbers without a range are positive, as lengths and counts are."""
+    fields = {name: field for name, field in cls.__pydantic_fields__.items() if name not in OTHERWISE}
+    others = {name: OTHERWISE[name] for name in cls.__pydantic_fields__ if name in OTHERWISE}
+    return st.builds(cls, **{name: values_in(field) for name, field in fields.items()}, **others)
+
+
+def values_in(field) -> st.SearchStrategy:
+    """Any value that a field can hold."""
+    expected, options = field.annotation, typing.get_args(field.annotation)
+    if isinstance(expected, types.UnionType):
         return st.none() | values_of(options[0])
     if dataclasses.is_dataclass(expected):
-        hints = typing.get_type_hints(expected)
-        ranges = {entry.name: entry.metadata for entry in dataclasses.fields(expected)}
-        return st.builds(expected, **{name: values_of(hint, ranges[name]) for name, hint in hints.items()})
-    if origin is typing.Literal:
+        return values_of(expected)
+    if typing.get_origin(expected) is typing.Literal:
         return st.sampled_from(options)
-    if origin is tuple:
-        item = values_of(options[0])
-        pair = st.tuples(st.floats(1e-6, 0.5), st.floats(0.5, 1.0))  # the only pair is a range of shares
-        return st.lists(item, min_size=1, max_size=4).map(tuple) if options[-1] is ... else pair
-    least, most = ranges.get("least", 1e-12), min(ranges.get("most", 1e6), 1e6)
+    if typing.get_origin(expected) is tuple:
+        return st.lists(st.floats(1e-12, 1e6), min_size=1, max_size=4).map(tuple)
+    limits = {name: getattr(part, name) for part in field.metadata for name in ("ge", "le") if hasattr(part, name)}
+    least, most = limits.get("ge", 1e-12), min(limits.get("le", 1e6), 1e6)
     if expected is int:
         return st.integers(math.ceil(least), math.floor(most))
     return {float: st.floats(least, most), bool: st.booleans(), str: WORDS}[expected]
+
+
+OTHERWISE: dict[str, st.SearchStrategy] = {
+    "crop_area": st.tuples(st.floats(1e-6, 0.5), st.floats(0.5, 1.0)),
+    "system": st.sampled_from(sorted(SETTINGS)),
+}
+OTHERWISE["sections"] = st.fixed_dictionaries({name: values_of(cls) for name, cls in SETTINGS.items()})
 
 
 @given(config=values_of(Config))
@@ -372,7 +397,7 @@ def test_any_configuration_survives_a_round_trip_through_yaml(config, tmp_path):
 
 
 def test_the_defaults_survive_a_round_trip_through_yaml(write):
-    assert load_config(write(to_yaml(Config()))) == Config()  # with an infinite merge temperature
+    assert load_config(write(to_yaml(DEFAULTS))) == DEFAULTS  # with an infinite merge temperature
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -404,9 +429,58 @@ def test_the_published_recipes_are_shipped():
     ("text", "message"),
     [
         ("solver: {start_epoch: 30, epochs: 30}", r"solver\.start_epoch 30 is not below solver\.epochs"),
-        ("network: {merge_temperatures: [1, 0]}", r"network\.merge_temperatures: a temperature of 0"),
     ],
 )
 def test_settings_that_cannot_work_together_are_named(write, text, message):
     with pytest.raises(ValueError, match=message):
         load_config(write(text))
+
+
+@pytest.mark.parametrize("old", ALIASES)
+def test_an_old_name_is_read_as_the_new_one(old, write, caplog):
+    value = {"network.merge_temperatures": "[1.0, .inf]", "solver.expert_draws": "shared",
+             "eval.modulation": "false"}.get(old, "2")  # fmt: skip
+    section, key = old.split(".")
+    new = load_config(write(""), [f"{ALIASES[old]}={value}"])
+    assert new != DEFAULTS
+    text = f"{section}: {{{key}: {value}}}"
+    assert load_config(write(text)) == load_config(write(""), [f"{old}={value}"]) == parse_config(text, "x") == new
+    assert changes(text, new) == []
+    assert not caplog.records
+    assert old not in to_yaml(new)
+
+
+def test_an_old_name_in_a_file_and_the_new_one_laid_over_it_are_one_setting(write):
+    write("loss: {merged: 0.1, expert: 2}", "base.yaml")
+    config = load_config(write("base: base.yaml\nmote: {merged: 0.2}"), ["loss.merged=0.3", "mote.expert=3"])
+    assert config.sections["mote"] == MoTESettings(merged=0.3, expert=3.0)
+
+
+def test_an_old_and_a_new_name_in_one_file_are_an_error_that_names_both(write):
+    with pytest.raises(ValueError, match=r"config\.yaml: loss\.merged is the old name of mote\.merged; give only one"):
+        load_config(write("loss: {merged: 0.1}\nmote: {merged: 0.1}"))
+    with pytest.raises(ValueError, match=r"the checkpoint: solver\.expert_draws is the old name of solver\.draws"):
+        parse_config("solver: {draws: rank, expert_draws: rank}", "the checkpoint")
+
+
+def test_an_old_section_may_be_empty_and_its_other_keys_are_unknown(write):
+    assert load_config(write("loss:\nmote:\n")) == DEFAULTS
+    with pytest.raises(ValueError, match="unknown key loss; the nearest is"):
+        load_config(write("loss: {merge: 1}"))
+
+
+def test_sections_are_of_the_chosen_system_and_of_those_the_file_names(write):
+    assert set(load_config(write("")).sections) == {"mote"}
+    assert set(load_config(write("network: {system: clip}")).sections) == {"clip"}
+    assert set(load_config(write("network: {system: clip}\nmote: {merged: 0}")).sections) == {"clip", "mote"}
+    assert load_config(write("mote: {merged: 0}")).section("mote", MoTESettings).merged == 0
+    assert Config().section("mote", MoTESettings) == MoTESettings()
+
+
+def test_who_builds_no_model_reads_no_section_of_a_system(write):
+    path = write("data: {dataset: mine}\nmote: {nonsense: 1}\nlater: {a: 2}\nnetwork: {system: later}")
+    config = configuration.load_config(path)
+    assert (config.data.dataset, config.sections) == ("mine", {})
+    for text in ("datas: 3", "data: {datset: mine}"):
+        with pytest.raises(ValueError, match=r"unknown key (datas|data\.datset)"):
+            configuration.load_config(write(text))

@@ -20,6 +20,7 @@ CONTENT = {
     "merged": True,
     "config": "network:\n  merge_temperatures:\n  - 1.5\n  - .inf\n",
     "class_names": ["a", "ü"],
+    "towers": {"image_size": 32, "pixel_mean": [0.5, 0.5, 0.5]},
 }
 
 
@@ -30,6 +31,7 @@ def assert_content(found: dict) -> None:
             assert torch.equal(found[part][name], value)
             assert found[part][name].dtype == value.dtype
     assert [found[name] for name in ("epoch", "merged", "class_names")] == [4, True, ["a", "ü"]]
+    assert found["towers"] == CONTENT["towers"]
     assert found["optimizer_state_dict"] == {}
 
 

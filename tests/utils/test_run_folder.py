@@ -6,7 +6,7 @@ import platform
 import pytest
 import torch
 
-from utils.run_folder import create_run_folder, environment, folder_name, launch_id, run_folder
+from utils.run_folder import check_run_folder, create_run_folder, environment, folder_name, launch_id, run_folder
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_an_architecture_is_one_folder_name(arch, name):
 
 def test_a_run_folder_records_configuration_and_versions(tmp_path):
     folder = tmp_path / "exps" / "debug" / "run"
-    create_run_folder(folder, "seed: 3\n", may_continue=False)
+    create_run_folder(folder, "seed: 3\n")
     assert (folder / "config.yaml").read_text() == "seed: 3\n"
     found = json.loads((folder / "environment.json").read_text())
     assert found == environment() | {"launch": launch_id()}
@@ -34,21 +34,21 @@ def test_a_run_folder_records_configuration_and_versions(tmp_path):
 
 
 def test_a_folder_with_a_run_is_not_overwritten_unless_it_is_continued(tmp_path):
-    create_run_folder(tmp_path, "seed: 1\n", may_continue=False)
+    check_run_folder(tmp_path, may_continue=False)
+    create_run_folder(tmp_path, "seed: 1\n")
     (tmp_path / "last_model.pt").write_bytes(b"weights")
-    with pytest.raises(FileExistsError, match=r"already holds a run.*resume=auto"):
-        create_run_folder(tmp_path, "seed: 2\n", may_continue=False)
-    assert (tmp_path / "config.yaml").read_text() == "seed: 1\n"
-    create_run_folder(tmp_path, "seed: 2\n", may_continue=True)
+    with pytest.raises(FileExistsError, match=r"already holds a run.*resume=auto.*remove it"):
+        check_run_folder(tmp_path, may_continue=False)
+    check_run_folder(tmp_path, may_continue=True)
+    create_run_folder(tmp_path, "seed: 2\n")
     assert (tmp_path / "config.yaml").read_text() == "seed: 2\n"
     assert (tmp_path / "last_model.pt").read_bytes() == b"weights"
 
 
 def test_a_run_stopped_before_its_first_checkpoint_is_not_overwritten_either(tmp_path):
-    create_run_folder(tmp_path, "seed: 1\n", may_continue=False)
+    create_run_folder(tmp_path, "seed: 1\n")
     with pytest.raises(FileExistsError, match="remove it"):
-        create_run_folder(tmp_path, "seed: 2\n", may_continue=False)
-    assert (tmp_path / "config.yaml").read_text() == "seed: 1\n"
+        check_run_folder(tmp_path, may_continue=False)
 
 
 @pytest.mark.parametrize(("dataset", "name"), [("k400", "../up"), ("k400", "/"), ("k400", "."), ("../k400", "a")])

@@ -329,7 +329,7 @@ def test_names_that_fall_together_or_are_none_are_errors(tmp_path):
 @pytest.mark.parametrize(
     ("name", "value"),
     [("epoch", "3"), ("epoch", torch.tensor(3)), ("epoch", True), ("merged", "yes"), ("config", {"data": 1}),
-     ("class_names", "a, b"), ("class_names", [1, 2])],
+     ("class_names", "a, b"), ("class_names", [1, 2]), ("towers", 5)],
 )  # fmt: skip
 def test_what_a_checkpoint_says_beside_its_tensors_has_its_type(name, value, tmp_path):
     torch.save(content(**{name: value}), tmp_path / "x.pt")

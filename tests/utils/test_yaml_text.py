@@ -2,8 +2,8 @@
 
 import pytest
 
+from utils.config.yaml_text import read_yaml
 from utils.text import MAX_SHOWN, shown
-from utils.yaml_text import read_yaml
 
 LAUGHS = "data:\n  dataset:\n    - &a0 [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"    - &a{i} [{','.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10)

@@ -95,7 +95,9 @@ def check_weight_file(path: Path, problem: str) -> None:
 
 
 def read_torch_file(path: Path, problem: str) -> Any:
-    """What torch.save wrote, on the CPU: tensors and plain values. Check sums are compared.
+    """What torch.save wrote, on the CPU: tensors and plain values; of a TorchScript archive its state dict.
+
+    Check sums are compared.
 
     Raises:
         FileNotFoundError, ValueError: see ``check_weight_file``; it is damaged; it holds other objects, the first is
@@ -106,24 +108,12 @@ def read_torch_file(path: Path, problem: str) -> Any:
         with path.open("rb") as file:  # opened once: nobody replaces it between the check and the reading
             if file.read(2) == b"PK":
                 _check_sums(file)
+            if is_torchscript(path):
+                return dict(torch.jit.load(path, map_location="cpu").state_dict())
             file.seek(0)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about a pickle_protocol that it may not read: then it is an error
                 return torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, *UNREADABLE) as error:
-        raise ValueError(f"{problem} ({_reason(error, path)})") from error
-
-
-def read_torchscript(path: Path, problem: str) -> dict[str, Tensor]:
-    """The state dict of a TorchScript archive, on the CPU.
-
-    Raises:
-        ValueError: it is damaged.
-    """
-    try:
-        with path.open("rb") as file:
-            _check_sums(file)
-        return dict(torch.jit.load(path, map_location="cpu").state_dict())
     except (OSError, *UNREADABLE) as error:
         raise ValueError(f"{problem} ({_reason(error, path)})") from error
 
@@ -178,11 +168,8 @@ def _check_sums(file: BinaryIO) -> None:
             # torch.save stores each part once and as it is (TorchScript folds its code); a small file must not unfold
             # into a huge one. Of a part that is marked as a folder torch would read no byte.
             is_folder = any(part.external_attr & FOLDER_MARK for part in parts)
-            if (
-                is_folder
-                or len(set(names)) < len(names)
-                or sum(part.file_size for part in parts) > size + MOST_UNFOLDED
-            ):
+            unfolded = sum(part.file_size for part in parts)
+            if is_folder or len(set(names)) < len(names) or unfolded > size + MOST_UNFOLDED:
                 raise ValueError("damaged, its parts do not add up to the file")
             if not any(name.endswith("data.pkl") for name in names):
                 raise ValueError("a zip archive that torch.save did not write")

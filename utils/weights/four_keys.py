@@ -12,9 +12,9 @@ import torch
 
 from utils.files import whole_file
 from utils.weights.files import read_torch_file
-from utils.weights.state_dicts import plain_weights
+from utils.weights.state_dicts import check_weights, plain_names
 
-MODEL, HEAD = PARTS = ("model_state_dict", "fusion_model_state_dict")
+MODEL, HEAD = STATE_DICTS = ("model_state_dict", "fusion_model_state_dict")
 # Entry of a checkpoint whose experts are merged and whose weights are averaged with the pretrained ones.
 MERGED = "merged"
 # What is kept with weights that are shared: what it is, and whether a value can be it.
@@ -26,6 +26,7 @@ FACTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "a list of texts",
         lambda value: isinstance(value, list | tuple) and all(isinstance(name, str) for name in value),
     ),
+    "towers": ("facts by name", lambda value: isinstance(value, dict)),  # what pictures and texts must be like
 }
 WRITER = "inline_container"  # the part of torch that reports a full disk, as a RuntimeError
 
@@ -37,14 +38,12 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
         OSError: it could not be written, on a full disk for example; what was there before is intact.
     """
     try:
-        with whole_file(path) as part, part.open("wb") as file:
+        with whole_file(path) as unfinished, unfinished.open("wb") as file:
             torch.save(content, file)
     except (OSError, RuntimeError) as error:
-        # torch reports that its file is too short; why stands in the error before.
-        cause = error if isinstance(error, OSError) else error.__context__
-        if not isinstance(cause, OSError) and WRITER not in str(error):
+        if not isinstance(error, OSError) and WRITER not in str(error):
             raise
-        reason = getattr(cause, "strerror", None) or str(error).split("\n")[0]
+        reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
         raise OSError(f"could not write {path} ({reason}); checkpoints written before are intact") from error
 
 
@@ -56,11 +55,11 @@ def read_four_keys(path: Path) -> dict[str, Any]:
         ValueError: not readable, damaged, or not in the four-key format.
     """
     source = f"checkpoint {path}"
-    return check_parts(plain_content(read_torch_file(path, f"{source}: not readable"), source), source)
+    return check_state_dicts(plain_content(read_torch_file(path, f"{source}: not readable"), source), source)
 
 
 def plain_content(content: Any, source: str) -> Any:
-    """What a file holds, whatever that is: the two state dicts, where there are such, as ``plain_weights``.
+    """What a file holds, whatever that is: the two state dicts, where there are such, with ``plain_names``.
 
     Raises:
         ValueError: a fact or a weight cannot be one; it is named.
@@ -68,22 +67,23 @@ def plain_content(content: Any, source: str) -> Any:
     if not isinstance(content, dict):
         return content
     check_facts(content, source)
-    parts = {part: content[part] for part in PARTS if isinstance(content.get(part), dict)}
-    return {**content, **{part: plain_weights(state, source) for part, state in parts.items()}}
+    states = {key: plain_names(content[key], source) for key in STATE_DICTS if isinstance(content.get(key), dict)}
+    for state in states.values():
+        check_weights(state, source)
+    return content | states
 
 
-def check_parts(content: Any, source: str) -> dict[str, Any]:
+def check_state_dicts(content: Any, source: str) -> dict[str, Any]:
     """``content``, which has the two state dicts.
 
     Raises:
         ValueError: it has not.
     """
-    if not isinstance(content, dict) or not content.keys() >= set(PARTS):
-        found = sorted(map(str, content))[:4] if isinstance(content, dict) else type(content).__name__
-        raise ValueError(f"{source}: expected keys {', '.join(sorted(PARTS))}, found {found}")
-    for part in PARTS:
-        if not isinstance(content[part], dict):
-            raise ValueError(f"{source}: expected tensors under {part}, found {type(content[part]).__name__}")
+    if not isinstance(content, dict) or not content.keys() >= set(STATE_DICTS):
+        raise ValueError(f"{source}: expected keys {', '.join(sorted(STATE_DICTS))}, found {outline(content)}")
+    for key in STATE_DICTS:
+        if not isinstance(content[key], dict):
+            raise ValueError(f"{source}: expected tensors under {key}, found {outline(content[key])}")
     return content
 
 
@@ -95,5 +95,15 @@ def check_facts(content: Mapping[str, Any], source: str) -> None:
     """
     for name, (expected, fits) in FACTS.items():
         if name in content and not fits(content[name]):
-            found = f"{type(content[name]).__name__} {str(content[name])[:40]!r}"
-            raise ValueError(f"{source}: {name}: expected {expected}, found {found}")
+            raise ValueError(f"{source}: {name}: expected {expected}, found {outline(content[name])}")
+
+
+def outline(value: Any) -> str:
+    """What is in a checkpoint in the place of something else, as a short text for an error."""
+    if isinstance(value, torch.Tensor):
+        return f"a tensor of {value.dtype} {list(value.shape)}"
+    if isinstance(value, dict):
+        text = f"a dict of {', '.join(map(str, list(value)[:4]))}" if value else "an empty dict"
+    else:
+        text = f"{type(value).__name__} {str(value)[:40]}"
+    return repr(text)[1:-1]  # in one line

@@ -6,7 +6,6 @@ configuration, class names, whether the experts are merged), is JSON: in the met
 """
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -97,7 +96,9 @@ def write_model_folder(folder: Path, tensors: Mapping[str, Tensor], content: Map
     write_model_file(folder / WEIGHTS_FILE, tensors, content)
     facts = {"library_name": "mote", **_facts(content)}
     if "config" in facts:
-        facts["config"] = _finite(yaml.safe_load(facts["config"]))
+        # JSON has no infinity; as text the configuration reads it back.
+        tree = json.dumps(yaml.safe_load(facts["config"]))
+        facts["config"] = json.loads(tree, parse_constant=lambda number: str(float(number)))
     write_text(folder / CONFIG_FILE, json.dumps(facts, indent=2, allow_nan=False) + "\n")
 
 
@@ -129,20 +130,9 @@ def _read_config_file(path: Path) -> dict[str, Any]:
             facts["config"] = yaml.safe_dump(facts["config"], sort_keys=False)
     except FileNotFoundError:
         raise FileNotFoundError(f"checkpoint {path}: no such file") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"checkpoint {path}: not JSON ({one_line(error)})") from None
-    except RecursionError:
-        raise ValueError(f"checkpoint {path}: nested too deeply") from None
     if not isinstance(facts, dict) or not isinstance(facts.get("config", ""), str):
         raise ValueError(f"checkpoint {path}: expected keys {', '.join(FACTS)}")
     check_facts(facts, f"checkpoint {path}")
     return facts
-
-
-def _finite(tree: Any) -> Any:
-    """JSON has no infinity; as text the configuration reads it back."""
-    if isinstance(tree, dict):
-        return {name: _finite(value) for name, value in tree.items()}
-    if isinstance(tree, list):
-        return [_finite(value) for value in tree]
-    return str(tree) if isinstance(tree, float) and not math.isfinite(tree) else tree

@@ -13,13 +13,6 @@ INNER_WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_mo
 WEIGHT_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
-def plain_weights(state: Mapping[Any, Any], source: str) -> dict[str, Tensor]:
-    """``plain_names`` of a state dict that passes ``check_weights``; both may raise ValueError."""
-    state = plain_names(state, source)
-    check_weights(state, source)
-    return state
-
-
 def plain_names(state: Mapping[Any, Any], source: str) -> dict[str, Any]:
     """The state dict without the prefixes of wrappers.
 
@@ -54,6 +47,27 @@ def check_weights(state: Mapping[str, Any], source: str) -> None:
     for name, value in state.items():
         if problem := _problem(value):
             raise ValueError(f"{source}: {name} {problem}")
+
+
+def check_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], problem: str) -> None:
+    """See that two state dicts have the same names and shapes.
+
+    Args:
+        problem: how the error begins, which lists what is missing, too much, or of another shape.
+
+    Raises:
+        ValueError: they differ.
+    """
+    problems = [f"missing {name}" for name in expected if name not in found]
+    problems += [f"unexpected {name}" for name in found if name not in expected]
+    problems += [
+        f"{name} is {list(found[name].shape)}, the configured model has {list(value.shape)}"
+        for name, value in expected.items()
+        if name in found and found[name].shape != value.shape
+    ]
+    if problems:
+        more = f"; and {len(problems) - 4} more" if len(problems) > 4 else ""
+        raise ValueError(f"{problem} {'; '.join(problems[:4])}{more}")
 
 
 def weights_sha256(state: Mapping[str, Tensor]) -> str:

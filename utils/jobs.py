@@ -14,12 +14,19 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
-def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Iterator[Result]:
-    """Results of independent jobs in any order; 0 workers: in this process."""
+def run_jobs(
+    function: Callable[[Job], Result], jobs: Iterable[Job], workers: int, start: str | None = None
+) -> Iterator[Result]:
+    """Results of independent jobs in any order; 0 workers: in this process.
+
+    Args:
+        start: how the processes start, see ``multiprocessing``; None: as is usual on this system.
+    """
     if workers == 0:
         yield from map(function, jobs)
         return
-    with ProcessPoolExecutor(workers, initializer=_start_worker) as pool:
+    context = multiprocessing.get_context(start)
+    with ProcessPoolExecutor(workers, context, initializer=_start_worker) as pool:
         futures = [pool.submit(function, job) for job in jobs]
         try:
             for future in as_completed(futures):

@@ -20,6 +20,7 @@ from datetime import datetime
 from pathlib import Path
 
 from utils.distributed import broadcast, is_main, is_restarted
+from utils.files import errors_naming, write_text
 from utils.run_folder import launch_id
 
 logger = logging.getLogger(__name__)
@@ -147,14 +148,8 @@ class RunLock:
 
     def _write_part(self) -> Path:
         part = self.path.with_name(f".{LOCK}.{uuid.uuid4().hex}.part")
-        try:
-            with part.open("w") as file:
-                json.dump(asdict(self.owner), file)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise OSError(error.errno, error.strerror, str(self.path)) from error
+        with errors_naming(self.path):
+            write_text(part, json.dumps(asdict(self.owner)))
         return part
 
     def _renew(self) -> None:

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from clip.tokenizer import tokenize
-from modules.classes.templates import TEMPLATES, class_features_from_tokens, encode_classes, tokenize_classes
+from modules.classes import templates
+from modules.classes.base import FixedClasses
+from modules.classes.templates import TEMPLATES, LiveTexts, class_features, template_classes, tokenize_classes
 
 # Written out from the paper's appendix.
 PAPER_TEMPLATES = """
@@ -33,8 +35,8 @@ def test_templates_are_distinct_and_take_one_class_name(name):
     assert all(text.count("CLASS") == 1 for text in filled)
 
 
-def test_tokens_of_classes_are_those_of_their_filled_templates():
-    tokens = tokenize_classes(["juggling balls", "yoga"], "mote28")
+def test_tokens_of_classes_are_those_of_their_filled_templates(tiny_clip):
+    tokens = tokenize_classes(tiny_clip, ["juggling balls", "yoga"], "mote28")
     assert tokens.shape == (2, 28, 77)
     assert torch.equal(tokens[1], tokenize([template.format("yoga") for template in TEMPLATES["mote28"]]))
 
@@ -42,7 +44,7 @@ def test_tokens_of_classes_are_those_of_their_filled_templates():
 @torch.no_grad()
 def test_class_features_are_unit_means_of_unit_texts(tiny_clip):
     names = ["juggling balls", "yoga", "tying knot (not on a tie)"]
-    features = encode_classes(tiny_clip, names, "mote28")
+    features = template_classes(tiny_clip, names, "mote28").encode(tiny_clip)
     assert features.shape == (3, 64)
     for name, feature in zip(names, features, strict=True):
         texts = [tiny_clip.encode_text(tokenize([t.format(name)]))[0] for t in TEMPLATES["mote28"]]
@@ -54,22 +56,54 @@ def test_class_features_are_unit_means_of_unit_texts(tiny_clip):
 @torch.no_grad()
 def test_class_features_do_not_depend_on_how_many_texts_are_encoded_at_once(tiny_clip):
     names = [f"activity {number}" for number in range(5)]
-    features = [encode_classes(tiny_clip, names, "mote28", chunk=chunk) for chunk in (3, 140, 512)]
-    torch.testing.assert_close(features[0], features[1])
-    torch.testing.assert_close(features[0], features[2])
-    tokens = tokenize_classes(names, "mote28")
-    torch.testing.assert_close(class_features_from_tokens(tiny_clip, tokens), features[0])
+    tokens = tokenize_classes(tiny_clip, names, "mote28")
+    features = [class_features(tiny_clip, tokens, chunk) for chunk in (3, 140, 512, None)]
+    for other in features[1:]:
+        torch.testing.assert_close(features[0], other)
 
 
 def test_encoding_classes_is_in_eval_mode_without_gradients_and_restores_the_mode(tiny_clip):
     tiny_clip.train()
     tiny_clip.transformer.resblocks[0].drop_path.rate = 0.9
-    features = [encode_classes(tiny_clip, ["yoga"], "single") for _ in range(2)]
+    features = [template_classes(tiny_clip, ["yoga"], "single").encode(tiny_clip) for _ in range(2)]
     assert torch.equal(*features)
     assert not features[0].requires_grad
     assert tiny_clip.training
 
 
-def test_a_class_name_that_is_too_long_is_named_with_its_label():
+@torch.no_grad()
+def test_live_texts_are_tokens_that_encode_to_what_fixed_classes_hold(tiny_clip):
+    names = ["yoga", "juggling balls"]
+    live = template_classes(tiny_clip, names, "mote28", is_live=True)
+    fixed = template_classes(tiny_clip, names, "mote28")
+    assert isinstance(live, LiveTexts)
+    assert isinstance(fixed, FixedClasses)
+    assert (len(live), len(fixed)) == (2, 2)
+    assert live.tokens.shape == (2, 28, 77)
+    torch.testing.assert_close(live.encode(tiny_clip), fixed.encode(tiny_clip))
+    assert fixed.encode(tiny_clip) is fixed.features
+
+
+def test_live_texts_are_a_part_of_the_graph(tiny_clip):
+    classes = template_classes(tiny_clip, ["yoga", "zumba"], "single", is_live=True)
+    assert classes.encode(tiny_clip).requires_grad
+    with torch.no_grad():
+        assert not classes.encode(tiny_clip).requires_grad
+
+
+def test_texts_are_encoded_a_part_at_a_time_where_no_graph_holds_them_all(tiny_clip, monkeypatch):
+    monkeypatch.setattr(templates, "CHUNK", 2)
+    counts = []
+    encode = tiny_clip.encode_text
+    monkeypatch.setattr(tiny_clip, "encode_text", lambda tokens: counts.append(len(tokens)) or encode(tokens))
+    classes = template_classes(tiny_clip, ["yoga", "zumba", "tai chi"], "single", is_live=True)
+    classes.encode(tiny_clip)
+    with torch.no_grad():
+        classes.encode(tiny_clip)
+    template_classes(tiny_clip, ["yoga", "zumba", "tai chi"], "single")
+    assert counts == [3, 2, 1, 2, 1]
+
+
+def test_a_class_name_that_is_too_long_is_named_with_its_label(tiny_clip):
     with pytest.raises(ValueError, match=r"class name too long \(label 1, 'very very.*at most 77"):
-        tokenize_classes(["yoga", "very " * 80], "single")
+        tokenize_classes(tiny_clip, ["yoga", "very " * 80], "single")

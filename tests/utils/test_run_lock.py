@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from engine import run_lock as module
-from engine.run_lock import LOCK, Owner, RunLock, run_lock
+from utils import run_lock as module
+from utils.run_lock import LOCK, Owner, RunLock, run_lock
 
 PROCESSES = multiprocessing.get_context("fork")
 

@@ -1,0 +1,76 @@
+"""What an image-text model offers, so that any of them can become a video model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class TowerSpec:
+    """What pictures and texts must be like for a pair of towers; caches, checkpoints and exports record it."""
+
+    image_size: int  # pixels along an edge
+    embed_dim: int  # D
+    text_width: int  # of the text tower; released heads have one attention head for each 64 of it
+    context_length: int  # tokens of a text
+    pixel_mean: tuple[float, float, float]  # of RGB, 0 to 1
+    pixel_std: tuple[float, float, float]
+    interpolation: str  # of a picture that is resized: the tower's own rule, which a preset may overrule
+
+
+class Towers(nn.Module):
+    """An image tower and a text tower with one space of embeddings.
+
+    A subclass has the parameter ``logit_scale`` (a logarithm) and the methods that raise here.
+    """
+
+    fixed_frames = 0  # T, where the image tower takes clips of one length only
+    facts: Mapping[str, Any] = {}  # by name: what features depend on that neither weights nor ``spec`` tell
+    additions: tuple[str, ...] = ()  # names of tensors that the pretrained weights do not have
+
+    def __init__(self, spec: TowerSpec):
+        super().__init__()
+        self.spec = spec
+        for name, values in (("pixel_mean", spec.pixel_mean), ("pixel_std", spec.pixel_std)):
+            self.register_buffer(name, 255 * torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+
+    @property
+    def image_tower(self) -> nn.Module:
+        """The part that sees pictures."""
+        raise NotImplementedError
+
+    def checkpoint_activations(self, is_on: bool) -> None:
+        """Recompute the image tower's activations in the backward pass: less memory, more time."""
+        raise NotImplementedError
+
+    def encode_clips(self, clips: Tensor) -> Tensor:
+        """uint8 [B, T, 3, S, S] -> frame features [B, T', D], not normalised; T' = 1 where a clip has one vector."""
+        images = (clips.flatten(0, 1).to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
+        return self.encode_image(images).unflatten(0, (clips.shape[0], -1))
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Normalised images [N, 3, S, S] -> embeddings, not L2-normalised."""
+        raise NotImplementedError
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """Tokens [N, L] of ``tokenize`` -> embeddings [N, D], not L2-normalised."""
+        raise NotImplementedError
+
+    def tokenize(self, texts: list[str]) -> Tensor:
+        """Token ids of texts, int64 [N, L].
+
+        Raises:
+            ValueError: a text is too long for the text tower, or has tokens that it does not know.
+        """
+        raise NotImplementedError
+
+    def drop_text(self) -> None:
+        """Forget the text tower: with classes encoded once, a video model only sees images."""
+        raise NotImplementedError
+
+    def text_part(self) -> "Towers":
+        """Towers without the image tower that share the text tower, and keep it when these drop theirs."""
+        raise NotImplementedError

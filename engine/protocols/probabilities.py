@@ -1,0 +1,61 @@
+"""What videos show when nobody knows the answer: probabilities, over time too, and one vector a video."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from modules.systems.base import Batch, System
+
+
+class Shown(NamedTuple):
+    """What B videos show; float32 on the CPU."""
+
+    probabilities: Tensor  # [B, K]
+    frame_probabilities: Tensor  # [B, C, T, K], of every frame of every clip
+    embeddings: Tensor  # [B, D], unit length
+
+
+def rows_of(system: System, classes: Tensor) -> Callable[[Batch], dict[str, Tensor]]:
+    """What a pass computes of each clip: ``embeddings`` [B, D], ``scores`` [B, K] and ``frame_scores`` [B, T', K].
+
+    Args:
+        system: in eval mode and its form for tests.
+        classes: encoded [K, D]; K = 0: embeddings only.
+    """
+
+    def compute(batch: Batch) -> dict[str, Tensor]:
+        video = system.video_of(batch)
+        rows = {"embeddings": F.normalize(system.embed(video), dim=-1)}
+        if len(classes):
+            rows |= {"scores": system.score(video, classes), "frame_scores": system.score_frames(video, classes)}
+        return rows
+
+    return compute
+
+
+def fuse_shown(rows: dict[str, Tensor], logit_scale: Tensor, num_crops: int, num_frames: int) -> Shown:
+    """Fuse the views of videos.
+
+    Probabilities are softmax(logit scale * mean score over views); those of a frame average over its crops. The
+    embedding is the mean over views of the unit features after the temporal head. What depends on the classes asked
+    for, such as modulation, acts on the probabilities and not on the embedding.
+
+    Args:
+        rows: of ``rows_of``, each [B, V, ...], V = crops * clips, crop-major.
+        num_frames: T of a clip, which may have one feature for all.
+    """
+    embeddings = F.normalize(rows["embeddings"].mean(dim=1), dim=-1).cpu()
+    if "scores" not in rows:
+        num_clips = rows["embeddings"].shape[1] // num_crops
+        shape = len(embeddings), num_clips, num_frames, 0
+        return Shown(torch.zeros(len(embeddings), 0), torch.zeros(shape), embeddings)
+    by_crop = rows["frame_scores"].unflatten(1, (num_crops, -1)).mean(dim=1)  # [B, C, T', K]
+    by_crop = by_crop.expand(-1, -1, num_frames, -1)
+    return Shown(
+        (logit_scale * rows["scores"].mean(dim=1)).softmax(dim=-1).float().cpu(),
+        (logit_scale * by_crop).softmax(dim=-1).float().cpu(),
+        embeddings,
+    )

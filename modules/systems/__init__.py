@@ -1,0 +1,1 @@
+"""Systems: one file for each paper, over the contract in ``base.py``."""

@@ -1,0 +1,150 @@
+"""The contract of a system: what training, tests and commands may ask of a video model, whatever paper it is from."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clip.towers import Towers
+from modules.classes.base import Classes
+from modules.scores import cosines
+from modules.weights import load_weights, weights_of
+from utils.config import settings
+
+
+class Video(NamedTuple):
+    """B clips as the image tower left them."""
+
+    frames: Tensor  # [B, T', D], not normalised; T' = 1 where the tower makes one vector of a clip
+
+
+class Batch(NamedTuple):
+    """B clips, as pictures or as features of a cache, and what training matches them with."""
+
+    clips: Tensor | None = None  # uint8 [B, T, 3, S, S]
+    features: Tensor | None = None  # [B, T', D], in the place of clips
+    labels: Tensor | None = None  # int64 [B]
+
+
+class Draws(NamedTuple):
+    """Where a training step takes its random choices from."""
+
+    generator: torch.Generator  # on the CPU; seeded for this step
+
+
+class Losses(NamedTuple):
+    """What a training step yields."""
+
+    total: Tensor  # a scalar, to be minimised
+    reported: dict[str, Tensor]  # parts of the loss and what else is worth a curve, by name, detached
+
+
+class Group(NamedTuple):
+    """Parameters that learn alike."""
+
+    name: str
+    parameters: list[nn.Parameter]
+    lr_ratio: float  # of the learning rate
+
+
+@settings
+class NoSettings:
+    """Section of a system without settings."""
+
+
+class System(nn.Module):
+    """Towers, a head over time, the classes of training, and how clips are compared with classes.
+
+    What is written out holds for any head and the cosine with the mean over frames; a paper's file has the rest.
+
+    Args:
+        head: [B, T, D] -> [B, T, D], see ``modules.heads``.
+        classes: of the training set.
+        section: an instance of ``Settings``; None: its defaults.
+        tower_lr_ratio: the towers learn at this share of the head's rate.
+    """
+
+    Settings: type = NoSettings  # the section of the configuration that is named like the system
+    own_head = "None"  # the value of network.sim_header that it is made for
+    fewest_classes = 1  # that clips can be compared with
+
+    def __init__(
+        self, towers: Towers, head: nn.Module, classes: Classes, section: Any = None, tower_lr_ratio: float = 1.0
+    ):
+        super().__init__()
+        self.towers, self.head, self.classes = towers, head, classes
+        self.settings = section or self.Settings()
+        self.tower_lr_ratio = tower_lr_ratio
+
+    def forward(self, batch: Batch, draws: Draws) -> Losses:
+        """The loss: what DDP and FSDP wrap."""
+        return self.loss(batch, draws)
+
+    def loss(self, batch: Batch, draws: Draws) -> Losses:
+        """One training step's loss and its parts."""
+        raise NotImplementedError
+
+    def video_of(self, batch: Batch) -> Video:
+        """The batch's clips after the image tower, or the features that take their place."""
+        return self.encode(batch.clips) if batch.features is None else Video(batch.features.float())
+
+    def encode(self, clips: Tensor) -> Video:
+        """uint8 [B, T, 3, S, S] through the image tower."""
+        return Video(self.towers.encode_clips(clips))
+
+    def after_head(self, video: Video, classes: Tensor | None = None) -> Tensor:
+        """Frame features after the head, [B, T', D]; ``classes`` where they have a say in it."""
+        return self.head(video.frames)
+
+    def embed(self, video: Video) -> Tensor:
+        """One vector a clip, [B, D], not normalised; the same whatever classes are asked for."""
+        return self.after_head(video).float().mean(dim=1)
+
+    def score(self, video: Video, classes: Tensor) -> Tensor:
+        """Clips against encoded classes [K, D] -> [B, K], before the logit scale."""
+        return cosines(self.after_head(video, classes), classes)
+
+    def score_frames(self, video: Video, classes: Tensor) -> Tensor:
+        """Each frame on its own against encoded classes [K, D] -> [B, T', K]."""
+        return F.normalize(self.after_head(video, classes).float(), dim=-1) @ classes.float().T
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """The factor of scores before a softmax, a scalar."""
+        return self.towers.logit_scale.exp()
+
+    @property
+    def not_averaged(self) -> tuple[str, ...]:
+        """Names of the towers' tensors that weight averaging leaves alone: they have no pretrained value."""
+        return self.towers.additions
+
+    def groups(self) -> list[Group]:
+        """All parameters, in the order in which optimizers and checkpoints keep them."""
+        return [
+            Group("clip", list(self.towers.parameters()), self.tower_lr_ratio),
+            Group("head", list(self.head.parameters()), 1.0),
+        ]
+
+    def blocks(self) -> list[nn.Module]:
+        """The transformer blocks of towers and head, which hold nearly all parameters."""
+        return [block for module in self.modules() for block in getattr(module, "resblocks", ())]
+
+    def for_tests(self) -> AbstractContextManager:
+        """Context in which the model has its form for tests; nothing may train in it."""
+        return nullcontext()
+
+    def remember(self, classes: Tensor) -> None:
+        """Keep the encoded training classes [K, D], where tests need them."""
+
+    def weights(self) -> dict[str, dict[str, Tensor]]:
+        """The weights as a checkpoint has them."""
+        return weights_of(self)
+
+    def load_weights(
+        self, checkpoint: Mapping[str, Any], source: str, average: float = 1.0, keep_train_classes: bool = False
+    ) -> None:
+        """Load a checkpoint's weights, see ``modules.weights``."""
+        load_weights(self, checkpoint, source, average, keep_train_classes)

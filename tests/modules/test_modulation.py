@@ -1,0 +1,45 @@
+"""The gate of temporal feature modulation, equal to the paper written out."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from modules.modulation import modulation_gate
+
+
+def slow_gate(frames: np.ndarray, classes: np.ndarray, trained: np.ndarray, count: int, temperature: float) -> list:
+    """Paper, section 3.4, one clip and one class at a time."""
+    gates = []
+    for clip in frames:
+        query = sum(clip) / len(clip)
+        query = query / np.sqrt((query**2).sum())
+        candidates = sorted(range(len(classes)), key=lambda k: -float(query @ classes[k]))[:count]
+        known = sorted(range(len(trained)), key=lambda k: -float(query @ trained[k]))[:count]
+        best = [max(float(classes[k] @ trained[j]) for j in known) for k in candidates]
+        gates.append(math.exp(-(1 - sum(best) / len(best)) / temperature))
+    return gates
+
+
+def unit_rows(rng: np.random.Generator, rows: int, width: int = 12) -> np.ndarray:
+    # Rows share a direction: unrelated ones would give gates that are all but zero.
+    table = rng.normal(size=(rows, width)) * 0.4 + np.linspace(1, 2, width)
+    return table / np.linalg.norm(table, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize(("num_classes", "num_trained"), [(20, 30), (3, 30), (20, 2), (1, 1), (5, 5)])
+def test_the_modulation_gate_equals_a_slow_loop(num_classes, num_trained):
+    rng = np.random.default_rng(num_classes * 100 + num_trained)
+    frames, classes, trained = rng.normal(size=(6, 4, 12)), unit_rows(rng, num_classes), unit_rows(rng, num_trained)
+    found = modulation_gate(*(torch.from_numpy(x) for x in (frames, classes, trained)), 5, 0.3)
+    expected = slow_gate(frames, classes, trained, 5, 0.3)
+    assert max(expected) > 0.05
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-10)
+
+
+def test_the_gate_is_one_where_test_and_training_classes_are_the_same():
+    rng = np.random.default_rng(0)
+    classes = torch.from_numpy(unit_rows(rng, 9)).float()
+    gate = modulation_gate(torch.randn(7, 4, 12), classes[torch.randperm(9)], classes)
+    torch.testing.assert_close(gate, torch.ones(7), rtol=1e-5, atol=1e-5)

@@ -1,0 +1,17 @@
+"""Configuration: what it may hold (``schema``), and how it is read and written (``load``)."""
+
+# ruff: noqa: F401 - offered here
+from utils.config.load import ALIASES, changes, check_choice, load_config, parse_config, to_yaml
+from utils.config.schema import (
+    MANY,
+    MAX_PIXELS,
+    Config,
+    DataConfig,
+    EvalConfig,
+    NetworkConfig,
+    Number,
+    RandAugmentConfig,
+    SolverConfig,
+    Temperatures,
+    settings,
+)

@@ -1,0 +1,206 @@
+"""What a configuration may hold: sections of typed settings, with ranges.
+
+The keys are the published ones (BIKE's spelling), so published files load unchanged; ``eval`` is a section of ours. The
+settings of one system are no field here: each system declares its own (``modules.systems``), with the types below.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, AllowInfNan, BeforeValidator, ConfigDict, Field, Strict, StrictBool, StrictInt
+from pydantic.dataclasses import dataclass
+
+from utils.text import has_control_characters
+
+MAX_PIXELS = 40_000_000  # of a picture by default: somewhat more than 8K video has
+
+# The most that a count may be where nothing else limits it: more is a slip of the hand, and no run can use it.
+MANY = 10**6
+MOST_SECONDS = 10.0**7  # four months; the timers of threads and processes cannot hold much more
+LONGEST_TEXT = 4096  # of a value, as of a path
+# A number in text: PyYAML takes 5e-5, without a dot, for text, and JSON has no infinity.
+NUMBER = re.compile(r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)(e[-+]?[0-9]+)?|[-+]?\.?inf", re.IGNORECASE)
+
+Settings = TypeVar("Settings")
+
+# Makes a class of settings: it cannot be changed, and knows no other keys than its fields.
+settings = dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+
+
+# --- types; what an error raised here says follows "expected"
+
+
+def _number_of_text(value: Any) -> Any:
+    return float(value) if isinstance(value, str) and NUMBER.fullmatch(value) else value
+
+
+def _one_line(text: str) -> str:
+    if len(text) > LONGEST_TEXT or has_control_characters(text):
+        raise ValueError(f"one line of at most {LONGEST_TEXT} characters")
+    return text
+
+
+def _shares(values: tuple[float, ...]) -> tuple[float, ...]:
+    if len(values) != 2:
+        raise ValueError("2 values")
+    if not 0.0 < values[0] <= values[1] <= 1.0:
+        raise ValueError("two shares 0 < a <= b <= 1")
+    return values
+
+
+def _divisors(values: tuple[float, ...]) -> tuple[float, ...]:
+    if not values:
+        raise ValueError("at least one number")
+    if any(math.isnan(value) for value in values):
+        raise ValueError("numbers")
+    if 0.0 in values:
+        raise ValueError("numbers other than 0, which would divide by zero")
+    return values
+
+
+Float = Annotated[float, Strict(), BeforeValidator(_number_of_text)]
+Number = Annotated[float, Strict(), AllowInfNan(False), BeforeValidator(_number_of_text)]
+Text = Annotated[str, Strict(), AfterValidator(_one_line)]
+Shares = Annotated[tuple[Number, ...], AfterValidator(_shares)]
+Temperatures = Annotated[tuple[Float, ...], AfterValidator(_divisors)]  # infinity is one: all are alike
+
+
+# --- sections
+
+
+@settings
+class RandAugmentConfig:
+    """torchvision's RandAugment: N operations of magnitude M, one draw a clip."""
+
+    N: StrictInt = Field(2, ge=0, le=100)
+    M: StrictInt = Field(9, ge=0, le=30)
+
+
+@settings
+class DataConfig:
+    """Lists, frames and batches."""
+
+    dataset: Text = ""  # names the run folder
+    # files, folders of extracted frames, packed files, or a cache that extract_features.py wrote
+    modality: Literal["video", "RGB", "shards", "features"] = "video"
+    num_segments: StrictInt = Field(8, ge=1, le=77)  # T, frames a clip
+    batch_size: StrictInt = Field(64, ge=1, le=2**16)  # clips a process
+    workers: StrictInt = Field(8, ge=0, le=1024)
+    prefetch: StrictInt = Field(2, ge=1, le=1024)  # batches that a worker prepares ahead
+    # longest wait for a batch of the workers; 0: no limit
+    loader_timeout_s: Number = Field(600.0, ge=0.0, le=MOST_SECONDS)
+    decoder: Text = "auto"  # of video files, a name of datasets.decode.decoders; auto: pyav
+    # a video or frame with larger pictures counts as unreadable
+    max_pixels: StrictInt = Field(MAX_PIXELS, ge=1, le=2**30)
+    # a video that takes longer counts as unreadable; 0: no limit
+    decode_timeout_s: Number = Field(60.0, ge=0.0, le=MOST_SECONDS)
+    num_classes: StrictInt = Field(0, ge=0, le=MANY)  # checked against the label file; 0: whatever it holds
+    image_tmpl: Text = "img_{:05d}.jpg"
+    index_bias: StrictInt = Field(1, ge=0, le=MANY)  # number of the first extracted frame
+    train_root: Text = ""
+    train_list: Text = ""
+    val_root: Text = ""
+    val_list: Text = ""
+    label_list: Text = ""
+    folder: Text = ""  # one folder a class, instead of lists and label file
+    val_share: Number = Field(0.2, ge=0.01, le=0.99)  # of each class of ``folder``
+    shot: StrictInt = Field(0, ge=0, le=MANY)  # K: train on the same K videos of each class; 0: on all
+    shot_seed: StrictInt = Field(0, ge=0, le=2**63 - 1)  # another one draws other videos
+    shot_repeat: StrictInt = Field(1, ge=1, le=MANY)  # passes over the train list an epoch
+    input_size: StrictInt = Field(224, ge=1, le=4096)
+    transforms: Text = ""  # rules of frames and pictures, a name of datasets.clips.presets; empty: the system's own
+    random_shift: StrictBool = True  # random frames within segments in training
+    dense: StrictBool = False  # 128-frame windows instead of the whole video
+    crop_area: Shares = (0.08, 1.0)  # of the training crop, as a share of the frame
+    randaug: RandAugmentConfig | None = None
+    output_path: Text = "./exps"
+
+
+@settings
+class NetworkConfig:
+    """The system, CLIP and its options, and the temporal head."""
+
+    system: Text = "mote"  # a name of modules.build.SYSTEMS
+    arch: Text = "ViT-B/16"
+    init: StrictBool = True  # False: only the image tower is CLIP's, the text tower is random
+    activation: Literal["auto", "quick_gelu", "gelu"] = "auto"  # for local files of LAION's B and L
+    drop_out: Number = Field(0.0, ge=0.0, le=0.99)
+    emb_dropout: Number = Field(0.0, ge=0.0, le=0.99)
+    joint_st: StrictBool = False  # attention over the patches of all frames
+    grad_checkpointing: StrictBool = False  # recompute the image tower's activations: less memory, more time
+    fix_text: StrictBool = True
+    fix_video: StrictBool = False
+    compile: StrictBool = False  # torch.compile of the transformer blocks
+    classes: Text = "templates"  # what videos are compared with, a name of modules.build.CLASSES
+    templates: Text = "mote28"
+    sim_header: Text = ""  # the head, a name of modules.build.HEADS (None: mean pooling); empty: the system's own
+    temporal_layer: StrictInt = Field(4, ge=1, le=1000)
+    num_experts: StrictInt = Field(4, ge=0, le=1000)  # 0: a plain FFN
+
+
+@settings
+class SolverConfig:
+    """Optimisation; lrs and epochs as published."""
+
+    type: Literal["cosine", "multistep"] = "cosine"
+    epochs: StrictInt = Field(30, ge=1, le=MANY)
+    start_epoch: StrictInt = Field(0, ge=0, le=MANY)
+    optim: Literal["adamw", "adam", "sgd"] = "adamw"
+    momentum: Number = 0.9  # sgd
+    lr: Number = Field(5e-5, ge=0.0)
+    clip_ratio: Number = Field(0.07, ge=0.0)  # lr of CLIP's own parameters = lr * clip_ratio
+    lr_warmup_step: Number = Field(5.0, ge=0.0, le=MANY)  # epochs
+    lr_decay_step: tuple[Number, ...] = ()  # multistep, epochs
+    lr_decay_factor: Number = 0.1
+    weight_decay: Number = 0.2
+    clip_grad_norm: Number = Field(0.0, ge=0.0)  # 0: off
+    grad_accumulation_steps: StrictInt = Field(1, ge=1, le=MANY)
+    draws: Literal["rank", "shared"] = "rank"  # of random numbers: each process its own, or all alike
+    ema: Number = Field(0.0, ge=0.0, le=0.999999)  # decay of the averaged weights kept beside the raw ones, 0: none
+    strategy: Literal["ddp", "fsdp"] = "ddp"  # every GPU holds the model, or a part of it
+    # longest wait of the processes for each other
+    collective_timeout_s: Number = Field(1800.0, ge=1.0, le=MOST_SECONDS)
+    evaluate: StrictBool = False  # only validate
+
+
+@settings
+class LoggingConfig:
+    """How often to report (steps), to validate (epochs) and to save in between."""
+
+    print_freq: StrictInt = Field(10, ge=1, le=MANY)
+    eval_freq: StrictInt = Field(1, ge=1, le=MANY)
+    save_minutes: Number = Field(15.0, ge=0.0, le=MANY)  # between checkpoints within an epoch, taken at a report
+    keep: StrictInt = Field(2, ge=1, le=MANY)  # newest checkpoints kept for resuming
+
+
+@settings
+class EvalConfig:
+    """Evaluation constants of the paper and of the published code."""
+
+    weight_average: Number = Field(0.99, ge=0.0, le=1.0)  # share of the tuned weights, the rest is CLIP's
+    softmax_scale: Number = Field(1.0, ge=0.0)  # of the cosines before the softmax of close-set fusion
+    half_class_trials: StrictInt = Field(10, ge=1, le=MANY)
+
+
+@settings
+class Config:
+    """A whole run."""
+
+    resume: Text = ""  # a checkpoint, or auto: the newest one of the run folder
+    pretrain: Text = ""
+    seed: StrictInt = Field(1024, ge=0, le=2**63 - 1)
+    data: DataConfig = field(default_factory=DataConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    solver: SolverConfig = field(default_factory=SolverConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    # Settings of systems by the system's name: of the one that ``network.system`` names, and of those the file names.
+    # In YAML each is a section of its own at the top.
+    sections: Mapping[str, Any] = field(default_factory=dict)
+
+    def section(self, name: str, cls: type[Settings]) -> Settings:
+        """The settings of the system ``name``, instances of ``cls``; its defaults where the file says nothing."""
+        return self.sections.get(name) or cls()
