@@ -231,7 +231,8 @@ def _read_open_clip(model_name: str, tag: str) -> ClipWeights:
 
     if (model_name, tag) not in open_clip.list_pretrained():
         tags = open_clip.list_pretrained_tags_by_model(model_name)
-        hint = f"its tags are {', '.join(tags)}" if tags else "open_clip knows no such model"
+        unknown = f"open_clip knows no such model; known without it: {', '.join(TOWERS)}"
+        hint = f"its tags are {', '.join(tags)}" if tags else unknown
         raise FileNotFoundError(f"network.arch '{model_name}/{tag}': no such file or open_clip tag; {hint}")
     model_config = open_clip.get_model_config(model_name)
     vision, text = model_config["vision_cfg"], model_config["text_cfg"]
