@@ -151,15 +151,23 @@ class Start:
         """Log where the run starts from, and what is not as it was when the checkpoint was written."""
         if not self.checkpoint:
             return
-        before = parse_config(self.checkpoint.get("config", ""), f"the configuration in {self.source}")
-        for change in changes(to_yaml(named_head(before)), named_head(run.config)) if self.is_resumed else ():
+        if self.is_resumed:
+            self._report_changes(run, train_list)
+        logger.info("starting from %s, epoch %d, step %d", self.source, state.epoch + 1, state.step)
+
+    def _report_changes(self, run: Run, train_list: str) -> None:
+        try:
+            before = parse_config(self.checkpoint.get("config", ""), f"the configuration in {self.source}")
+            found = changes(to_yaml(named_head(before)), named_head(run.config))
+        except ValueError as error:  # of another version; the run goes on with the configuration of now
+            found = [f"its configuration, which cannot be compared: {error}"]
+        for change in found:
             if not change.startswith("resume: "):
                 logger.info("not as in the checkpoint: %s", change)
-        if self.is_resumed and self.checkpoint.get("train_list", train_list) != train_list:
+        if self.checkpoint.get("train_list", train_list) != train_list:
             logger.warning(
                 "the training list is not the one of the checkpoint: this epoch goes on in the new list's order"
             )
-        logger.info("starting from %s, epoch %d, step %d", self.source, state.epoch + 1, state.step)
 
 
 def find_start(config: Config, store: CheckpointStore) -> Start:

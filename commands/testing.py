@@ -190,8 +190,9 @@ def _check_same_network(configs: dict[str, Config]) -> None:
     """One model is loaded for all configurations."""
     (first, reference), *others = configs.items()
     for name, config in others:
-        for section in ("network", "eval", "sections"):
-            if getattr(config, section) != getattr(reference, section):
+        for section in ("network", "eval", reference.network.system):
+            found, expected = (getattr(each, section, each.sections.get(section)) for each in (config, reference))
+            if found != expected:
                 raise ValueError(f"configurations {first} and {name} differ in section {section}; test them one by one")
         shape, other = ((data.num_segments, data.input_size) for data in (reference.data, config.data))
         if shape != other:

@@ -308,6 +308,7 @@ def test_a_wrong_argument_ends_with_usage_and_its_name(debug_config, weights, cl
     [
         ("network", "temporal_layer", 3),
         ("eval", "weight_average", 0.5),
+        ("mote", "modulation_classes", 3),
         ("data", "num_segments", 8),
         ("data", "input_size", 64),
     ],

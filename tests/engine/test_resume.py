@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from commands.starting import resumed_step
 from engine.checkpoints import CheckpointStore
@@ -244,6 +245,29 @@ def test_what_is_configured_otherwise_than_in_the_checkpoint_is_logged(build, ca
         "data.crop_area: [0.5, 1.0], was [0.08, 1.0]",
         "solver.lr: 0.25, was 0.001",
     ]
+
+
+@pytest.mark.parametrize(
+    ("added", "said"),
+    [
+        ({"network": {"sim_header": "Transf"}}, []),  # as older versions wrote the system's own head
+        ({"network": {"a_key_of_later": 1}}, ["its configuration, which cannot be compared: "]),
+    ],
+)
+def test_a_checkpoint_with_the_configuration_of_another_version_goes_on(build, caplog, added, said):
+    state, run = build("solver.epochs=1")
+    train(state, run)
+    newest = max(run.store.folder.glob("*.pt"))
+    checkpoint = torch.load(newest, weights_only=True)
+    tree = yaml.safe_load(checkpoint["config"])
+    for section, keys in added.items():
+        tree[section] |= keys
+    torch.save(checkpoint | {"config": yaml.safe_dump(tree)}, newest)
+    with caplog.at_level(logging.INFO):
+        build("resume=auto", "solver.epochs=1")
+    found = [record.message for record in caplog.records if record.message.startswith("not as in the checkpoint: ")]
+    assert len(found) == len(said)
+    assert all(start in line for start, line in zip(said, found, strict=True))
 
 
 @pytest.mark.parametrize("change", ["solver.optim=sgd", "network.fix_video=true"])
