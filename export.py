@@ -11,7 +11,6 @@ from commands.exporting import GRAPHS, write_graph, write_hub_folder
 from commands.weights import Weights
 from datasets.lists.labels import read_labels
 from engine.results import read_results
-from modules.build import build_classes, build_towers
 from modules.formats.ours import joined
 from modules.graph import check_packages
 from modules.weights import merged_checkpoint
@@ -28,7 +27,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", required=True, type=Path, help="folder to write to")
     parser.add_argument("--format", choices=("safetensors", "hub", *GRAPHS), default="safetensors")
     parser.add_argument("--config", help="YAML file (default: what the checkpoint carries or implies)")
-    parser.add_argument("--labels", help="of graphs: class names with commas between, or a file (default: an input)")
+    parser.add_argument(
+        "--labels",
+        help="of graphs: class names with commas between, or a file (default: an input, or those of a classifier)",
+    )
     parser.add_argument("--results", nargs="+", default=[], type=Path, help="of hub: results.json files for the card")
     parser.add_argument("--push_to", metavar="OWNER/NAME", help="of hub: upload the folder; needs a token")
     add_common_arguments(parser, ["fp32"])
@@ -49,9 +51,10 @@ def main(argv: list[str] | None = None) -> Path:
     results = [read_results(path) for path in args.results]
     weights = Weights(args.weights)
     config = weights.config(args.config, args.overrides)
-    labels = read_labels(args.labels) if args.labels else []
-    towers = build_towers(config.network, config.data.num_segments, config.data.input_size, config.seed)
-    classes = build_classes(config, towers, labels) if labels else None
+    # What is no text is in the graph: nobody could give it as an input.
+    labels = read_labels(args.labels) if args.labels else list(weights.classifier.get("class_names", ()))
+    towers = weights.towers(config, config.data.input_size)
+    classes = weights.classes(config, towers, labels) if args.format in GRAPHS and labels else None
     model = weights.build(config, towers, classes).eval()
     args.out.mkdir(parents=True, exist_ok=True)
     if args.format in GRAPHS:

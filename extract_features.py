@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> dict[str, dict]:
         precision = resolve_precision(args.precision, device)
         # Whole lists: few-shot runs find their videos in the cache of all.
         whole = replace(config.data, shot=0)
-        class_names, lists, _ = read_data(whole, PARTS if args.part == "both" else (args.part,))
+        class_names, lists, *_ = read_data(whole, PARTS if args.part == "both" else (args.part,))
         some_list = ListToTest(config, next(iter(lists.values())), class_names)
         model, classes = build_tested_model(weights, {"": some_list}, precision)
         with torch.no_grad():

@@ -8,7 +8,7 @@ from utils.cli import run_main
 def main(argv: list[str] | None = None) -> dict:
     """Test on the validation list of one configuration; returns what ``results.json`` holds."""
     args = parse_args(__doc__, argv, many_configs=False)
-    return run_test(args, lambda settings: CloseSet(settings.softmax_scale))
+    return run_test(args, CloseSet.of)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from utils.cli import run_main
 def main(argv: list[str] | None = None) -> dict:
     """Test on the validation lists of one or more configurations (splits); returns what ``results.json`` holds."""
     args = parse_args(__doc__, argv, many_configs=True)
-    return run_test(args, lambda settings: ZeroShot(settings.half_class_trials))
+    return run_test(args, ZeroShot.of)
 
 
 if __name__ == "__main__":

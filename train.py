@@ -1,12 +1,13 @@
 """Train a video model: python train.py --config configs/k400/vitb16_8f.yaml"""
 
 import argparse
+from dataclasses import replace
 from functools import partial
 
 import torch
 
 from commands.extraction import check_features
-from commands.starting import Run, begin_run, check_videos, find_start
+from commands.starting import Run, begin_run, check_videos, find_start, frozen_features
 from datasets.build import build_eval_loader, build_train_loader, read_data
 from engine.optim import build_optimizer, lr_schedule
 from engine.protocols.validation import validate
@@ -42,10 +43,13 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 def prepare(run: Run) -> tuple[TrainState, Training]:
     """Build everything that a run needs; whatever can be wrong is found here, cheapest checks first."""
     config, data, solver = run.config, run.config.data, run.config.solver
-    check_network(config)
+    check_network(config, data.batch_size * run.share[1])
 
     # The lists, the run's folder, the checkpoint that it starts from (to resume, or for its weights), the loaders.
     videos = read_data(data, ("train", "val"))
+    for part, listed in videos.parts.items():
+        listed.check_one_label(f"data.{part}_list", "training")
+    data = replace(data, shot_repeat=videos.num_passes)  # the run keeps 0 in its configuration
     run.claim_folder(videos.split)
     start = find_start(config, run.store)
     train_loader = build_train_loader(data, videos.parts["train"], videos.class_names, config.seed, *run.share)
@@ -55,7 +59,9 @@ def prepare(run: Run) -> tuple[TrainState, Training]:
     # The model. Its weights are loaded and its operations counted before it is sharded, and the optimizer gets what
     # sharding made of the weights.
     towers = build_towers(config.network, data.num_segments, data.input_size, config.seed).to(run.precision.device)
-    classes = build_classes(config, towers, videos.class_names)
+    start.load_text_tower(towers, config)
+    train_features = partial(frozen_features, towers, data, videos.parts["train"], run.pass_over("the classifier"))
+    classes = build_classes(config, towers, videos.class_names, start.known, train_features)
     system = build_system(config, towers, classes)
     start.load_weights(system)
     check_features(config, system)

@@ -1,4 +1,4 @@
-"""CLIP's two transformers, with OpenAI's parameter names and fused attention.
+"""CLIP's towers, with OpenAI's parameter names.
 
 The names (``visual.conv1.weight``, ``transformer.resblocks.0.attn.in_proj_weight``, ...) are those of the
 released archives and of open_clip, so any of their state dicts loads without translation.
@@ -8,10 +8,11 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from clip.blocks import Transformer
+from clip.resnet import ModifiedResNet, ResNetConfig
+from clip.shift import ADDED, VIT_MODULES, check_time_module
 from clip.tokenizer import tokenize
 from clip.towers import Towers, TowerSpec
 
@@ -22,7 +23,11 @@ class CLIPConfig:
 
     ``joint_frames`` > 0 lets the vision tower attend over the patches of that many frames at once
     (published option ``joint_st``). ``drop_path`` is the rate of the last block (published ``drop_out``:
-    stochastic depth, rising linearly over the blocks, the same rate on attention weights).
+    stochastic depth, rising linearly over the blocks, the same rate on attention weights). ``time_module`` names a
+    module of ``clip.shift`` between the frames of a clip (published ``tm``; empty: none).
+
+    With ``resnet_layers``, the blocks of each stage, the image tower is a ResNet: ``vision_width`` is its stem's,
+    ``vision_layers`` the sum of its blocks, ``patch_size`` the pixels for one place of its last layer.
     """
 
     embed_dim: int
@@ -41,162 +46,13 @@ class CLIPConfig:
     drop_path: float = 0.0
     emb_dropout: float = 0.0
     joint_frames: int = 0
+    time_module: str = ""
+    resnet_layers: tuple[int, ...] = ()
 
 
 # Of OpenAI's pictures; LAION's models keep them.
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
-QUICK_GELU = 1.702
-SHORT_SEQUENCE = 512  # tokens; up to here a layer's attention weights are no larger than its hidden layer
-
-
-class QuickGELU(nn.Module):
-    """x * sigmoid(1.702 x), OpenAI's GELU; through SiLU, which keeps one tensor for backward, not three."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.silu(QUICK_GELU * x) / QUICK_GELU
-
-
-ACTIVATIONS = {"quick_gelu": QuickGELU, "gelu": nn.GELU}
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention under nn.MultiheadAttention's parameter names; fused, where that is the fastest."""
-
-    def __init__(self, width: int, heads: int, dropout: float = 0.0):
-        super().__init__()
-        self.heads = heads
-        self.dropout = dropout
-        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
-        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
-        self.out_proj = nn.Linear(width, width)
-        nn.init.xavier_uniform_(self.in_proj_weight)
-
-    def forward(self, x: Tensor, is_causal: bool = False) -> Tensor:
-        """[..., L, D] -> [..., L, D]; attention runs over L, all leading dimensions are batch."""
-        query, key, value = self._project(x, slice(None)).unbind(2)
-        return self._attend(query, key, value, is_causal).reshape(x.shape)
-
-    def first(self, x: Tensor) -> Tensor:
-        """[..., L, D] -> [..., 1, D]: what the first token alone gets to see, without the work for the others."""
-        width = x.shape[-1]
-        (query,) = self._project(x[..., :1, :], slice(width)).unbind(2)
-        key, value = self._project(x, slice(width, None)).unbind(2)
-        return self._attend(query, key, value).reshape(*x.shape[:-2], 1, width)
-
-    def _project(self, x: Tensor, rows: slice) -> Tensor:
-        """[..., L, D] -> [N, L, parts, heads, head_dim]; ``rows`` of the joint projection hold the parts asked for."""
-        parts = F.linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
-        return parts.reshape(-1, x.shape[-2], parts.shape[-1] // x.shape[-1], self.heads, x.shape[-1] // self.heads)
-
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, is_causal: bool = False) -> Tensor:
-        """Each [N, L, heads, head_dim] -> [N, L, D]"""
-        dropout = self.dropout if self.training else 0.0
-        query, key, value = (t.transpose(1, 2) for t in (query, key, value))
-        if not dropout and not is_causal and _is_slow_in_fused_backward(query, key):
-            mixed = (query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)).softmax(dim=-1) @ value
-        else:
-            mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=is_causal)
-        return self.out_proj(mixed.transpose(1, 2).flatten(2))
-
-
-def _is_slow_in_fused_backward(query: Tensor, key: Tensor) -> bool:
-    """Whether three plain operations train faster than the fused kernel: bf16 on a CPU, for images and clips.
-
-    Measured: 34 against 75 ms forward and backward for 16 images of 197 tokens. Tests keep the fused kernel, which
-    also keeps scores in fp32; long sequences keep it for its memory.
-    """
-    return (
-        query.device.type == "cpu"
-        and query.dtype == torch.bfloat16
-        and query.requires_grad
-        and key.shape[-2] <= SHORT_SEQUENCE
-    )
-
-
-class MLP(nn.Module):
-    """The transformer's feed-forward layer: D -> hidden (4D) -> D."""
-
-    def __init__(self, width: int, activation: str, hidden: int | None = None):
-        super().__init__()
-        self.c_fc = nn.Linear(width, hidden or 4 * width)
-        self.act = ACTIVATIONS[activation]()
-        self.c_proj = nn.Linear(hidden or 4 * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        # A compiler fuses the activation itself, and must not be told apart sizes.
-        is_folded = isinstance(self.act, QuickGELU) and not torch.compiler.is_compiling()
-        if not is_folded or x.shape[:-1].numel() < x.shape[-1]:
-            return self.c_proj(self.act(self.c_fc(x)))
-        # The factors of QuickGELU scale the weights, which are smaller than the hidden layer: two passes less over it.
-        up, down = self.c_fc, self.c_proj
-        hidden = F.silu(F.linear(x, QUICK_GELU * up.weight, QUICK_GELU * up.bias))
-        return F.linear(hidden, down.weight / QUICK_GELU, down.bias)
-
-
-class DropPath(nn.Module):
-    """Stochastic depth: drop the whole residual branch of a sample with the given rate, in training."""
-
-    def __init__(self, rate: float):
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.rate == 0.0:
-            return x
-        keep = x.new_empty(x.shape[0], *[1] * (x.ndim - 1)).bernoulli_(1.0 - self.rate)
-        return x * keep / (1.0 - self.rate)
-
-
-class ResidualAttentionBlock(nn.Module):
-    """Pre-norm transformer block."""
-
-    def __init__(self, width: int, heads: int, activation: str, drop_path: float, mlp: int | None = None):
-        super().__init__()
-        self.attn = Attention(width, heads, dropout=drop_path)
-        self.ln_1 = nn.LayerNorm(width)
-        self.mlp = MLP(width, activation, mlp)
-        self.ln_2 = nn.LayerNorm(width)
-        self.drop_path = DropPath(drop_path)
-
-    def forward(self, x: Tensor, is_causal: bool = False, only_first: bool = False) -> Tensor:
-        """[N, L, D] -> [N, L, D], or [N, 1, D] where only the first token is read afterwards."""
-        normalised = self.ln_1(x)
-        mixed = self.attn.first(normalised) if only_first else self.attn(normalised, is_causal)
-        x = (x[:, :1] if only_first else x) + self.drop_path(mixed)
-        return x + self.drop_path(self.mlp(self.ln_2(x)))
-
-
-class Transformer(nn.Module):
-    """A stack of blocks; ``grad_checkpointing`` trades one more forward pass for activation memory."""
-
-    def __init__(
-        self, width: int, layers: int, heads: int, activation: str, drop_path: float = 0.0, mlp: int | None = None
-    ):
-        super().__init__()
-        rates = [drop_path * layer / max(layers - 1, 1) for layer in range(layers)]
-        self.resblocks = nn.ModuleList(ResidualAttentionBlock(width, heads, activation, r, mlp) for r in rates)
-        self.grad_checkpointing = False
-        self._init_weights(width, layers)
-
-    def _init_weights(self, width: int, layers: int) -> None:
-        # CLIP's own scheme: residual outputs shrink with depth.
-        output_std = width**-0.5 * (2 * layers) ** -0.5
-        for block in self.resblocks:
-            nn.init.normal_(block.attn.in_proj_weight, std=width**-0.5)
-            nn.init.normal_(block.attn.out_proj.weight, std=output_std)
-            nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
-            nn.init.normal_(block.mlp.c_proj.weight, std=output_std)
-
-    def forward(self, x: Tensor, is_causal: bool = False, only_first: bool = False) -> Tensor:
-        """[N, L, D] -> [N, L, D]; with ``only_first`` [N, 1, D]: the last block computes no token that nobody reads."""
-        for block in self.resblocks:
-            is_cut = only_first and block is self.resblocks[-1]
-            if self.grad_checkpointing and self.training:
-                x = checkpoint(block, x, is_causal, is_cut, use_reentrant=False)
-            else:
-                x = block(x, is_causal, is_cut)
-        return x
 
 
 class VisionTransformer(nn.Module):
@@ -204,10 +60,13 @@ class VisionTransformer(nn.Module):
 
     def __init__(self, config: CLIPConfig):
         super().__init__()
+        check_time_module(config.time_module, VIT_MODULES, "ViT")
+        if config.time_module and config.joint_frames:
+            raise ValueError("network.tm and network.joint_st: expected one of them, found both")
         width, patch = config.vision_width, config.patch_size
         num_patches = (config.image_size // patch) ** 2
         scale = width**-0.5
-        self.joint_frames = config.joint_frames
+        self.joint_frames, self.time_module = config.joint_frames, config.time_module
         self.conv1 = nn.Conv2d(3, width, kernel_size=patch, stride=patch, bias=False)
         self.class_embedding = nn.Parameter(scale * torch.randn(width))
         self.positional_embedding = nn.Parameter(scale * torch.randn(1 + num_patches, width))
@@ -218,13 +77,16 @@ class VisionTransformer(nn.Module):
         self.transformer = Transformer(
             width, config.vision_layers, config.vision_heads, config.activation, config.drop_path, config.vision_mlp
         )
+        if self.time_module:
+            blocks = self.transformer.resblocks
+            self.transformer.resblocks = nn.ModuleList(VIT_MODULES[self.time_module](each, width) for each in blocks)
         self.ln_post = nn.LayerNorm(width)
         self.proj = nn.Parameter(scale * torch.randn(width, config.embed_dim))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalised images [N, 3, S, S] -> embeddings [N, D], not L2-normalised.
+    def forward(self, images: Tensor, num_frames: int = 1) -> Tensor:
+        """Normalised images [B*T, 3, S, S], T of each clip in order -> embeddings [B*T, D], not L2-normalised.
 
-        With ``joint_frames`` = T the N images are N / T clips in frame order and the result is [N / T, D].
+        With ``joint_frames`` = T the result is [B, D].
         """
         position = self.positional_embedding
         patches = self.conv1(images).flatten(2).transpose(1, 2) + position[1:]  # [N, L, W]
@@ -233,21 +95,26 @@ class VisionTransformer(nn.Module):
             patches = patches.flatten(1, 2)  # [N/T, T*L, W]
         class_token = (self.class_embedding + position[0]).to(patches.dtype)
         x = torch.cat([class_token.expand(patches.shape[0], 1, -1), patches], dim=1)
-        x = self.transformer(self.ln_pre(self.dropout(x)), only_first=True)
-        return self.ln_post(x[:, 0]) @ self.proj
+        x = self.ln_pre(self.dropout(x))
+        if self.time_module:  # its blocks see frames as a dimension of their own
+            x = x.unflatten(0, (-1, num_frames))  # [B, T, L, W]
+        x = self.transformer(x, only_first=True)
+        return self.ln_post(x[..., 0, :].flatten(0, -2)) @ self.proj
+
+
+TEXT_TOWER = ("transformer", "token_embedding", "positional_embedding", "ln_final", "text_projection")  # of CLIP
 
 
 class CLIP(Towers):
     """Image tower, text tower and the trained temperature ``logit_scale`` (a logarithm)."""
 
-    additions = ("visual.time_embedding",)
-
     def __init__(self, config: CLIPConfig):
         facts = (config.image_size, config.embed_dim, config.text_width, config.context_length)
         super().__init__(TowerSpec(*facts, PIXEL_MEAN, PIXEL_STD, interpolation="bicubic"))
         self.fixed_frames = config.joint_frames
-        self.config, self.facts = config, {"activation": config.activation}
-        self.visual = VisionTransformer(config)
+        self.config = config
+        self.visual = _resnet(config) if config.resnet_layers else VisionTransformer(config)
+        self.facts = {"activation": config.activation, "time_module": self.visual.time_module or "none"}
         self.transformer = Transformer(
             config.text_width, config.text_layers, config.text_heads, config.activation, config.drop_path
         )
@@ -257,19 +124,48 @@ class CLIP(Towers):
         self.text_projection = nn.Parameter(config.text_width**-0.5 * torch.randn(config.text_width, config.embed_dim))
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         nn.init.normal_(self.token_embedding.weight, std=0.02)
+        self.full_rate = tuple(name for name, _ in self.named_parameters() if ADDED in name)
+        self.additions = (*self.full_rate, *["visual.time_embedding"] * bool(config.joint_frames))
 
     @property
-    def image_tower(self) -> VisionTransformer:
+    def image_tower(self) -> VisionTransformer | ModifiedResNet:
         """See ``Towers``."""
         return self.visual
 
     def checkpoint_activations(self, is_on: bool) -> None:
-        """See ``Towers``."""
-        self.visual.transformer.grad_checkpointing = is_on
+        """See ``Towers``.
+
+        Raises:
+            ValueError: of a ResNet, whose BatchNorms would count every batch twice.
+        """
+        if not self.config.resnet_layers:
+            self.visual.transformer.grad_checkpointing = is_on
+        elif is_on:
+            raise ValueError("network.grad_checkpointing: the image tower is a CLIP ResNet, which has no such option")
+
+    def encode_frames(self, images: Tensor, num_frames: int) -> Tensor:
+        """Normalised images [B*T, 3, S, S] -> embeddings [B*T, D]; with ``joint_frames`` = T [B, D].
+
+        Raises:
+            ValueError: the images are no whole clips, or clips of another length than ``joint_frames``.
+        """
+        if self.fixed_frames and num_frames != self.fixed_frames:
+            raise ValueError(f"network.joint_st: expected clips of {self.fixed_frames} frames, found {num_frames}")
+        if images.shape[0] % num_frames:
+            raise ValueError(f"expected clips of {num_frames} frames, found {images.shape[0]} frames in all")
+        return self.visual(images, num_frames)
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """Normalised images [N, 3, S, S] -> embeddings [N, D], not L2-normalised."""
-        return self.visual(images)
+        """Normalised images [N, 3, S, S] -> embeddings [N, D], not L2-normalised.
+
+        Each is a clip of one frame, whose channels that a temporal module shifts become zeros. With ``joint_frames``
+        they are the frames of clips.
+        """
+        return self.encode_frames(images, self.fixed_frames or 1)
+
+    def statistics(self) -> list[Tensor]:
+        """See ``Towers``."""
+        return self.visual.statistics() if self.config.resnet_layers else []
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Token ids [N, 77] -> embeddings [N, D], not L2-normalised.
@@ -279,8 +175,11 @@ class CLIP(Towers):
         """
         ends = tokens.argmax(dim=-1)
         length = int(ends.max()) + 1
-        x = self.token_embedding(tokens[:, :length]) + self.positional_embedding[:length]
-        x = self.ln_final(self.transformer(x, is_causal=True))
+        return self.encode_embedded(self.token_embedding(tokens[:, :length]), ends)
+
+    def encode_embedded(self, x: Tensor, ends: Tensor) -> Tensor:
+        """Embedded tokens [N, L, W], without positions -> embeddings [N, D], read at ``ends``, int64 [N]."""
+        x = self.ln_final(self.transformer(x + self.positional_embedding[: x.shape[1]], is_causal=True))
         return x[torch.arange(len(x), device=x.device), ends] @ self.text_projection
 
     def tokenize(self, texts: list[str]) -> Tensor:
@@ -299,9 +198,14 @@ class CLIP(Towers):
             )
         return tokens
 
+    def freeze_text(self) -> None:
+        """See ``Towers``."""
+        for name in TEXT_TOWER:
+            getattr(self, name).requires_grad_(False)
+
     def drop_text(self) -> None:
         """See ``Towers``."""
-        for name in ("transformer", "token_embedding", "positional_embedding", "ln_final", "text_projection"):
+        for name in TEXT_TOWER:
             delattr(self, name)
 
     def text_part(self) -> "CLIP":
@@ -312,3 +216,11 @@ class CLIP(Towers):
         state = self.state_dict(keep_vars=True)
         tower.load_state_dict({name: state[name] for name in tower.state_dict()}, assign=True)
         return tower.eval()
+
+
+def _resnet(config: CLIPConfig) -> ModifiedResNet:
+    options = {"drop_out": config.drop_path, "emb_dropout": config.emb_dropout, "joint_st": config.joint_frames}
+    if given := [f"network.{name}" for name, value in options.items() if value]:
+        raise ValueError(f"{', '.join(given)}: the image tower is a CLIP ResNet, which has no such option")
+    shapes = (config.resnet_layers, config.vision_width, config.vision_heads, config.image_size, config.embed_dim)
+    return ModifiedResNet(ResNetConfig(*shapes, config.time_module))

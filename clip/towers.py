@@ -30,6 +30,7 @@ class Towers(nn.Module):
     fixed_frames = 0  # T, where the image tower takes clips of one length only
     facts: Mapping[str, Any] = {}  # by name: what features depend on that neither weights nor ``spec`` tell
     additions: tuple[str, ...] = ()  # names of tensors that the pretrained weights do not have
+    full_rate: tuple[str, ...] = ()  # names of parameters that learn at the head's rate, not at the towers' share of it
 
     def __init__(self, spec: TowerSpec):
         super().__init__()
@@ -49,7 +50,14 @@ class Towers(nn.Module):
     def encode_clips(self, clips: Tensor) -> Tensor:
         """uint8 [B, T, 3, S, S] -> frame features [B, T', D], not normalised; T' = 1 where a clip has one vector."""
         images = (clips.flatten(0, 1).to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
-        return self.encode_image(images).unflatten(0, (clips.shape[0], -1))
+        return self.encode_frames(images, clips.shape[1]).unflatten(0, (clips.shape[0], -1))
+
+    def encode_frames(self, images: Tensor, num_frames: int) -> Tensor:
+        """Normalised images [B*T, 3, S, S], the T frames of each clip in order -> embeddings, not L2-normalised.
+
+        Towers in which the frames of a clip see each other have their own; elsewhere frames are pictures.
+        """
+        return self.encode_image(images)
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Normalised images [N, 3, S, S] -> embeddings, not L2-normalised."""
@@ -65,6 +73,18 @@ class Towers(nn.Module):
         Raises:
             ValueError: a text is too long for the text tower, or has tokens that it does not know.
         """
+        raise NotImplementedError
+
+    def parameters_at(self, full_rate: bool) -> list[nn.Parameter]:
+        """Those that learn at the head's rate, or those that learn at the towers' share of it, in their order."""
+        return [value for name, value in self.named_parameters() if (name in self.full_rate) == full_rate]
+
+    def statistics(self) -> list[Tensor]:
+        """Buffers that forward passes change in training, on each process by its own batch (those of BatchNorm)."""
+        return []
+
+    def freeze_text(self) -> None:
+        """The text tower does not train, but is needed in each step: for prompts that are learned."""
         raise NotImplementedError
 
     def drop_text(self) -> None:

@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,8 +20,9 @@ from datasets.decode.decoders import AUTO, PYAV
 from datasets.lists.labels import read_labels
 from datasets.lists.video_files import find_videos
 from engine.collect import Pass, batches_of
+from engine.protocols.fusion import fusion_of
 from engine.protocols.probabilities import Shown, fuse_shown, rows_of
-from modules.build import PLAIN_CLIP, build_classes, build_towers
+from modules.build import PLAIN_CLIP, build_classes
 from modules.formats.ours import joined
 from modules.systems.base import System
 from utils.config import Config
@@ -107,9 +108,17 @@ class VideoClassifier:
     One thread at a time may use it.
     """
 
-    def __init__(self, model: System, text: Towers, config: Config, precision: Precision, class_names: list[str]):
+    def __init__(
+        self,
+        model: System,
+        text: Towers,
+        config: Config,
+        precision: Precision,
+        class_names: list[str],
+        classifier: Mapping[str, Any] = {},
+    ):
         self.model, self.text, self.config, self.precision = model.eval(), text.eval(), config, precision
-        self.class_names = class_names
+        self.class_names, self.classifier = class_names, classifier  # see ``Weights.classifier``
         self.num_frames = config.data.num_segments
         self.timing = Timing()
         self._class_features = lru_cache(maxsize=KEPT_CLASS_SETS)(self._encode)
@@ -146,15 +155,16 @@ class VideoClassifier:
         settings = weights.config(config, overrides, chosen)
         if settings.data.decoder not in (AUTO, DECODER):
             raise ValueError(f"data.decoder: own videos are decoded by {DECODER}, found {settings.data.decoder!r}")
-        network, data = settings.network, settings.data
+        data = settings.data
         is_size_given = weights.checkpoint or config or any(text.startswith("data.input_size") for text in overrides)
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             size = data.input_size if is_size_given else None
-            towers = build_towers(network, data.num_segments, size, settings.seed).to(device)
+            towers = weights.towers(settings, size).to(device)
             settings = replace(settings, data=replace(data, input_size=towers.spec.image_size))
             text = towers.text_part()  # shares its tensors, so a checkpoint with a text tower is loaded into it, too
             model = weights.build(settings, towers)
-        return cls(model, text, settings, resolved, list((weights.checkpoint or {}).get("class_names", ())))
+        class_names = list((weights.checkpoint or {}).get("class_names", ()))
+        return cls(model, text, settings, resolved, class_names, weights.classifier)
 
     def predict(self, paths: Paths, labels: Labels = None, num_clips: int = 3, num_crops: int = 1) -> list[Prediction]:
         """Classify videos, in the order asked for; see ``stream``, which holds one batch at a time."""
@@ -186,7 +196,7 @@ class VideoClassifier:
         """Unit features [K, D] of class names, encoded once for each of the last sets.
 
         Raises:
-            ValueError: a name is longer than 77 tokens.
+            ValueError: a name is longer than 77 tokens; or is none that the checkpoint's classifier knows.
         """
         return self._class_features(tuple(names))
 
@@ -194,7 +204,7 @@ class VideoClassifier:
         if not names:
             return torch.zeros(0, self.text.spec.embed_dim, device=self.precision.device)
         with torch.no_grad():
-            return build_classes(self.config, self.text, list(names)).encode(self.text)
+            return build_classes(self.config, self.text, list(names), self.classifier).encode(self.text)
 
     def fingerprint(self) -> str:
         """Tells models apart: SHA-256 of all weights, 16 hex digits."""
@@ -217,15 +227,18 @@ class VideoClassifier:
         how = Pass(self.precision, self.config.data.batch_size, "predict")
         loader = build_own_loader(self.config.data, videos, num_clips, num_crops)
         centre = preset_of(self.config.data).crops[num_crops].centre
+        fusion = fusion_of(self.config.eval, "cosines")
         start = time.perf_counter()
-        for batch, rows in batches_of(rows_of(self.model, class_features), _TimedLoader(loader, self.timing), how):
+        compute = rows_of(self.model, class_features, fusion)
+        for batch, rows in batches_of(compute, _TimedLoader(loader, self.timing), how):
             failed = zip(batch.failed_indices.tolist(), batch.failures, strict=True)
             predictions = {i: Prediction(videos[i], labels=names, error=failure.reason) for i, failure in failed}
             if rows:
                 if not all(table.isfinite().all() for table in rows.values()):
                     reason = f"the weights are too large for {self.precision.name}"
                     raise FloatingPointError(f"the cosines of a video are not finite: {reason}")
-                shown = fuse_shown(rows, self.model.logit_scale.detach(), num_crops, self.num_frames)
+                scale = self.model.logit_scale.detach()
+                shown = fuse_shown(rows, class_features, fusion, scale, num_crops, self.num_frames)
                 crops = batch.clips.unflatten(1, (num_crops, -1))[:, centre]
                 readable = batch.indices.tolist()
                 for i, seconds, *tables, clips in zip(readable, batch.seconds, *shown, crops, strict=True):

@@ -23,6 +23,7 @@ from utils.weights.model_files import CARD_FILE, upload, write_model_folder
 
 logger = logging.getLogger(__name__)
 
+PICTURES = ("input_size", "transforms", "scale_size")  # keys of ``data`` that say what pictures a model takes
 GRAPHS = {"torch_export": "model.pt2", "onnx": "model.onnx"}
 
 
@@ -37,7 +38,7 @@ def write_graph(
     path = args.out / GRAPHS[args.format]
     with torch.no_grad():
         features = None if classes is None else classes.encode(model.towers)
-    if not config.network.fix_text:
+    if not config.network.fix_text or model.classes.needs_text:
         model.towers.drop_text()  # the graph sees images only
     with model.for_tests():
         graph = VideoGraph(model, features)
@@ -80,7 +81,7 @@ def write_hub_folder(merged: dict[str, Any], config: Config, results: list[Resul
         logger.warning("network.arch is the file %s, which users of the model need too", config.network.arch)
     stored = parse_config(merged["config"], "merged configuration")
     # What the model itself needs: where somebody keeps videos and lists is nobody else's business.
-    needed = {name: getattr(stored.data, name) for name in ("dataset", "num_segments", "input_size", "dense")}
+    needed = {name: getattr(stored.data, name) for name in ("dataset", "num_segments", "dense", *PICTURES)}
     stored = replace(stored, resume="", pretrain="", data=DataConfig(**needed))
     write_model_folder(args.out, joined(merged), merged | {"config": to_yaml(stored)})
     name = args.push_to or args.out.resolve().name

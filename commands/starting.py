@@ -9,21 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from clip.towers import Towers
-from datasets.build import LabelledVideos, build_source, decoder_of
+from datasets.build import LabelledVideos, build_eval_loader, build_source, decoder_of
 from datasets.clips.trial import problem_of
 from datasets.lists.class_folders import ClassFolders
 from datasets.lists.records import VideoList, write_video_list
 from engine.checkpoints import CheckpointStore
-from engine.collect import Pass
+from engine.collect import Pass, collect
 from engine.flops import utilisation
 from engine.resume import check_place
 from engine.state import TrainState
 from modules.build import load_config, named_head, parse_config
 from modules.formats.ours import read_checkpoint
 from modules.systems.base import Batch, System
+from modules.weights import load_text_tower
 from utils.config import Config, DataConfig, changes, to_yaml
 from utils.distributed import broadcast, is_main, is_restarted, process_group, rank, world_size
 from utils.logger import setup_logging
@@ -126,10 +128,21 @@ class Start:
     checkpoint: dict | None
     is_resumed: bool  # the run goes on where it was; else it takes the weights alone
 
+    @property
+    def known(self) -> dict | None:
+        """The checkpoint whose classifier goes on learning."""
+        return self.checkpoint if self.is_resumed else None
+
+    def load_text_tower(self, towers: Towers, config: Config) -> None:
+        """Take a text tower that the checkpoint brings, for class features that are encoded once."""
+        if self.checkpoint and config.network.fix_text:
+            load_text_tower(towers, self.checkpoint, self.source)
+
     def load_weights(self, system: System) -> None:
         """Load the checkpoint's weights; a start from another data set keeps the classes of this one."""
         if self.checkpoint:
-            system.load_weights(self.checkpoint, self.source, keep_train_classes=not self.is_resumed)
+            is_new = not self.is_resumed
+            system.load_weights(self.checkpoint, self.source, keep_train_classes=is_new, with_classifier=not is_new)
 
     def resume(self, run: Run, state: TrainState, loader: DataLoader) -> None:
         """Take up training where the checkpoint left it.
@@ -141,7 +154,8 @@ class Start:
             return
         state.resume(self.checkpoint, self.source)
         data, solver = run.config.data, run.config.solver
-        videos_per_step, videos_per_epoch = data.batch_size * world_size(), len(loader.dataset) * data.shot_repeat
+        videos_per_step = data.batch_size * world_size()
+        videos_per_epoch = len(loader.dataset) * loader.batch_sampler.num_passes
         check_place(self.checkpoint, solver.epochs, videos_per_epoch, videos_per_step, f"checkpoint {self.source}")
         state.step = resumed_step(
             state.step, self.checkpoint, videos_per_step, len(loader), solver.grad_accumulation_steps
@@ -207,6 +221,29 @@ def check_videos(data: DataConfig, videos: dict[str, VideoList]) -> None:
     problems = [problem_of(source, data.folder or f"data.{part}_list") for part, source in sources.items()]
     if problem := broadcast("; ".join(filter(None, problems))):
         raise ValueError(problem)
+
+
+@torch.inference_mode()
+def frozen_features(towers: Towers, data: DataConfig, videos: VideoList, how: Pass) -> tuple[Tensor, Tensor]:
+    """Mean frame features [N, D] of the pretrained image tower, one clip a video, and labels int64 [N]; on the CPU.
+
+    Rows of videos that could not be read are NaN.
+
+    Raises:
+        ValueError: the list is one of cached features, whose views may be augmented ones.
+    """
+    if data.modality == "features":
+        raise ValueError("text4vis.classifier: lda reads the training videos, but data.modality is features")
+    was_training = towers.training
+    towers.eval()
+    found = collect(
+        lambda batch: {"features": towers.encode_clips(batch.clips).float().mean(dim=1)},
+        build_eval_loader(data, videos, rank(), world_size()),
+        {"features": (1, towers.spec.embed_dim)},
+        how,
+    )
+    towers.train(was_training)
+    return found.tables["features"][:, 0], torch.from_numpy(videos.labels)
 
 
 def example_of(data: DataConfig, width: int) -> Batch:

@@ -21,8 +21,9 @@ from datasets.decode.decoders import PYAV
 from datasets.lists.records import VideoList
 from engine.collect import Pass, Tables, score_views
 from engine.protocols.base import Protocol
+from engine.protocols.multilabel import average_precisions
 from engine.results import Results, over_splits, write_results
-from modules.build import PLAIN_CLIP, build_classes, build_towers
+from modules.build import PLAIN_CLIP
 from modules.classes.base import Classes
 from modules.systems.base import System
 from reports.page import TestedSplit, write_page
@@ -49,7 +50,7 @@ class ListToTest(NamedTuple):
     @classmethod
     def read(cls, config: Config) -> "ListToTest":
         """See ``read_data``."""
-        class_names, videos, _ = read_data(config.data, ("val",))
+        class_names, videos, *_ = read_data(config.data, ("val",))
         return cls(config, videos["val"], class_names)
 
 
@@ -97,22 +98,31 @@ def run_test(args: argparse.Namespace, protocol_of: Callable[[EvalConfig], Proto
         for config in configs.values():
             check_features(config, model, ["val_root"])
         protocol = protocol_of(next(iter(configs.values())).eval)  # alike in all
+        check_targets(lists, protocol)
         folder = _create_output_folder(args, protocol, configs)
         splits, tested, views_of = {}, [], {}
         for name, (config, videos, class_names) in lists.items():
             data, num_views = config.data, args.test_clips * args.test_crops
             loader = build_eval_loader(data, videos, rank(), world_size(), args.test_clips, args.test_crops)
             how = Pass(precision, data.batch_size, data.dataset)
-            views = views_of[name] = score_views(model, loader, classes[name], num_views, how)
-            scores = protocol.fuse(views.tables["scores"])
-            figures = protocol.figures(scores, torch.from_numpy(videos.labels))
-            splits[name] = _result(args, data, videos, views, fusion=protocol.rule, precision=precision.name, **figures)
+            tables = protocol.fusion.tables
+            views = views_of[name] = score_views(model, loader, classes[name], num_views, how, tables)
+            scores = protocol.fusion.fuse(views.tables, views.classes)
+            figures = {} if videos.has_label_sets else protocol.figures(scores, torch.from_numpy(videos.labels))
+            targets, precisions = torch.from_numpy(videos.multi_hot(len(class_names))), None
+            if config.eval.mean_ap:
+                probabilities = protocol.fusion.probabilities(scores)
+                precisions = average_precisions(probabilities, targets, config.eval.map_softmax)
+                figures["mAP"] = float(precisions.mean())
+            figures |= {"fusion": protocol.fusion.rule, "precision": precision.name}
+            splits[name] = _result(args, data, videos, views, **figures)
             if args.save_logits and is_main():
                 _save_logits(args, name, views, scores, videos)
             if args.report:
-                log_probabilities = (model.logit_scale.item() * views.tables["scores"].mean(dim=1)).log_softmax(dim=1)
+                cosines = scores if protocol.fusion.gives_cosines else views.tables["scores"].mean(dim=1)
+                log_probabilities = (model.logit_scale.item() * cosines).log_softmax(dim=1)
                 what = splits[name], class_names, videos.labels, _paths(videos), scores, log_probabilities
-                tested.append(TestedSplit(name, *what, views.failures, _pictures(data, videos)))
+                tested.append(TestedSplit(name, *what, views.failures, _pictures(data, videos), targets, precisions))
         results = next(iter(splits.values())) if len(splits) == 1 else over_splits(splits)
         if is_main():
             write_results(folder / "results.json", results)
@@ -125,6 +135,15 @@ def run_test(args: argparse.Namespace, protocol_of: Callable[[EvalConfig], Proto
     if args.strict and (failed := results.failed_videos):
         raise ValueError(f"--strict: {len(failed)} videos could not be read: {', '.join(failed[:5])}")
     return results.to_dict()
+
+
+def check_targets(lists: dict[str, ListToTest], protocol: Protocol) -> None:
+    """See that videos have one label each, where the protocol or a test without ``eval.mean_ap`` needs that."""
+    for name, (config, videos, _) in lists.items():
+        if videos.has_label_sets and protocol.needs_one_label:
+            videos.check_one_label(f"{name}: data.val_list", protocol.needs_one_label)
+        if not config.eval.mean_ap:
+            videos.check_one_label(f"{name}: data.val_list", "a test without eval.mean_ap=True")
 
 
 def _result(args: argparse.Namespace, data: DataConfig, videos: VideoList, views: Tables, **figures: Any) -> Results:
@@ -204,9 +223,8 @@ def build_tested_model(
 ) -> tuple[System, dict[str, Classes]]:
     """The model with the weights under test, and each list's classes."""
     config = next(iter(lists.values())).config
-    towers = build_towers(config.network, config.data.num_segments, config.data.input_size, config.seed)
-    towers = towers.to(precision.device)
-    classes = {name: build_classes(config, towers, tested.class_names) for name, tested in lists.items()}
+    towers = weights.towers(config, config.data.input_size).to(precision.device)
+    classes = {name: weights.classes(config, towers, tested.class_names) for name, tested in lists.items()}
     return weights.build(config, towers, next(iter(classes.values()))), classes
 
 
@@ -227,6 +245,10 @@ def _save_logits(args: argparse.Namespace, name: str, views: Tables, scores: Ten
     if len(args.config) > 1:
         path = path.with_name(f"{path.stem}_{name.replace('/', '_')}{path.suffix}")
     path = path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")
-    tables = {"view_logits": views.tables["scores"].numpy(), "scores": scores.float().numpy(), "labels": videos.labels}
+    is_set = videos.has_label_sets
+    tables = {"view_logits": views.tables["scores"].numpy(), "scores": scores.float().numpy()}
+    tables |= {"targets": videos.multi_hot(scores.shape[1])} if is_set else {"labels": videos.labels}
+    if "features" in views.tables:  # how much each view counts
+        tables["view_norms"] = views.tables["features"].norm(dim=-1).numpy()
     with whole_file(path) as unfinished, unfinished.open("wb") as file:
         np.savez(file, **tables, paths=np.array(_paths(videos)))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from datasets.clips.presets import OWN_PRESET, PRESETS, Preset, Sampling
+from datasets.clips.presets import OWN_PRESET, PRESETS, TRAIN_SAMPLINGS, Preset, Sampling
 from datasets.clips.samplers import TrainBatches
 from datasets.clips.transforms import mirror_labels
 from datasets.clips.video import AugmentedViews, Batch, EvalVideos, TrainVideos, VideoSource, collate
@@ -18,7 +18,7 @@ from datasets.decode.decoders import AUTO, DECODERS, PYAV, resolve_decoder
 from datasets.features.cache import AUGMENTATION, FeatureCache, FeatureVideos, TrainFeatureVideos
 from datasets.lists.checks import NUM_LOOKED_AT, check_numbering, check_template, log_missing_classes
 from datasets.lists.class_folders import ClassFolders, read_class_folders
-from datasets.lists.few_shot import few_shot_indices
+from datasets.lists.few_shot import few_shot_indices, full_length_passes
 from datasets.lists.labels import read_class_names
 from datasets.lists.records import VideoList, read_video_list
 from datasets.pack.shards import ShardPack
@@ -34,6 +34,7 @@ class LabelledVideos(NamedTuple):
     class_names: list[str]
     parts: dict[str, VideoList]
     split: ClassFolders | None  # where the lists were made from ``data.folder``
+    num_passes: int  # over the training list an epoch: ``data.shot_repeat``, or what its 0 comes to
 
 
 def read_data(config: DataConfig, parts: tuple[str, ...]) -> LabelledVideos:
@@ -57,11 +58,13 @@ def read_data(config: DataConfig, parts: tuple[str, ...]) -> LabelledVideos:
         for part, found in videos.items():
             # Tests of some classes are usual; training without a class is a mistake, or an experiment.
             level = logging.WARNING if part == "train" else logging.INFO
-            log_missing_classes(getattr(config, f"{part}_list"), found.labels, class_names, level)
+            log_missing_classes(getattr(config, f"{part}_list"), found.all_labels(), class_names, level)
+    num_passes = config.shot_repeat or 1
     if config.shot and "train" in parts:
-        chosen = few_shot_indices(videos["train"], config.shot, config.shot_seed, class_names)
-        videos["train"] = videos["train"].take(chosen)
-    return LabelledVideos(class_names, videos, split)
+        whole = videos["train"]
+        videos["train"] = whole.take(few_shot_indices(whole, config.shot, config.shot_seed, class_names))
+        num_passes = config.shot_repeat or full_length_passes(len(whole), len(videos["train"]))
+    return LabelledVideos(class_names, videos, split, num_passes)
 
 
 def _read_folder(config: DataConfig) -> ClassFolders:
@@ -87,7 +90,7 @@ def read_lists(config: DataConfig, part: str, num_classes: int) -> VideoList:
 
     Raises:
         ValueError: also if ``image_tmpl`` or ``index_bias`` does not name the frames (see ``datasets.lists.checks``),
-            and if a pack does not fit (see ``ShardPack``).
+            and if a pack does not fit (see ``ShardPack``). Packed pictures smaller than evaluation takes are a warning.
     """
     if config.modality == "RGB":
         check_template(config.image_tmpl)
@@ -105,6 +108,9 @@ def read_lists(config: DataConfig, part: str, num_classes: int) -> VideoList:
         pack.check(videos)
         if config.dense and pack.settings.frames:
             raise ValueError(f"data.dense needs every frame; {root} was packed with --frames {pack.settings.frames}")
+        packed, needed = pack.settings.short_side, preset_of(config).resized_side(config.input_size)
+        if part == "val" and 0 < packed < needed:
+            logger.warning("%s: packed with --short_side %d, frames are enlarged to %d", root, packed, needed)
     return videos
 
 
@@ -135,7 +141,10 @@ def build_source(config: DataConfig, videos: VideoList) -> VideoSource:
 def build_train_loader(
     config: DataConfig, videos: VideoList, class_names: list[str], seed: int, rank: int, world_size: int
 ) -> WorkerLoader:
-    """Loader of augmented training clips; its ``batch_sampler`` is a ``TrainBatches``."""
+    """Loader of augmented training clips; its ``batch_sampler`` is a ``TrainBatches``.
+
+    ``data.shot_repeat`` is a number of passes here; what its 0 stands for is known to ``read_data``.
+    """
     if config.modality == "features":
         dataset: Dataset = _train_features(config, videos, class_names, seed)
     else:
@@ -204,26 +213,52 @@ def build_chunk_loader(config: DataConfig, views: Dataset, chunks: list[range], 
 def augmented_views_of(
     config: DataConfig, videos: VideoList, class_names: list[str], seed: int, num_views: int
 ) -> AugmentedViews:
-    """V training clips of every video of a list."""
+    """V training clips of every video of a list.
+
+    Raises:
+        ValueError: videos have several labels.
+    """
+    videos.check_one_label("data.train_list", "training on augmented views")
     return AugmentedViews(*_train_clips(config, videos, class_names), seed, num_views)
 
 
 def sampling_rule(config: DataConfig, is_augmented: bool) -> dict:
-    """The settings that the pictures of a view depend on, as a feature cache records them."""
+    """The settings that the pictures of a view depend on, as a feature cache records them.
+
+    A key that says what the preset does anyway counts as empty.
+    """
     names = ("num_segments", "input_size", "dense") + AUGMENTATION * is_augmented
     settings = dataclasses.asdict(config)
-    return {name: settings[name] for name in names} | {"transforms": config.transforms or OWN_PRESET}
+    rule = {name: settings[name] for name in names} | {"transforms": config.transforms or OWN_PRESET}
+    preset = PRESETS[rule["transforms"]]
+    if is_augmented:
+        is_own = TRAIN_SAMPLINGS.get(config.train_sampling) is preset.sampling.train
+        return rule | {"train_sampling": "" if is_own else config.train_sampling}
+    is_own = config.scale_size == preset.resized_side(config.input_size)
+    return rule | {"scale_size": 0 if is_own else config.scale_size}
 
 
 def preset_of(config: DataConfig) -> Preset:
-    """The rules of pictures that the configuration names.
+    """The rules of pictures that the configuration names, with what single keys change in them.
 
     Raises:
-        ValueError: there is no such preset.
+        ValueError: there is no such preset or rule of training frames; ``data.scale_size`` is below the input size.
     """
     name = config.transforms or OWN_PRESET
     check_choice("data.transforms", name, PRESETS)
-    return PRESETS[name]
+    preset = PRESETS[name]
+    if config.train_sampling:
+        check_choice("data.train_sampling", config.train_sampling, TRAIN_SAMPLINGS)
+        rule = preset.sampling._replace(train=TRAIN_SAMPLINGS[config.train_sampling])
+        preset = dataclasses.replace(preset, sampling=rule)
+    if config.scale_size:
+        if config.scale_size < config.input_size:
+            raise ValueError(
+                f"data.scale_size: expected 0 or at least the {config.input_size} pixels of data.input_size, which are "
+                f"cut from it, found {config.scale_size}"
+            )
+        preset = dataclasses.replace(preset, short_sides={config.input_size: config.scale_size})
+    return preset
 
 
 def eval_views_of(config: DataConfig, videos: VideoList, num_clips: int, num_crops: int) -> EvalVideos:

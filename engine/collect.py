@@ -1,8 +1,8 @@
 """The one pass over a list of videos: tests, validation, sweeps, feature caches and predictions all start here."""
 
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from engine.failures import report_mismatches
-from modules.systems.base import Batch, Classes, System
+from modules.systems.base import Batch, Classes, System, Video
 from utils.distributed import gather, sum_over_processes
 from utils.logger import progress
 from utils.precision import Precision
@@ -36,6 +36,7 @@ class Tables:
     tables: Rows  # each [N, V, ...] float32 on the CPU; NaN for videos that could not be read
     failures: dict[str, str]  # path -> reason
     mismatches: dict[str, str]  # path -> why its frames may be other ones than were asked for
+    classes: Tensor | None = None  # [K, D], what scores are against
 
     def check_some_read(self, name: str) -> None:
         """See that a figure stands for something.
@@ -49,8 +50,10 @@ class Tables:
 
 
 @torch.inference_mode()
-def score_views(system: System, loader: DataLoader, classes: Classes, num_views: int, how: Pass) -> Tables:
-    """The table ``scores`` [N, V, K]: every view of every video against classes, before the logit scale.
+def score_views(
+    system: System, loader: DataLoader, classes: Classes, num_views: int, how: Pass, tables: Sequence[str] = ("scores",)
+) -> Tables:
+    """The tables of every view of every video, see ``rows_of_clips``.
 
     The system is in its form for tests for the whole pass.
     """
@@ -58,15 +61,32 @@ def score_views(system: System, loader: DataLoader, classes: Classes, num_views:
     system.eval()
     with how.precision.autocast():
         encoded = classes.encode(system.towers)
+    shapes = shapes_of(tables, num_views, encoded)
     with system.for_tests():
         found = collect(
-            lambda batch: {"scores": system.score(system.video_of(batch), encoded)},
-            loader,
-            {"scores": (num_views, len(classes))},
-            how,
+            lambda batch: rows_of_clips(system, system.video_of(batch), encoded, tables), loader, shapes, how
         )
     system.train(was_training)
-    return found
+    return replace(found, classes=encoded.float().cpu())
+
+
+def rows_of_clips(system: System, video: Video, classes: Tensor, tables: Sequence[str]) -> Rows:
+    """What fusing views asks of B clips against encoded classes [K, D].
+
+    Args:
+        tables: ``scores`` [B, K], before the logit scale; ``features`` [B, D], whose cosines they are, not normalised.
+    """
+    compute = {
+        "scores": lambda: system.score(video, classes),
+        "features": lambda: system.after_head(video, classes).float().mean(dim=1),
+    }
+    return {name: compute[name]() for name in tables}
+
+
+def shapes_of(tables: Sequence[str], num_views: int, classes: Tensor) -> dict[str, tuple[int, int]]:
+    """Of the tables of V views against encoded classes [K, D], for ``collect``."""
+    width = {"scores": classes.shape[0], "features": classes.shape[1]}
+    return {name: (num_views, width[name]) for name in tables}
 
 
 @torch.inference_mode()

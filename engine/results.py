@@ -17,10 +17,12 @@ class Results:
     """
 
     dataset: str
-    top1: float  # over several lists: the mean
+    top1: float | None = None  # over several lists: the mean; None: videos have several labels
     top1_std: float | None = None  # of several lists: population std
-    top5: float
+    top5: float | None = None
     top5_std: float | None = None
+    mAP: float | None = None  # mean average precision over classes, where it was asked for
+    mAP_std: float | None = None
     num_videos: int
     num_clips: int
     num_crops: int
@@ -36,6 +38,16 @@ class Results:
     splits: "dict[str, Results] | None" = None  # the lists, where there are several
 
     @property
+    def figures(self) -> dict[str, tuple[float, float | None]]:
+        """The figures that there are, by their titles: mean and, over several lists, population std."""
+        figures = {
+            "top-1": (self.top1, self.top1_std),
+            "top-5": (self.top5, self.top5_std),
+            "mAP": (self.mAP, self.mAP_std),
+        }
+        return {title: figure for title, figure in figures.items() if figure[0] is not None}
+
+    @property
     def views(self) -> str:
         """The views of a video in words."""
         return f"{self.num_clips} clips x {self.num_crops} crops{', dense' * self.dense}"
@@ -46,19 +58,18 @@ class Results:
 
 
 def over_splits(splits: dict[str, Results]) -> Results:
-    """One result over several lists, tested alike: mean and population std of their figures."""
+    """One result over several lists, tested alike: mean and population std of the figures that all of them have."""
     tests = list(splits.values())
-    top1, top1_std = mean_and_std([test.top1 for test in tests])
-    top5, top5_std = mean_and_std([test.top5 for test in tests])
+    summary: dict[str, float | None] = {}
+    for name in ("top1", "top5", "mAP"):
+        values = [getattr(test, name) for test in tests]
+        summary[name], summary[f"{name}_std"] = (None, None) if None in values else mean_and_std(values)
     compared = [test.frame_count_mismatches for test in tests if test.frame_count_mismatches is not None]
     decoders = {test.decoder for test in tests} - {None}
     return replace(
         tests[0],
         dataset="+".join(dict.fromkeys(test.dataset for test in tests)),
-        top1=top1,
-        top1_std=top1_std,
-        top5=top5,
-        top5_std=top5_std,
+        **summary,
         num_videos=sum(test.num_videos for test in tests),
         list_fingerprint=None,
         decoder=decoders.pop() if len(decoders) == 1 else None,
@@ -82,4 +93,9 @@ def read_results(path: Path) -> Results:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: {no_file(path)}")
-    return checked(Results, read_json(path, "the results of a test"), path)
+    results = checked(Results, read_json(path, "the results of a test"), path)
+    splits = {f"splits.{name}": split for name, split in (results.splits or {}).items()}
+    for place, each in splits.items() or (("", results),):  # lists that share no figure have no mean
+        if not each.figures:
+            raise ValueError(f"{path}: damaged, missing {place}{'.' * bool(place)}top1, or mAP")
+    return results

@@ -136,7 +136,7 @@ def _check_moments(entry: Any, parameter: Tensor, defaults: Mapping[str, Any], s
     if not isinstance(entry, dict) or not needed <= entry.keys() <= known:
         raise ValueError(f"{source}: expected {', '.join(sorted(known))}, found {outline(entry)}")
     for name, value in entry.items():
-        check_weights({name: value}, source)
+        check_weights({name: value}, source, most_repeated=0)  # they are changed in place
         shape, kind = (torch.Size(), torch.float32) if name == "step" else (parameter.shape, parameter.dtype)
         if value.shape != shape or value.dtype != kind:
             raise ValueError(

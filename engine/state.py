@@ -70,7 +70,7 @@ class TrainState:
                 raise ValueError(
                     f"checkpoint {source}: resume: it has no averaged weights; set solver.ema=0 or start anew"
                 )
-            self.ema.module.load_weights(checkpoint["ema"], source)
+            self.ema.module.load_weights(checkpoint["ema"], source, with_classifier=True)
             self.ema.n_averaged.copy_(checkpoint["ema"]["n_averaged"])
         self.epoch, self.step = checkpoint["epoch"] + 1, checkpoint["step"]
         self.best_top1, self.best_epoch = checkpoint["best_top1"], checkpoint.get("best_epoch", 0)
@@ -90,5 +90,9 @@ class TrainState:
 
 
 def averaged(model: System, decay: float) -> AveragedModel | None:
-    """The exponential moving average of a model's weights, or None for a decay of 0."""
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None
+    """The exponential moving average of a model's weights, or None for a decay of 0.
+
+    Statistics of BatchNorm are averaged like the weights that they belong to; other buffers are the model's.
+    """
+    use_buffers = bool(model.towers.statistics())
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=use_buffers) if decay else None

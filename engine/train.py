@@ -25,7 +25,7 @@ from engine.optim import set_lr
 from engine.sharding import clip_gradients, gathered, gradients_shared
 from engine.state import TrainState
 from modules.systems.base import Batch, System
-from utils.distributed import any_process, gather, is_main, rank, sum_over_processes, wrap_ddp
+from utils.distributed import any_process, average_over_processes, gather, is_main, rank, sum_over_processes, wrap_ddp
 from utils.logger import MetricWriter, progress
 from utils.precision import Precision
 from utils.run_folder import BEST_CHECKPOINT, CHECKPOINT, EMA_CHECKPOINT, NON_FINITE_CHECKPOINT
@@ -182,6 +182,7 @@ def update(state: TrainState, training: Training, reports: list[dict[str, Tensor
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)
+    average_over_processes(state.model.towers.statistics())  # each process's are of its own batches
     if state.ema:
         state.ema.update_parameters(state.model)
     return norm

@@ -1,8 +1,9 @@
 """From a configuration to its parts: towers, classes, system. A new part is one more line in a registry."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,18 +12,23 @@ from torch import nn
 import utils.config
 from clip.load import load_towers
 from clip.towers import Towers
-from modules.classes.base import Classes
+from modules.classes.base import Classes, FixedClasses
+from modules.classes.classifiers import CLASSIFIERS, TrainFeatures, build_classifier
 from modules.classes.templates import TEMPLATES, template_classes
+from modules.formats.configs import published_base
 from modules.heads.experts import ExpertTransformer
 from modules.heads.mean import MeanPooling
-from modules.heads.transformer import HEAD_WIDTH
+from modules.heads.transformer import HEAD_WIDTH, TemporalTransformer
+from modules.objectives.contrast import CONTRASTS, check_batch
 from modules.systems.base import System
 from modules.systems.clip import PlainCLIP
 from modules.systems.mote import MoTE
+from modules.systems.text4vis import Text4Vis
 from modules.weights import config_of_tested
 from utils.config import Config, NetworkConfig, check_choice
-from utils.distributed import first_process_first
+from utils.distributed import GRADIENTS, first_process_first
 from utils.run_folder import folder_name
+from utils.weights.four_keys import CLASSIFIER
 from utils.weights.state_dicts import weights_sha256
 
 
@@ -33,6 +39,11 @@ def _experts(config: Config, towers: Towers, num_train_classes: int) -> ExpertTr
     )
 
 
+def _transformer(config: Config, towers: Towers, num_train_classes: int) -> TemporalTransformer:
+    spec = towers.spec
+    return TemporalTransformer(spec.embed_dim, config.network.temporal_layer, spec.text_width // HEAD_WIDTH)
+
+
 def _of_templates(config: Config, towers: Towers, class_names: list[str]) -> Classes:
     return template_classes(towers, class_names, config.network.templates, is_live=not config.network.fix_text)
 
@@ -40,18 +51,40 @@ def _of_templates(config: Config, towers: Towers, class_names: list[str]) -> Cla
 # Values of network.sim_header: (configuration, towers, number of training classes) -> [B, T, D] -> [B, T, D].
 HEADS: dict[str, Callable[[Config, Towers, int], nn.Module]] = {
     "Transf": _experts,
+    "transformer": _transformer,
     "None": lambda config, towers, num_train_classes: MeanPooling(),
 }
 # Values of network.classes: (configuration, towers, class names) -> what videos are compared with.
 CLASSES: dict[str, Callable[[Config, Towers, list[str]], Classes]] = {"templates": _of_templates}
 # Values of network.system.
-SYSTEMS: dict[str, type[System]] = {"mote": MoTE, "clip": PlainCLIP}
+SYSTEMS: dict[str, type[System]] = {"mote": MoTE, "clip": PlainCLIP, "text4vis": Text4Vis}
 SETTINGS = {name: system.Settings for name, system in SYSTEMS.items()}
-# Configurations with the sections of all systems.
-load_config = partial(utils.config.load_config, systems=SETTINGS)
-parse_config = partial(utils.config.parse_config, systems=SETTINGS)
 
 PLAIN_CLIP = "clip"  # the pretrained model, frames averaged; in the place of a weights file, too
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = (), told: str = "") -> Config:
+    """Read a YAML file, with the sections of all systems; a published one takes the settings of its system.
+
+    Args:
+        overrides: ``section.key=value``.
+        told: see ``modules.formats.configs.published_base``.
+
+    Raises:
+        ValueError, FileNotFoundError: see ``utils.config.load_config``.
+    """
+    return _settled(utils.config.load_config(path, overrides, SETTINGS, partial(published_base, told=told)))
+
+
+def parse_config(text: str, source: str, overrides: Sequence[str] = (), told: str = "") -> Config:
+    """As ``load_config``, from YAML text such as a checkpoint carries; ``source`` names it in errors."""
+    return _settled(utils.config.parse_config(text, source, overrides, SETTINGS, partial(published_base, told=told)))
+
+
+def _settled(config: Config) -> Config:
+    """The same with the system's preset, where the file leaves it to the system."""
+    transforms = config.data.transforms or SYSTEMS[config.network.system].preset
+    return replace(config, data=replace(config.data, transforms=transforms))
 
 
 def plain(config: Config) -> Config:
@@ -61,7 +94,7 @@ def plain(config: Config) -> Config:
 
 def head_of(config: Config) -> str:
     """Name of the head: ``network.sim_header``, or the system's own."""
-    return config.network.sim_header or SYSTEMS[config.network.system].own_head
+    return config.network.sim_header or next(iter(SYSTEMS[config.network.system].heads))
 
 
 def named_head(config: Config) -> Config:
@@ -69,8 +102,21 @@ def named_head(config: Config) -> Config:
     return replace(config, network=replace(config.network, sim_header=head_of(config)))
 
 
-def check_network(config: Config) -> None:
+def _builder_of_head(config: Config) -> Callable[[Config, Towers, int], nn.Module]:
+    name = head_of(config)
+    return HEADS[SYSTEMS[config.network.system].heads.get(name, name)]
+
+
+def remembers_classes(config: Config) -> bool:
+    """Whether the head keeps the classes of training, see ``System.remember``."""
+    return _builder_of_head(config) is _experts
+
+
+def check_network(config: Config, videos_per_step: int | None = None) -> None:
     """Settings that contradict each other, found before any weights are read.
+
+    Args:
+        videos_per_step: of training, in the batches of all processes; None: nothing is trained.
 
     Raises:
         ValueError: names the keys.
@@ -80,8 +126,17 @@ def check_network(config: Config) -> None:
     check_choice("network.classes", network.classes, CLASSES)
     check_choice("network.templates", network.templates, TEMPLATES)
     check_choice("network.sim_header", head_of(config), HEADS)
-    if network.joint_st and head_of(config) != "None":
+    system = SYSTEMS[network.system]
+    if network.joint_st and network.tm:
+        raise ValueError("network.tm and network.joint_st: expected one of them, found both")
+    if network.joint_st and head_of(config) != "None" and not system.skips_head:
         raise ValueError("network.joint_st encodes a clip as one vector, so network.sim_header must be None")
+    check_choice(f"solver.loss_type of {network.system}", config.solver.loss_type, system.losses)
+    if videos_per_step is not None and config.solver.loss_type in CONTRASTS:
+        check_batch(videos_per_step)
+    check_choice("solver.gather", config.solver.gather, GRADIENTS)
+    if classifier := system.classifier(config.section(network.system, system.Settings)):
+        check_choice(f"{network.system}.classifier", classifier.classifier.partition(":")[0], ("text", *CLASSIFIERS))
     if config.solver.ema and config.solver.strategy == "fsdp":
         raise ValueError("solver.ema keeps a whole second model, for which solver.strategy fsdp leaves no room")
     if config.data.modality == "features":
@@ -103,13 +158,14 @@ def build_towers(config: NetworkConfig, num_frames: int, input_size: int | None,
     on every process, in training and in tests.
 
     Raises:
-        ValueError: ``input_size`` (None: any) is not what the weights were made for.
+        ValueError: ``input_size`` (None: any) is not what the weights were made for, or the towers lack an option.
     """
     options = {
         "visual_only": not config.init,
         "drop_path": config.drop_out,
         "emb_dropout": config.emb_dropout,
         "joint_frames": num_frames if config.joint_st else 0,
+        "time_module": str(config.tm) if config.tm else "",
         "activation": "" if config.activation == "auto" else config.activation,
     }
     torch.manual_seed(seed)
@@ -120,9 +176,31 @@ def build_towers(config: NetworkConfig, num_frames: int, input_size: int | None,
     return towers
 
 
-def build_classes(config: Config, towers: Towers, class_names: list[str]) -> Classes:
-    """Classes from their names, on the towers' device."""
-    return CLASSES[config.network.classes](config, towers, class_names)
+def build_classes(
+    config: Config,
+    towers: Towers,
+    class_names: list[str],
+    checkpoint: Mapping[str, Any] | None = None,
+    train_features: TrainFeatures | None = None,
+) -> Classes:
+    """Classes from their names, on the towers' device.
+
+    Args:
+        checkpoint: whose classifier is taken, if it has one.
+        train_features: where a classifier may learn from the training videos.
+    """
+    network = config.network
+    section = config.section(network.system, SYSTEMS[network.system].Settings)
+    if classifier := SYSTEMS[network.system].classifier(section):
+        return build_classifier(classifier, towers, class_names, config.seed, checkpoint or {}, train_features)
+    return CLASSES[network.classes](config, towers, class_names)
+
+
+def brought_classes(config: Config, towers: Towers, checkpoint: Mapping[str, Any]) -> Classes:
+    """The classes of a checkpoint's classifier; without one a stand-in, for a model that is asked about no classes."""
+    if CLASSIFIER not in checkpoint:
+        return FixedClasses(torch.zeros(1, towers.spec.embed_dim))
+    return build_classes(config, towers, list(checkpoint.get("class_names", ())), checkpoint)
 
 
 def build_system(config: Config, towers: Towers, classes: Classes) -> System:
@@ -134,12 +212,13 @@ def build_system(config: Config, towers: Towers, classes: Classes) -> System:
     network, device = config.network, towers.logit_scale.device
     torch.manual_seed(config.seed)  # the head starts alike on every process
     if network.fix_text:
-        towers.drop_text()
-    head = HEADS[head_of(config)](config, towers, len(classes))
-    # With a head that is not its own, any system is the plain one.
-    name = network.system if head_of(config) == SYSTEMS[network.system].own_head else PLAIN_CLIP
+        (towers.freeze_text if classes.needs_text else towers.drop_text)()
+    head = _builder_of_head(config)(config, towers, len(classes))
+    # A loss that knows its head is not for another one.
+    own = SYSTEMS[network.system]
+    name = PLAIN_CLIP if own.knows_head and head_of(config) not in own.heads else network.system
     section = config.section(name, SYSTEMS[name].Settings)
-    system = SYSTEMS[name](towers, head, classes, section, config.solver.clip_ratio).to(device)
+    system = SYSTEMS[name](towers, head, classes, section, config.solver).to(device)
     towers.image_tower.requires_grad_(not network.fix_video)
     towers.checkpoint_activations(network.grad_checkpointing)
     with torch.no_grad():

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch._dynamo.exc import TorchDynamoException
 
-from clip.model import ResidualAttentionBlock
+from clip.blocks import ResidualAttentionBlock
 
 logger = logging.getLogger(__name__)
 

@@ -1,5 +1,6 @@
 """A model's weights: out into a checkpoint, and from one into the model, averaged with the pretrained ones."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
@@ -7,15 +8,35 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from clip.shift import time_module_in
+from clip.towers import Towers
 from modules.formats.ours import IN_MODEL, TRAIN_CLASS_FEATURES, joined, split
+from modules.formats.published import text_tower
 from utils.config import Config, to_yaml
-from utils.weights.four_keys import HEAD, MERGED, MODEL
+from utils.weights.four_keys import CLASSIFIER, HEAD, MERGED, MODEL
 from utils.weights.state_dicts import check_fit
+
+logger = logging.getLogger(__name__)
 
 
 def weights_of(system: nn.Module) -> dict[str, dict[str, Tensor]]:
-    """The two weight entries of a checkpoint, from a system."""
+    """The weight entries of a checkpoint, from a system."""
     return split(system.state_dict(), IN_MODEL)
+
+
+def load_text_tower(towers: Towers, checkpoint: Mapping[str, Any], source: str) -> None:
+    """Put a checkpoint's own text tower, if it has one, in the place of the pretrained one.
+
+    A model that drops its text tower keeps the class features of this one.
+
+    Raises:
+        ValueError: it is another text tower; names or shapes tell.
+    """
+    if not (found := text_tower(checkpoint[MODEL])):
+        return
+    expected = text_tower(towers.state_dict())
+    check_fit(expected, found, f"checkpoint {source} does not fit network.arch: its text tower has")
+    towers.load_state_dict(found, strict=False)
 
 
 def load_weights(
@@ -24,6 +45,7 @@ def load_weights(
     source: str,
     weight_average: float = 1.0,
     keep_train_classes: bool = False,
+    with_classifier: bool = False,
 ) -> None:
     """Load a checkpoint's weights into a system whose towers hold the pretrained ones.
 
@@ -32,6 +54,7 @@ def load_weights(
         weight_average: the towers' tensors become ``weight_average * checkpoint + (1 - weight_average) * model``.
             The published test of MoTE uses 0.99 for image tower and logit scale.
         keep_train_classes: keep the model's training-class features, for a start from another data set.
+        with_classifier: the system's classes are those of the checkpoint, and go on learning; else they stay.
 
     Raises:
         ValueError: keys or shapes do not fit; it names them.
@@ -39,9 +62,16 @@ def load_weights(
     expected = system.state_dict()
     pretrained = split(expected, IN_MODEL)[MODEL]
     tuned, head = (dict(checkpoint[key]) for key in (MODEL, HEAD))
+    if not text_tower(pretrained):  # it was dropped: class features are encoded, see ``load_text_tower``
+        not_needed = text_tower(tuned)
+        tuned = {name: value for name, value in tuned.items() if name not in not_needed}
+    elif not text_tower(tuned):  # its model was trained with the pretrained one
+        logger.info("%s brings no text tower: the pretrained one is taken", source)
+        tuned |= text_tower(pretrained)
     if weight_average < 1.0:
         for name in tuned.keys() & pretrained.keys() - set(system.not_averaged):
-            if tuned[name].shape == pretrained[name].shape:
+            # A BatchNorm's counter, an integer, stays the checkpoint's.
+            if tuned[name].shape == pretrained[name].shape and pretrained[name].is_floating_point():
                 tuned[name] = _average(tuned[name].float(), pretrained[name].cpu(), weight_average)
     name = IN_MODEL[HEAD] + TRAIN_CLASS_FEATURES
     if TRAIN_CLASS_FEATURES in head and name in expected:
@@ -49,12 +79,22 @@ def load_weights(
             head[TRAIN_CLASS_FEATURES] = expected[name]
         elif head[TRAIN_CLASS_FEATURES].ndim and len(head[TRAIN_CLASS_FEATURES]):  # any number of training classes fits
             expected[name] = expected[name].new_empty(len(head[TRAIN_CLASS_FEATURES]), expected[name].shape[1])
-    tensors = {MODEL: tuned, HEAD: head}
+    classifier = checkpoint if with_classifier else split(expected, IN_MODEL)
+    tensors = {MODEL: tuned, HEAD: head, CLASSIFIER: classifier.get(CLASSIFIER, {})}
     problem = f"checkpoint {source} does not fit the configured model:"
+    _check_time_module(tuned, pretrained, problem)
     check_fit(joined(split(expected, IN_MODEL)), joined(tensors), problem)  # by their names in files
     if name in expected:
         setattr(system.head, TRAIN_CLASS_FEATURES, torch.empty_like(expected[name]))
     system.load_state_dict(joined(tensors, IN_MODEL))
+
+
+def _check_time_module(tuned: Mapping[str, Tensor], pretrained: Mapping[str, Tensor], problem: str) -> None:
+    """Another module between frames has other names throughout, which say less than its own."""
+    found, expected = time_module_in(tuned), time_module_in(pretrained)
+    if found != expected:
+        found, expected = (f"network.tm {name}" if name else "ordinary ones" for name in (found, expected))
+        raise ValueError(f"{problem} its image tower has the names of {found}, expected those of {expected}")
 
 
 def _average(tuned: Tensor, pretrained: Tensor, share: float) -> Tensor:

@@ -1,6 +1,6 @@
 """The model card of the Hub: what the model is, how it is used, and a table of its results."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from engine.results import Results
@@ -27,13 +27,15 @@ def model_card(
             task_type="video-classification",
             dataset_type=result.dataset,
             dataset_name=result.dataset,
-            metric_type="accuracy",
+            metric_type="mean_average_precision" if metric == "mAP" else "accuracy",
             metric_name=f"{metric}, {result.views}",
             metric_value=round(value, 2),
         )
         for result in results
-        for metric, value in (("top-1", result.top1), ("top-5", result.top5))
+        for metric, (value, _) in result.figures.items()
     ]
+    tests = [test for result in results for test in (result, *(result.splits or {}).values())]
+    titles = list(dict.fromkeys(title for test in tests for title in test.figures))
     header = ModelCardData(
         library_name="mote",
         pipeline_tag="video-classification",
@@ -47,26 +49,27 @@ def model_card(
         network=network,
         data=data,
         num_classes=len(class_names or ()),
-        rows=[row for result in results for row in _rows(result)],
+        titles=titles,
+        rows=[row for result in results for row in _rows(result, titles)],
     )
     return f"{card}\n"
 
 
-def _rows(result: Results) -> Iterator[list[str]]:
-    """Rows of the table: each list and, of several, their mean."""
+def _rows(result: Results, titles: Sequence[str]) -> Iterator[list[str]]:
+    """Rows of the table, with figures of these titles: each list and, of several, their mean."""
     splits = result.splits or {}
     for name, split in splits.items():
-        yield _row(f"{split.dataset}, {name}", split)
-    yield _row(f"{result.dataset}, mean of {len(splits)}" if splits else result.dataset, result)
+        yield _row(f"{split.dataset}, {name}", split, titles)
+    yield _row(f"{result.dataset}, mean of {len(splits)}" if splits else result.dataset, result, titles)
 
 
-def _row(name: str, result: Results) -> list[str]:
+def _row(name: str, result: Results, titles: Sequence[str]) -> list[str]:
     views = f"{result.num_clips} x {result.num_crops}" + ", dense" * result.dense
     videos = str(result.num_videos)
     if result.failed_videos:
         videos += f" ({len(result.failed_videos)} unreadable)"
-    top1, top5 = (
-        f"{mean:.2f}" + ("" if std is None else f" ± {std:.2f}")
-        for mean, std in ((result.top1, result.top1_std), (result.top5, result.top5_std))
-    )
-    return [name, views, top1, top5, videos, result.fusion, result.precision]
+    figures = {
+        title: f"{mean:.2f}" + ("" if std is None else f" ± {std:.2f}") for title, (mean, std) in result.figures.items()
+    }
+    cells = (figures.get(title, "") for title in titles)
+    return [name, views, *cells, videos, result.fusion, result.precision]

@@ -46,8 +46,8 @@ def draw_confusion(counts: np.ndarray, class_names: list[str]) -> bytes:
         return _png(figure)
 
 
-def draw_class_accuracy(accuracy: np.ndarray, class_names: list[str]) -> bytes:
-    """Top-1 of each class in percent [K], sorted; classes without videos (NaN) are left out.
+def draw_class_accuracy(accuracy: np.ndarray, class_names: list[str], figure_name: str = "top-1") -> bytes:
+    """A figure of each class in percent [K], sorted; classes without videos (NaN) are left out.
 
     Up to ``MAX_BARS`` classes are named bars. Above, a curve of all beside bars of the worst and the best.
     """
@@ -56,10 +56,10 @@ def draw_class_accuracy(accuracy: np.ndarray, class_names: list[str]) -> bytes:
         if len(order) <= MAX_BARS:
             figure = new_figure(9, 1.2 + 0.21 * len(order))
             axes = figure.subplots()
-            _draw_bars(axes, accuracy[order], [class_names[label] for label in order])
-            axes.set_title(f"top-1 of {len(order)} classes")
+            _draw_bars(axes, accuracy[order], [class_names[label] for label in order], figure_name)
+            axes.set_title(f"{figure_name} of {len(order)} classes")
         else:
-            figure = _large_accuracy(accuracy, order, class_names)
+            figure = _large_accuracy(accuracy, order, class_names, figure_name)
         return _png(figure)
 
 
@@ -96,18 +96,18 @@ def _draw_named_matrix(axes: "Axes", rates: np.ndarray, names: list[str]) -> Non
         axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=6.5, color=colour)
 
 
-def _draw_bars(axes: "Axes", accuracy: np.ndarray, names: list[str]) -> None:
+def _draw_bars(axes: "Axes", accuracy: np.ndarray, names: list[str], figure_name: str) -> None:
     """Named horizontal bars, the first at the top."""
     places = np.arange(len(names))
     axes.barh(places, accuracy, color=COLOUR, height=0.75)
     axes.set_yticks(places, map(_short, names), fontsize=8)
-    axes.set(xlim=(0, 108), ylim=(len(names) - 0.4, -0.6), xticks=range(0, 101, 20), xlabel="top-1, %")
+    axes.set(xlim=(0, 108), ylim=(len(names) - 0.4, -0.6), xticks=range(0, 101, 20), xlabel=f"{figure_name}, %")
     open_frame(axes)
     for place, value in zip(places, accuracy, strict=True):
         axes.text(value + 1, place, f"{value:.0f}", va="center", fontsize=7, color="0.3")
 
 
-def _large_accuracy(accuracy: np.ndarray, order: list[int], class_names: list[str]) -> "Figure":
+def _large_accuracy(accuracy: np.ndarray, order: list[int], class_names: list[str], figure_name: str) -> "Figure":
     """A curve of all classes, the worst and the best as bars."""
     figure = new_figure(13, 8.5)
     axes = figure.subplot_mosaic(
@@ -119,11 +119,11 @@ def _large_accuracy(accuracy: np.ndarray, order: list[int], class_names: list[st
     mean = accuracy[order].mean()
     axes["all"].axhline(mean, color="0.4", linestyle="--", linewidth=1)
     axes["all"].annotate(f"mean of classes {mean:.1f}", (1, mean), xytext=(4, 4), textcoords="offset points")
-    axes["all"].set(xlim=(1, len(order)), ylim=(0, 101), xlabel="classes, worst first", ylabel="top-1, %")
+    axes["all"].set(xlim=(1, len(order)), ylim=(0, 101), xlabel="classes, worst first", ylabel=f"{figure_name}, %")
     axes["all"].set_title(f"{len(order)} classes")
     axes["all"].grid(alpha=0.3)
     for name, labels in (("worst", order[:NUM_WORST]), ("best", order[-NUM_BEST:])):
-        _draw_bars(axes[name], accuracy[labels], [class_names[label] for label in labels])
+        _draw_bars(axes[name], accuracy[labels], [class_names[label] for label in labels], figure_name)
         axes[name].set_title(f"the {len(labels)} {name}")
     axes["worst"].set_xlabel("")
     return figure

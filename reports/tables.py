@@ -1,6 +1,7 @@
 """Results for people: tables of tests, the summary of a training run."""
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 from engine.results import Results
@@ -17,19 +18,27 @@ def table(results: dict[str, Results], mean: Results | None = None) -> str:
     lines = [f"{first.weights}  ({first.views}, {first.precision}, {first.fusion})"]
     width = max(len(name) for name in [*results, "mean"])
     has_half = first.half_class is not None
-    lines.append(f"{'':{width}}  videos  failed   top1   top5" + "   half-class top1" * has_half)
+    titles = dict.fromkeys(title for result in results.values() for title in result.figures)
+    heads = "".join(f"  {title.replace('-', ''):>5}" for title in titles)
+    lines.append(f"{'':{width}}  videos  failed{heads}" + "   half-class top1" * has_half)
     for name, result in results.items():
-        line = f"{name:{width}}  {result.num_videos:6d}  {len(result.failed_videos):6d}"
-        line += f"  {result.top1:5.2f}  {result.top5:5.2f}"
+        line = f"{name:{width}}  {result.num_videos:6d}  {len(result.failed_videos):6d}{_figures(result, titles)}"
         if result.half_class:
             line += f"    {result.half_class['top1_mean']:5.2f} ± {result.half_class['top1_std']:.2f}"
         lines.append(line)
-    if mean:
-        lines.append(f"{'mean':{width}}  {'':14}  {mean.top1:5.2f}  {mean.top5:5.2f}   (std {mean.top1_std:.2f})")
+    if mean and mean.figures:
+        stds = {title: std for title, (_, std) in mean.figures.items() if title != "top-5"}
+        named = ", ".join(f"{title} {std:.2f}" if "mAP" in stds else f"{std:.2f}" for title, std in stds.items())
+        lines.append(f"{'mean':{width}}  {'':14}{_figures(mean, titles)}   (std {named})")
     failed = [path for result in results.values() for path in result.failed_videos]
     if failed:
         lines.append(f"{len(failed)} unreadable videos count as wrong; the first: {', '.join(failed[:3])}")
     return "\n".join(lines) + "\n"
+
+
+def _figures(result: Results, titles: Iterable[str]) -> str:
+    """Cells of a line, empty for a figure that the result does not have."""
+    return "".join(f"  {result.figures[title][0]:5.2f}" if title in result.figures else " " * 7 for title in titles)
 
 
 def finish_run(folder: Path, figures: dict[str, float]) -> None:

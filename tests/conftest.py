@@ -7,6 +7,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.pop("RANK", None)  # tests run in one process, also under a launcher
 
+import runpy
 import struct
 from collections.abc import Callable
 from fractions import Fraction
@@ -44,12 +45,34 @@ def decord() -> None:
 
 
 @pytest.fixture(scope="session")
-def golden() -> Path:
-    """Folder of the published implementation's results."""
-    folder = ROOT.parent / "shared" / "golden" / "mote"
+def close_set() -> Callable[[list[str]], dict]:
+    """``test.main``; loaded by path, because Python has a package ``test`` of its own."""
+    return runpy.run_path(str(ROOT / "test.py"))["main"]
+
+
+@pytest.fixture(scope="session")
+def zero_shot() -> Callable[[list[str]], dict]:
+    """``test_zeroshot.main``"""
+    return runpy.run_path(str(ROOT / "test_zeroshot.py"))["main"]
+
+
+def golden_of(system: str) -> Path:
+    folder = ROOT.parent / "shared" / "golden" / system
     if not folder.is_dir():
         pytest.skip("../shared/golden is not here; it holds the published code's results")
     return folder
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Folder of the published implementation's results."""
+    return golden_of("mote")
+
+
+@pytest.fixture(scope="session")
+def text4vis_golden() -> Path:
+    """Folder of the published Text4Vis implementation's results."""
+    return golden_of("text4vis")
 
 
 @pytest.fixture(scope="session")

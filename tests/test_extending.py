@@ -28,6 +28,7 @@ from datasets.lists.video_files import bare_name
 from datasets.prepare.official import OFFICIAL, Official, Wanted
 from engine.protocols.accuracy import accuracy
 from engine.protocols.close_set import CloseSet
+from engine.protocols.fusion import FUSIONS, Fusion, fusion_of
 from modules.build import CLASSES, HEADS, SETTINGS, SYSTEMS, load_config
 from modules.classes.base import FixedClasses
 from modules.classes.templates import TEMPLATES
@@ -36,7 +37,7 @@ from modules.scores import cosines
 from modules.systems.base import Losses, System
 from utils.config import Number, settings
 
-REGISTRIES = (CLASSES, DECODERS, HEADS, OFFICIAL, PRESETS, SETTINGS, SYSTEMS, TEMPLATES, TOWERS)
+REGISTRIES = (CLASSES, DECODERS, FUSIONS, HEADS, OFFICIAL, PRESETS, SETTINGS, SYSTEMS, TEMPLATES, TOWERS)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,7 @@ def train_and_test(debug_config, tmp_path) -> Callable[..., dict]:
         train.main([*arguments, "solver.epochs=1", f"data.output_path={tmp_path}", *overrides])
         (weights,) = tmp_path.rglob("last_model.pt")
         arguments = ["--weights", str(weights), "--precision", "fp32", "--output", str(tmp_path)]
-        return run_test(parse_args("", arguments, many_configs=False), lambda section: CloseSet(section.softmax_scale))
+        return run_test(parse_args("", arguments, many_configs=False), CloseSet.of)
 
     return run
 
@@ -84,7 +85,7 @@ def checkpoint(folder: Path) -> dict:
 
 
 def test_every_section_is_proved_here(blocks):
-    parts = ["head", "tower", "classes", "objective", "system", "protocol", "decoder", "data set", "preset"]
+    parts = ["head", "tower", "classes", "objective", "system", "fusion", "protocol", "decoder", "data set", "preset"]
     assert list(blocks) == parts
 
 
@@ -142,8 +143,13 @@ def test_a_system(add, train_and_test, tmp_path):
     assert load_config(config).section("focal", SETTINGS["focal"]).gamma == 1.5
 
 
+def test_a_fusion(add, train_and_test):
+    add("fusion")
+    assert train_and_test("eval.fusion=best_view")["fusion"] == "largest cosine over views"
+
+
 def test_a_protocol(add, debug_config, tmp_path):
-    main = add("protocol")["main"]
+    main = add("fusion", "protocol")["main"]
     arguments = ["--config", str(debug_config), "--weights", "clip", "--precision", "fp32", "--test_clips", "2"]
     logits = tmp_path / "logits.npz"
     results = main([*arguments, "--output", str(tmp_path), "--save_logits", str(logits)])

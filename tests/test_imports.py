@@ -152,7 +152,8 @@ class Uses(ast.NodeVisitor):
         if name == "vars":
             self.whole_sections.add(ast.unparse(node.args[0]).split(".")[-1])
         if name == "getattr" and isinstance(node.args[1], ast.JoinedStr):
-            self.suffixes.add(node.args[1].values[-1].value)
+            last = node.args[1].values[-1]
+            self.suffixes |= {last.value} if isinstance(last, ast.Constant) else set()
         self.generic_visit(node)
 
 

@@ -1,21 +1,24 @@
 """Every shipped configuration means what it always meant, builds its model at full size, and takes a training step."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
 import torch.nn.functional as F
 import yaml
 
-from clip.load import ClipWeights
 from clip.model import CLIP, CLIPConfig
-from datasets.lists.labels import read_class_names
+from clip.shapes import ClipWeights
+from datasets.lists.labels import read_class_names, read_label_table
+from datasets.prepare.official import OFFICIAL
 from engine.optim import build_optimizer, lr_schedule, set_lr
 from modules.build import SETTINGS, build_system, build_towers, check_network, head_of, load_config
 from modules.classes.base import FixedClasses
 from modules.systems.base import Batch, Draws
-from utils.config import ALIASES, to_yaml
+from utils.config import ALIASES, Config, to_yaml
 from utils.precision import resolve_precision
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,6 +26,7 @@ CONFIGS = ROOT / "configs"
 # What each file resolved to before systems had sections of their own: defaults, and what differs from them.
 RESOLVED = json.loads((ROOT / "tests" / "data" / "configs" / "resolved.json").read_text())
 SHAPES = {
+    "ViT-B/32": CLIPConfig(512, 224, 32, 768, 12, 12, 512, 12, 8),
     "ViT-B/16": CLIPConfig(512, 224, 16, 768, 12, 12, 512, 12, 8),
     "ViT-L/14": CLIPConfig(768, 224, 14, 1024, 24, 16, 768, 12, 12),
 }
@@ -65,10 +69,16 @@ def test_every_system_has_a_file_of_its_settings():
         assert config.network.system == name
 
 
-@pytest.mark.parametrize("name", ["vitb16_8f", "vitl14_16f"])
+TWO_ROUTES = {"expert_ce", "merged_ce"}
+
+
+@pytest.mark.parametrize(
+    ("name", "losses_of_it"),
+    [("k400/vitb16_8f", TWO_ROUTES), ("k400/vitl14_16f", TWO_ROUTES), ("text4vis/k400/vitb32_8f", {"ce"})],
+)
 @pytest.mark.slow
-def test_a_published_recipe_takes_a_step(name, random_weights):
-    config = load_config(CONFIGS / "k400" / f"{name}.yaml")
+def test_a_published_recipe_takes_a_step(name, losses_of_it, random_weights):
+    config = load_config(CONFIGS / f"{name}.yaml")
     check_network(config)
     towers = build_towers(config.network, config.data.num_segments, config.data.input_size, config.seed)
     classes = F.normalize(torch.randn(config.data.num_classes, towers.spec.embed_dim), dim=-1)
@@ -81,12 +91,13 @@ def test_a_published_recipe_takes_a_step(name, random_weights):
     losses.total.backward()
     missing = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     assert scores.shape == (1, 400)
-    assert {"expert_ce", "merged_ce"} <= losses.reported.keys()  # two routes
+    assert losses_of_it <= losses.reported.keys()
     assert not missing
-    before = model.head.transformer.resblocks[0].mlp.fc_up[0].weight.clone()
+    weight = next(parameter for name, parameter in model.head.named_parameters() if ".mlp." in name)
+    before = weight.clone()
     set_lr(optimizer, lr_schedule(config.solver)(5.0))
     optimizer.step()
-    assert not torch.equal(before, model.head.transformer.resblocks[0].mlp.fc_up[0].weight)
+    assert not torch.equal(before, weight)
 
 
 @pytest.mark.parametrize(
@@ -122,3 +133,104 @@ def test_base_and_novel_are_one_model_and_all_classes(path):
     names = [read_class_names(CONFIGS.parent / config.data.label_list) for config in (base, novel)]
     assert len(names[0]) - len(names[1]) in (0, 1)
     assert sorted(names[0] + names[1]) == sorted(read_class_names(labels.parents[1] / "labels.csv"))
+
+
+class Row(NamedTuple):
+    """A row of the tables in Text4Vis's repository, and what its published file has for it."""
+
+    arch: str
+    num_frames: int
+    input_size: int
+    batch: tuple[int, int]  # videos of a GPU, steps of accumulation
+    published: str = ""  # the figure, where there is one
+
+
+TEXT4VIS = CONFIGS / "text4vis"
+B32, B16, L14, L336 = "ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336px"
+ROWS = {
+    "k400/vitb32_8f": Row(B32, 8, 224, (32, 1), "80.0"),
+    "k400/vitb32_16f": Row(B32, 16, 224, (32, 1), "80.5"),
+    "k400/vitb16_8f": Row(B16, 8, 224, (32, 1), "82.9"),
+    "k400/vitb16_16f": Row(B16, 16, 224, (16, 2), "83.6"),
+    "k400/vitl14_8f": Row(L14, 8, 224, (8, 2), "86.4"),
+    "k400/vitl14_336_8f": Row(L336, 8, 336, (2, 4), "87.1"),
+    "k400/vitl14_336_32f": Row(L336, 32, 336, (1, 8), "87.8"),
+    "k400/rn50_8f": Row("RN50", 8, 224, (32, 1)),
+    "finetune/activitynet_vitl14_16f": Row(L14, 16, 224, (4, 2), "96.5 mAP"),
+    "finetune/activitynet_vitl14_336_16f": Row(L336, 16, 336, (1, 8), "96.9 mAP"),
+    "finetune/ucf101_vitl14_16f": Row(L14, 16, 224, (4, 2), "98.1"),
+    "finetune/hmdb51_vitl14_16f": Row(L14, 16, 224, (4, 2), "81.3"),
+    **{f"few_shot/{name}": Row(L14, 8, 224, (8, 1)) for name in ("kinetics400", "activitynet", "hmdb51", "ucf101")},
+    **{f"zero_shot/{name}": Row(L14, 8, 224, (8, 2)) for name in ("activitynet", "hmdb51", "ucf101")},
+    **{f"zero_shot/kinetics600_split{split}": Row(L14, 8, 224, (8, 2)) for split in (1, 2, 3)},
+}
+SIZES = {"kinetics400": 400, "activitynet": 200, "ucf101": 101, "hmdb51": 51, "kinetics600": 160}
+
+
+def load_row(name: str) -> Config:
+    config = load_config(TEXT4VIS / f"{name}.yaml")
+    check_network(config)
+    return config
+
+
+def test_every_text4vis_configuration_is_a_row_of_its_tables():
+    files = {path.relative_to(TEXT4VIS).with_suffix("").as_posix() for path in TEXT4VIS.rglob("*.yaml")}
+    parts = {name for name in files if name.startswith("data/") or name.endswith("/recipe")}
+    assert files - parts == set(ROWS)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_text4vis_configuration_says_what_its_row_says(name):
+    config, row = load_row(name), ROWS[name]
+    data, network, solver = config.data, config.network, config.solver
+    assert (network.arch, data.num_segments, data.input_size) == row[:3]
+    assert (data.batch_size, solver.grad_accumulation_steps) == row.batch
+    # Beyond that and few-shot's missing head, nothing of the model, its training and its tests is its own.
+    system = load_config(CONFIGS / "systems" / "text4vis.yaml")
+    own = {"arch": row.arch, "sim_header": "None" if name.startswith("few_shot") else "Transf"}
+    same = replace(system.network, **own, grad_checkpointing=network.grad_checkpointing)
+    assert network == same
+    assert solver == replace(system.solver, grad_accumulation_steps=row.batch[1])
+    map_keys = {"mean_ap": "mAP" in row.published, "map_softmax": "mAP" in row.published}
+    assert config.eval == replace(system.eval, **map_keys)
+    has_randaug = name.startswith(("k400/", "zero_shot/")) or name == "few_shot/kinetics400"
+    assert (data.randaug and (data.randaug.N, data.randaug.M)) == ((2, 9) if has_randaug else None)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_text4vis_configuration_names_the_lists_of_its_data_set(name):
+    data = load_row(name).data
+    dataset = data.dataset.removesuffix("_all").partition("_split")[0]
+    assert data.num_classes == len(read_class_names(ROOT / data.label_list)) == SIZES[dataset]
+    assert Path(data.val_root).parts[:2] == ("data", dataset)
+    assert Path(data.val_list).parts[:2] == ("lists", dataset)
+    if name.startswith("zero_shot/") and dataset != "kinetics600":
+        assert (Path(data.val_list).name, data.dataset) == ("all.txt", f"{dataset}_all")
+        assert "all" in OFFICIAL[dataset].counts
+    if not name.startswith("zero_shot/"):
+        assert Path(data.train_list).parts[:2] == ("lists", dataset)
+        assert Path(data.train_list).name == Path(data.val_list).name.replace("val", "train").replace("test", "train")
+    assert (data.shot, data.shot_repeat) == ((2, 0) if name.startswith("few_shot/") else (0, 1))
+
+
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.published])
+def test_a_published_figure_stands_in_its_file_and_in_the_table_of_the_readme(name):
+    comment = (TEXT4VIS / f"{name}.yaml").read_text().splitlines()[0]
+    unit = "" if "mAP" in ROWS[name].published else " % top-1"
+    assert f"published {ROWS[name].published}{unit} with" in comment
+    link = f"[{name}](configs/text4vis/{name}.yaml)"
+    (line,) = [line for line in (ROOT / "README.md").read_text().splitlines() if link in line]
+    _, _, frames, views, published, _, _ = map(str.strip, line.split("|"))
+    assert (int(frames), published) == (ROWS[name].num_frames, ROWS[name].published)
+    clips, crops = views.split("x")
+    assert f"with {clips} clip{'s' * (clips != '1')} x {crops} crop" in comment
+
+
+def test_text4vis_has_class_names_of_its_own_for_the_same_ids_of_ucf101():
+    names, folders = (
+        read_label_table(ROOT / "lists" / "ucf101" / "text4vis_labels.csv", column)[0] for column in ("name", "folder")
+    )
+    assert names == folders == read_label_table(ROOT / "lists" / "ucf101" / "labels.csv", "folder")[0]
+    files = [name for name in ROWS if load_row(name).data.dataset.startswith("ucf101")]
+    assert files == ["finetune/ucf101_vitl14_16f", "few_shot/ucf101", "zero_shot/ucf101"]
+    assert {load_row(name).data.label_list for name in files} == {"lists/ucf101/text4vis_labels.csv"}

@@ -35,6 +35,8 @@ def main(argv: list[str] | None = None) -> None:
     train, val = (
         read_video_list(getattr(args, part), "", args.modality, len(class_names), key=part) for part in ("train", "val")
     )
+    for part, videos in (("train", train), ("val", val)):
+        videos.check_one_label(f"--{part}", "base to novel")
     base = named_classes(args.base, class_names) if args.base else frequent_half(train.labels, len(class_names))
     novel = np.setdiff1d(np.arange(len(class_names)), base)
     args.out.mkdir(parents=True, exist_ok=True)

@@ -13,10 +13,17 @@ import torch
 
 from clip.load import load_clip
 from datasets.lists.labels import read_class_names
-from modules.build import build_towers, check_network, load_config, load_system, parse_config
-from modules.classes.base import FixedClasses
+from modules.build import (
+    brought_classes,
+    build_towers,
+    check_network,
+    load_config,
+    load_system,
+    parse_config,
+    remembers_classes,
+)
 from modules.classes.templates import template_classes
-from modules.formats.ours import TRAIN_CLASS_FEATURES, joined, read_content
+from modules.formats.ours import FORMAT, TRAIN_CLASS_FEATURES, joined, read_content, split_text4vis
 from modules.formats.published import (
     PUBLISHED_KEYS,
     format_of,
@@ -24,14 +31,13 @@ from modules.formats.published import (
     join_bike,
     join_text4vis,
     plain_head,
-    split_text4vis,
     text_tower,
 )
 from modules.weights import config_of_tested, merged_checkpoint
 from utils.cli import run_main
 from utils.config import Config, to_yaml
 from utils.logger import setup_logging
-from utils.weights.four_keys import HEAD, MERGED, MODEL, save_checkpoint
+from utils.weights.four_keys import CLASSIFIER, HEAD, MERGED, MODEL, save_checkpoint
 from utils.weights.model_files import write_model_file
 
 logger = logging.getLogger(__name__)
@@ -66,6 +72,8 @@ def main(argv: list[str] | None = None) -> Content:
     converted = TARGETS[args.to](four_keys, kind, config, args.source)
     args.target.parent.mkdir(parents=True, exist_ok=True)
     if args.target.suffix == ".safetensors":
+        if FORMAT in converted and not converted[HEAD]:
+            _needed(config, args.source, "without which safetensors do not tell whose model it is")
         write_model_file(args.target, joined(converted), converted)
         converted = {**converted, "optimizer_state_dict": {}}
     else:
@@ -99,11 +107,9 @@ def _four_keys(content: Content, kind: str, config: Config | None, source: str) 
         content = split_text4vis(content)
     elif kind == "bike":
         tower = text_tower(content[MODEL])
-        if config is not None:
-            own = text_tower(load_clip(config.network.arch).state_dict())
-            if own.keys() != tower.keys() or any(not torch.equal(own[name], tower[name].float()) for name in own):
-                raise ValueError(f"{source}: its text tower is not that of network.arch {config.network.arch}")
-        content = {**content, MODEL: {k: v for k, v in content[MODEL].items() if k not in tower}}
+        own = text_tower(load_clip(config.network.arch).state_dict()) if config else {}
+        if own.keys() == tower.keys() and all(torch.equal(own[name], tower[name].float()) for name in own):
+            content = {**content, MODEL: {k: v for k, v in content[MODEL].items() if k not in tower}}
     else:
         return content
     return {**content, "optimizer_state_dict": {}}  # the moments of another order of parameters
@@ -123,14 +129,19 @@ def _with_train_classes(content: Content, config: Config | None, source: str) ->
 
 def to_ours(content: Content, kind: str, config: Config | None, source: str) -> Content:
     """All there is, with the configuration if there is one."""
-    content = _with_train_classes(content, config, source)
-    return content if config is None else {**content, "config": to_yaml(config_of_tested(config, content))}
+    if config is not None and remembers_classes(config):
+        content = _with_train_classes(content, config, source)
+    if config is None:
+        return content  # with ``FORMAT``: where there is no head, nothing else tells the system
+    content = {name: value for name, value in content.items() if name != FORMAT}
+    return {**content, "config": to_yaml(config_of_tested(config, content))}
 
 
 def to_mote(content: Content, kind: str, config: Config | None, source: str) -> Content:
     """The four published entries."""
     if MERGED in content:
         raise ValueError(f"{source} is merged and holds CLIP's share; the published test would average it once more")
+    _check_classifier(content, "the published format", source)
     if has_text(content):
         raise ValueError(f"{source} holds a trained text tower, which the published format has no place for")
     content = _with_train_classes(content, config, source)
@@ -146,13 +157,13 @@ def to_merged(content: Content, kind: str, config: Config | None, source: str) -
         return to_ours({**content, MERGED: True}, kind, config, source)
     config = _needed(config, source, "whose network.arch names the CLIP that a test averages with")
     towers = build_towers(config.network, config.data.num_segments, config.data.input_size, config.seed)
-    classes = FixedClasses(torch.zeros(1, towers.spec.embed_dim))  # the checkpoint brings its own
-    model = load_system(config, towers, classes, content, source)
+    model = load_system(config, towers, brought_classes(config, towers, content), content, source)
     return merged_checkpoint(model.eval(), content, config)
 
 
 def to_bike(content: Content, kind: str, config: Config | None, source: str) -> Content:
     """A complete CLIP and a head of plain FFNs."""
+    _check_classifier(content, "BIKE's format", source)
     plain_head(content, "BIKE")
     if has_text(content):
         return join_bike(content, {})
@@ -162,9 +173,18 @@ def to_bike(content: Content, kind: str, config: Config | None, source: str) -> 
 
 def to_text4vis(content: Content, kind: str, config: Config | None, source: str) -> Content:
     """One state dict of image tower and plain head."""
+    _check_classifier(content, "Text4Vis's format", source)
     if has_text(content):
         raise ValueError(f"{source} holds a trained text tower, which Text4Vis's format has no place for")
     return join_text4vis(content)
+
+
+def _check_classifier(content: Content, target: str, source: str) -> None:
+    """Published formats hold no classes: those of texts are made again, others would be lost."""
+    if CLASSIFIER in content:
+        raise ValueError(
+            f"{source} holds a classifier that is not text ({CLASSIFIER}), which {target} has no place for"
+        )
 
 
 TARGETS = {"ours": to_ours, "mote": to_mote, "merged": to_merged, "bike": to_bike, "text4vis": to_text4vis}

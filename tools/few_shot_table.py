@@ -50,6 +50,8 @@ def results_by_shot(folder: Path) -> dict[int, list[Results]]:
     for path in sorted(folder.glob("shot*_seed*/test/results.json")):
         if match := RUN_NAME.fullmatch(path.parts[-3]):
             result = read_results(path)
+            if result.top1 is None:
+                raise ValueError(f"{path}: expected top1; its videos have several labels")
             results[int(match[1])].append(result)
             protocols.setdefault(_protocol(result), path)
     if not results:

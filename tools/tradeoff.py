@@ -22,8 +22,10 @@ from commands.testing import ListToTest, build_tested_model, read_configs
 from commands.weights import Weights
 from datasets.build import build_eval_loader, decoder_of
 from datasets.clips.kept import KeptBatches
-from engine.collect import Pass, collect, score_views
+from engine.collect import Pass, collect, rows_of_clips, score_views, shapes_of
+from engine.protocols.accuracy import accuracy
 from engine.protocols.close_set import CloseSet
+from engine.protocols.fusion import Fusion
 from engine.protocols.zero_shot import ZeroShot
 from modules.build import PLAIN_CLIP, plain
 from modules.systems.base import Batch
@@ -124,8 +126,10 @@ class SweptModel:
             raise ValueError(
                 f"{self.weights} is merged: its weights are averaged with CLIP's already; sweep the original"
             )
-        self.model, self.classes = build_tested_model(Weights(PLAIN_CLIP), lists, precision)
-        self._pretrained = {name: value.clone() for name, value in self.model.towers.state_dict().items()}
+        self.model, self.classes = build_tested_model(weights, lists, precision)
+        config = next(iter(lists.values())).config
+        pretrained = weights.towers(config, config.data.input_size).state_dict()
+        self._pretrained = {name: pretrained[name] for name in self.model.towers.state_dict()}
         self.set_average(1.0)  # a checkpoint that does not fit is known now
         bare = {name: tested._replace(config=plain(tested.config)) for name, tested in lists.items()}
         self.plain, self.plain_classes = build_tested_model(Weights(PLAIN_CLIP), bare, precision)
@@ -142,8 +146,8 @@ class SweptModel:
         self.model.load_weights(self.checkpoint, self.weights, alpha)
 
     @torch.inference_mode()
-    def view_scores(self, name: str, loader: KeptBatches, num_views: int, desc: str) -> dict[str, Tensor]:
-        """Cosines [N, V, K] of one list with the current weights, by modulation; frames are encoded once."""
+    def scores(self, name: str, loader: KeptBatches, num_views: int, desc: str, fusion: Fusion) -> dict[str, Tensor]:
+        """Fused scores [N, K] of one list with the current weights, by modulation; frames are encoded once."""
         model, classes = self.model.eval(), self.classes[name]
         with self.precision.autocast():
             encoded = classes.encode(model.towers)
@@ -152,17 +156,24 @@ class SweptModel:
             video = model.video_of(batch)
             rows = {}
             for form, model.settings in self.forms.items():
-                rows[form] = model.score(video, encoded)
+                found = rows_of_clips(model, video, encoded, fusion.tables)
+                rows |= {f"{form} {table}": values for table, values in found.items()}
             return rows
 
+        shapes = shapes_of(fusion.tables, num_views, encoded)
         with model.for_tests():
-            shapes = {form: (num_views, len(classes)) for form in self.forms}
-            return collect(compute, loader, shapes, self._pass(name, desc)).tables
+            of_forms = {f"{form} {table}": shape for form in self.forms for table, shape in shapes.items()}
+            tables = collect(compute, loader, of_forms, self._pass(name, desc)).tables
+        return {
+            form: fusion.fuse({table: tables[f"{form} {table}"] for table in fusion.tables}, encoded.float().cpu())
+            for form in self.forms
+        }
 
-    def plain_scores(self, name: str, loader: KeptBatches, num_views: int, desc: str) -> Tensor:
-        """Cosines [N, V, K] of one list with plain CLIP, frames averaged."""
-        classes = self.plain_classes[name]
-        return score_views(self.plain, loader, classes, num_views, self._pass(name, desc)).tables["scores"]
+    def plain_scores(self, name: str, loader: KeptBatches, num_views: int, desc: str, fusion: Fusion) -> Tensor:
+        """Fused scores [N, K] of one list with plain CLIP, frames averaged."""
+        classes, how = self.plain_classes[name], self._pass(name, desc)
+        views = score_views(self.plain, loader, classes, num_views, how, fusion.tables)
+        return fusion.fuse(views.tables, views.classes)
 
     def _pass(self, name: str, desc: str) -> Pass:
         return Pass(self.precision, self.lists[name].config.data.batch_size, desc)
@@ -175,21 +186,18 @@ def run_missing(name: str, swept: SweptModel, done: dict, args: argparse.Namespa
     if not missing and PLAIN in done:
         return
     config, videos, _ = swept.lists[name]
+    videos.check_one_label(name, "this sweep")
     loader = build_eval_loader(config.data, videos, rank(), world_size(), args.test_clips, args.test_crops)
     kept = KeptBatches(loader, _bytes_to_keep(args.keep_gb))
     num_views, labels = args.test_clips * args.test_crops, torch.from_numpy(videos.labels)
     is_close = name == next(iter(swept.lists))
-    protocol = CloseSet(config.eval.softmax_scale) if is_close else ZeroShot()
-
-    def figures(view_scores: Tensor) -> dict[str, float]:
-        return protocol.figures(protocol.fuse(view_scores), labels)
-
+    fusion = (CloseSet if is_close else ZeroShot).of(config.eval).fusion
     if PLAIN not in done:
-        yield PLAIN, figures(swept.plain_scores(name, kept, num_views, f"{name}, plain CLIP"))
+        yield PLAIN, accuracy(swept.plain_scores(name, kept, num_views, f"{name}, plain CLIP", fusion), labels)
     for alpha in missing:
         swept.set_average(alpha)
-        views = swept.view_scores(name, kept, num_views, f"{name}, average {alpha:g}")
-        yield f"{alpha:g}", {modulation: figures(cosines) for modulation, cosines in views.items()}
+        scores = swept.scores(name, kept, num_views, f"{name}, average {alpha:g}", fusion)
+        yield f"{alpha:g}", {modulation: accuracy(found, labels) for modulation, found in scores.items()}
 
 
 def _bytes_to_keep(limit_gb: float | None) -> float:
@@ -216,6 +224,7 @@ def describe(args: argparse.Namespace, swept: SweptModel) -> dict:
         "decoder": decoder_of(first.data),
         "modulation": swept.modulation,
         "softmax_scale": first.eval.softmax_scale,
+        "fusion": first.eval.fusion,
         "lists": {name: tested.videos.fingerprint() for name, tested in swept.lists.items()},
         "class_names": {name: tested.class_names for name, tested in swept.lists.items()},
     }

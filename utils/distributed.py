@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
@@ -106,6 +107,60 @@ def sum_over_processes(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def average_over_processes(tensors: list[Tensor]) -> None:
+    """Replace each tensor by its mean over all processes, in place and in one exchange."""
+    if not tensors or world_size() == 1:
+        return
+    means = sum_over_processes(torch.cat([tensor.flatten() for tensor in tensors])) / world_size()
+    for tensor, mean in zip(tensors, means.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(mean.view_as(tensor))
+
+
+GRADIENTS = {"full": True, "published": False}  # values of solver.gather: summed over processes or not
+
+
+def gather_rows(tensor: Tensor, gradient: str = "full") -> Tensor:
+    """The rows of all processes in rank order, a part of the graph: [n, ...] -> [N, ...].
+
+    The number of rows may differ between processes. All processes must call it, and its backward pass, too; it is for
+    a loss that each of them computes alike from all rows, and whose gradients DDP averages.
+
+    Args:
+        gradient: a key of ``GRADIENTS``. ``full``: a row gets its gradient from the losses of all W processes,
+            so that the average is the gradient of one process with all rows. ``published``: a row gets it from the loss
+            of its own process alone, as Text4Vis and BIKE train; the average is then 1/W of it for whatever computed
+            the rows, but the whole for what each process has besides, such as the scale of logits.
+    """
+    is_full = GRADIENTS[gradient]
+    if world_size() == 1 or tensor.is_meta:
+        return tensor
+    return _AllRows.apply(tensor, is_full)
+
+
+class _AllRows(torch.autograd.Function):
+    """See ``gather_rows``."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, is_full: bool) -> Tensor:
+        sizes = [torch.empty(1, dtype=torch.long, device=tensor.device) for _ in range(world_size())]
+        dist.all_gather(sizes, torch.full_like(sizes[0], len(tensor)))
+        counts = torch.cat(sizes).tolist()
+        # Gathered tensors must be of one shape, so shorter ones are filled up on the way.
+        padded = torch.cat([tensor, tensor.new_zeros(max(counts) - len(tensor), *tensor.shape[1:])])
+        parts = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(parts, padded)
+        start = sum(counts[: rank()])
+        ctx.own, ctx.is_full = slice(start, start + len(tensor)), is_full
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        if ctx.is_full:
+            gradient = sum_over_processes(gradient.clone(memory_format=torch.contiguous_format))
+        return gradient[ctx.own], None
+
+
 @contextmanager
 def first_process_first() -> Iterator[None]:
     """Let the first process of each machine through before its others: what it downloads, they find."""
@@ -130,5 +185,5 @@ def wrap_ddp(model: nn.Module, device: torch.device) -> nn.Module:
         model,
         device_ids=[device.index] if device.type == "cuda" else None,
         gradient_as_bucket_view=True,
-        broadcast_buffers=False,  # they are alike everywhere and stay so
+        broadcast_buffers=False,  # alike everywhere, and stay so: see engine.train.update of BatchNorm's
     )

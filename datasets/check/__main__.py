@@ -90,7 +90,7 @@ def _read_lists(args: argparse.Namespace) -> tuple[DataConfig, dict[str, VideoLi
     if config.modality not in ("video", "RGB"):
         raise ValueError(f"data.modality is {config.modality}: check reads videos, or folders of frames")
     parts = tuple(name for name in ("train", "val") if config.folder or getattr(config, f"{name}_list"))
-    class_names, videos, _ = read_data(replace(config, shot=0), parts)  # all videos of a few-shot training
+    class_names, videos, *_ = read_data(replace(config, shot=0), parts)  # all videos of a few-shot training
     return config, videos, class_names
 
 

@@ -50,6 +50,10 @@ def place(videos: VideoList, index: int) -> str:
     return os.path.abspath(Path(videos.root, videos.path(index)))
 
 
+def _labels(videos: VideoList, index: int) -> str:
+    return ",".join(map(str, videos.labels_of(index)))
+
+
 def _problems_of_videos(found: Findings, num_segments: int) -> Iterator[Problem]:
     for name, videos in found.lists.items():
         for index in range(len(videos)):
@@ -66,9 +70,9 @@ def _repeated_lines(found: Findings) -> Iterator[Problem]:
     """A file that one list names twice, or that two lists name."""
     first_list: dict[str, str] = {}
     for name, videos in found.lists.items():
-        labels: dict[str, int] = {}
+        labels: dict[str, str] = {}
         for index in range(len(videos)):
-            where, label = place(videos, index), int(videos.labels[index])
+            where, label = place(videos, index), _labels(videos, index)
             if where in labels:
                 yield Problem(TWICE, name, videos.path(index), f"labels {labels[where]} and {label}")
             elif first_list.get(where, name) != name:
@@ -79,10 +83,10 @@ def _repeated_lines(found: Findings) -> Iterator[Problem]:
 
 def _copies(found: Findings) -> Iterator[Problem]:
     """Different files of the same content; the group is named at each file but the first."""
-    uses: dict[str, tuple[str, str, int]] = {}
+    uses: dict[str, tuple[str, str, str]] = {}
     for name, videos in reversed(found.lists.items()):
         for index in range(len(videos)):
-            uses[place(videos, index)] = (name, videos.path(index), int(videos.labels[index]))
+            uses[place(videos, index)] = (name, videos.path(index), _labels(videos, index))
     for group in found.same_content:
         (name, path, label), *others = (uses[where] for where in group)
         for other_name, other_path, other_label in others:
@@ -120,8 +124,9 @@ def _list_entry(found: Findings, name: str, class_names: list[str]) -> dict:
     videos = found.lists[name]
     seen = [found.examined[place(videos, index)] for index in range(len(videos))]
     good = [video.facts for video in seen if not video.reason]
-    failed = [int(label) for label, video in zip(videos.labels, seen, strict=True) if video.reason]
-    total, unreadable = Counter(videos.labels.tolist()), Counter(failed)
+    failed = [index for index, video in enumerate(seen) if video.reason]
+    total = Counter(videos.all_labels().tolist())
+    unreadable = Counter(label for index in failed for label in videos.labels_of(index))
     num_classes = len(class_names) or max(total) + 1
     return {
         "num_videos": len(videos),

@@ -1,7 +1,7 @@
 """Presets: which frames a clip takes and how its pictures are cut, as one named object (``data.transforms``)."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +34,7 @@ class Preset:
     short_side: float  # of frames in evaluation after resizing, as a multiple of S
     interpolation: InterpolationMode  # of that resizing
     crops: Mapping[int, Crops]  # by their number; the keys of ``CROPS``
+    short_sides: Mapping[int, int] = field(default_factory=dict)  # S -> pixels, where ``short_side`` does not hold
 
     def train_transform(
         self,
@@ -54,9 +55,13 @@ class Preset:
         steps += [self.train_crop(input_size, crop_area), T.RandomGrayscale(p=self.gray_share)]
         return TrainTransform(T.Compose(steps), mirror_labels, self.flip_share)
 
+    def resized_side(self, input_size: int) -> int:
+        """Pixels of the short side of frames in evaluation, before crops of S are cut."""
+        return self.short_sides.get(input_size, round(self.short_side * input_size))
+
     def eval_views(self, frames: Tensor, input_size: int, num_crops: int) -> Tensor:
         """Resize and cut the crops of a test: uint8 [T, 3, H, W] -> [crops, T, 3, S, S]."""
-        frames = F.resize(frames, [round(self.short_side * input_size)], self.interpolation, antialias=True)
+        frames = F.resize(frames, [self.resized_side(input_size)], self.interpolation, antialias=True)
         height, width = frames.shape[-2:]
         crops, views = self.crops[num_crops], []
         for top, left in crops.corners(height - input_size, width - input_size):
@@ -85,5 +90,13 @@ MOTE = Preset(
     crops=CROPS,
 )
 
-PRESETS: dict[str, Preset] = {"mote": MOTE}
+# Differs from MoTE's in two rules: bins of training frames are disjoint, and 224 pixels are cut from 256.
+TEXT4VIS = replace(MOTE, sampling=MOTE.sampling._replace(train=sampling.bin_train_indices), short_sides={224: 256})
+
+PRESETS: dict[str, Preset] = {"mote": MOTE, "text4vis": TEXT4VIS}
+# Rules of training frames, which ``data.train_sampling`` may put in the place of a preset's.
+TRAIN_SAMPLINGS: dict[str, Callable[..., np.ndarray]] = {
+    "bins": sampling.bin_train_indices,
+    "overlapping": sampling.train_indices,
+}
 OWN_PRESET = "mote"  # of the system, where ``data.transforms`` is empty

@@ -19,6 +19,19 @@ def train_indices(num_frames: int, num_segments: int, rng: np.random.Generator) 
     return rng.integers(borders[:-1], borders[1:], endpoint=True)
 
 
+def bin_train_indices(num_frames: int, num_segments: int, rng: np.random.Generator) -> np.ndarray:
+    """One random frame from each of T disjoint bins, int64 [T]; Text4Vis's rule.
+
+    Bin i spans i F // T to (i + 1) F // T - 1. A video of at most T frames keeps every frame, and T - F random ones
+    come twice (or more often), in order of time.
+    """
+    if num_frames <= num_segments:
+        again = rng.integers(0, num_frames, num_segments - num_frames)
+        return np.sort(np.concatenate([np.arange(num_frames), again]))
+    borders = np.arange(num_segments + 1) * num_frames // num_segments
+    return rng.integers(borders[:-1], borders[1:])
+
+
 def dense_train_indices(num_frames: int, num_segments: int, rng: np.random.Generator) -> np.ndarray:
     """T frames of one window of 128 at a random start, int64 [T]; wraps around in shorter videos."""
     last_start = max(num_frames - DENSE_WINDOW, 0)

@@ -4,7 +4,7 @@ A cache is a folder:
 
 - ``features.npy``: float16 [N, V, T, D], CLIP's frame features before the temporal head, not normalised;
 - ``labels.npy``: int64 [N, V], which the mirror image of an augmented view may have changed;
-- ``index.txt``: ``row label path`` of every video that could be read;
+- ``index.txt``: ``row label path`` of every video that could be read; -1 for the label where videos have several;
 - ``failed.txt``: path, tab, reason of the others, whose rows are zero;
 - ``class_features.npy``: float32 [K, D], for other programs;
 - ``metadata.json``: what the features depend on. Written last: with it the cache is complete.
@@ -34,14 +34,17 @@ FEATURES, LABELS, CLASS_FEATURES = "features.npy", "labels.npy", "class_features
 NO_ROW = -1  # of a video that could not be read
 # What the pictures of training views depend on beside what evaluation views do.
 AUGMENTATION = ("random_shift", "crop_area", "randaug")
-ROW = re.compile(rb"(\d{1,15}) (\d{1,15}) (.+)", re.DOTALL)  # of the index: row, label, path
+ROW = re.compile(rb"(\d{1,15}) (-1|\d{1,15}) (.+)", re.DOTALL)  # of the index: row, label, path
 # Entries that caches did not have at first, and what they would have been: every tower was of OpenAI's kind.
 FORMERLY = {
     "transforms": "mote",
+    "scale_size": 0,
+    "train_sampling": "",
     "pixel_mean": [0.48145466, 0.4578275, 0.40821073],
     "pixel_std": [0.26862954, 0.26130258, 0.27577711],
     "interpolation": "bicubic",
     "context_length": 77,
+    "time_module": "none",
 }
 
 

@@ -43,7 +43,10 @@ def check_paths(source: Path, root: str, places: Mapping[int, str]) -> None:
         if (not is_video and count >= NUM_LOOKED_AT) or os.path.exists(os.path.join(root, name)):
             continue
         if is_video or os.path.isfile(os.path.join(root, stem)):
-            raise ValueError(f"{source}:{line}: expected 'path label', found two numbers after {shown(stem)}")
+            raise ValueError(
+                f"{source}:{line}: expected 'path label', found two numbers after {shown(stem)}; several labels are "
+                "written 'path 3,17'"
+            )
         if os.path.isdir(os.path.join(root, stem)):
             raise ValueError(
                 f"{source}:{line}: expected 'path label', found the folder {shown(stem)} and two numbers; a list of "
@@ -83,7 +86,7 @@ def _check_slashes(source: Path, root: str, places: Mapping[int, str]) -> None:
 
 
 def log_missing_classes(source: str, labels: np.ndarray, class_names: Sequence[str], level: int) -> None:
-    """Log, at ``level``, the classes that no video of a list has; ``labels``: int64 [N]."""
+    """Log, at ``level``, the classes that no video of a list has; ``labels``: of all videos, int64."""
     missing = np.setdiff1d(np.arange(len(class_names)), labels)
     if not len(missing):
         return

@@ -12,9 +12,10 @@ def few_shot_indices(videos: VideoList, shot: int, seed: int, class_names: list[
     depend on the order of the list nor on other classes, and the first K of more shots are those of K shots.
 
     Raises:
-        ValueError: a class has fewer videos; the published protocols have exactly K of each, so a figure
-            with fewer would not be a K-shot figure.
+        ValueError: videos have several labels; a class has fewer videos: the published protocols have exactly K of
+            each, so a figure with fewer would not be a K-shot figure.
     """
+    videos.check_one_label("data.train_list", "data.shot")
     chosen, too_few = [], []
     for label, name in enumerate(class_names):
         members = np.flatnonzero(videos.labels == label)
@@ -30,3 +31,11 @@ def few_shot_indices(videos: VideoList, shot: int, seed: int, class_names: list[
             f"data.shot is {shot}, but some classes have fewer videos in the train list: {', '.join(too_few[:5])}{more}"
         )
     return np.concatenate(chosen)
+
+
+def full_length_passes(num_videos: int, num_chosen: int) -> int:
+    """Passes over K videos of each class that make an epoch about as long as one of the whole list.
+
+    Text4Vis repeats its few-shot list as often, rounded down. At least one.
+    """
+    return max(num_videos // num_chosen, 1)

@@ -42,7 +42,7 @@ class ListedVideo(NamedTuple):
 
     number: int  # position in the list
     path: str
-    label: int
+    label: int | list[int]  # a list: of a list with label sets
 
 
 class ShardJob(NamedTuple):
@@ -72,7 +72,8 @@ def pack_shards(listed: VideoList, settings: Settings, folder: Path, workers: in
     if not (folder / INDEX).exists():
         (folder / RECORDS).mkdir(exist_ok=True)
         _, first = np.unique(listed.paths, return_index=True)  # a path that is listed twice is packed once
-        videos = [ListedVideo(i, listed.path(i), int(listed.labels[i])) for i in np.sort(first).tolist()]
+        label_of = listed.labels_of if listed.has_label_sets else lambda i: int(listed.labels[i])
+        videos = [ListedVideo(i, listed.path(i), label_of(i)) for i in np.sort(first).tolist()]
         per_shard = _videos_per_shard(videos, settings, folder, workers)
         groups = [videos[start : start + per_shard] for start in range(0, len(videos), per_shard)]
         jobs = [ShardJob(settings, folder, number, group) for number, group in enumerate(groups)]

@@ -36,6 +36,14 @@ class Official(NamedTuple):
     needs_annotations: bool = True
 
 
+ALL = "all"  # the list of all videos with a label, whatever their split, of the merged zero-shot test
+
+
+def _and_all(wanted: list[Wanted]) -> list[Wanted]:
+    """The same, and every video with a label once more in ``ALL``; some are there twice then."""
+    return wanted + [video._replace(part=ALL) for video in wanted if video.class_folder]
+
+
 # --- UCF-101
 
 UCF_NAME = re.compile(r"v_(\w+)_g(\d\d)_c\d\d", re.IGNORECASE)
@@ -43,20 +51,22 @@ UCF_TEST_GROUPS = {1: range(1, 8), 2: range(8, 15), 3: range(15, 22)}
 
 
 def ucf101(annotations: Path | None, files: VideoFiles) -> list[Wanted]:
-    """Three splits by the group number in ``v_Class_gNN_cNN``; official split files, if given, must say the same.
+    """Three splits by the group number in ``v_Class_gNN_cNN``, and all; official split files must say the same.
 
     Raises:
         ValueError: the split files differ from the rule (files are named).
     """
     if annotations:
-        return _ucf101_split_files(annotations)
+        return _and_all(_ucf101_split_files(annotations))
     names = sorted({bare_name(path) for path in files.paths})
-    return [
-        Wanted(_ucf_part(name, split), (name,), UCF_NAME.fullmatch(name)[1])
-        for split in UCF_TEST_GROUPS
-        for name in names
-        if UCF_NAME.fullmatch(name)
-    ]
+    return _and_all(
+        [
+            Wanted(_ucf_part(name, split), (name,), UCF_NAME.fullmatch(name)[1])
+            for split in UCF_TEST_GROUPS
+            for name in names
+            if UCF_NAME.fullmatch(name)
+        ]
+    )
 
 
 def _ucf_part(name: str, split: int) -> str:
@@ -99,7 +109,10 @@ def _ucf_class_ids(annotations: Path) -> dict[str, str]:
 
 
 def hmdb51(annotations: Path, files: VideoFiles) -> list[Wanted]:
-    """``<class>_test_split<k>.txt`` with lines ``name.avi 0|1|2``: 1 trains, 2 tests, 0 does neither in split k."""
+    """``<class>_test_split<k>.txt`` with lines ``name.avi 0|1|2``: 1 trains, 2 tests, 0 does neither in split k.
+
+    All three uses are in ``ALL``.
+    """
     wanted = []
     for path in _find(annotations, "*_test_split[123].txt", "<class>_test_split1.txt, ..."):
         class_folder, split = path.stem.rsplit("_test_split", 1)
@@ -108,9 +121,9 @@ def hmdb51(annotations: Path, files: VideoFiles) -> list[Wanted]:
             if use not in ("0", "1", "2"):
                 raise ValueError(f"{path}:{line_number}: expected 'name.avi 0|1|2', found {line!r}")
             names = (f"{class_folder}/{bare_name(video.strip())}",)
-            known_only = use == "0"
-            part = "unused" if known_only else f"{'train' if use == '1' else 'test'}_split{split}"
-            wanted.append(Wanted(part, names, "" if known_only else class_folder))
+            wanted.append(Wanted(ALL, names, class_folder))
+            if use != "0":
+                wanted.append(Wanted(f"{'train' if use == '1' else 'test'}_split{split}", names, class_folder))
     return wanted
 
 
@@ -189,7 +202,7 @@ def activitynet(annotations: Path, files: VideoFiles) -> list[Wanted]:
             part = parts[record["subset"]]
             label = "" if part == "test" else _longest_label(f"{path}: {video}", record.get("annotations", []))
             wanted.append(Wanted(part, (f"v_{video}", video), label))
-    return wanted
+    return _and_all(wanted)
 
 
 def _longest_label(where: str, segments: list[dict]) -> str:
@@ -238,19 +251,20 @@ OFFICIAL = {
         ucf101,
         "ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi",
         {"train_split1": 9537, "test_split1": 3783, "train_split2": 9586, "test_split2": 3734, "train_split3": 9624,
-         "test_split3": 3696},
+         "test_split3": 3696, ALL: 13320},
         needs_annotations=False,
     ),
     "hmdb51": Official(
         "hmdb51",
         hmdb51,
         "brush_hair/April_09_brush_hair_u_nm_np1_ba_goo_0.avi",
-        {f"{part}_split{split}": count for part, count in (("train", 3570), ("test", 1530)) for split in SPLITS},
+        {f"{part}_split{split}": count for part, count in (("train", 3570), ("test", 1530)) for split in SPLITS}
+        | {ALL: 6766},
     ),
     "kinetics400": Official("kinetics400", kinetics, KINETICS_EXAMPLE),
     "kinetics600": Official(
         "kinetics600", kinetics, KINETICS_EXAMPLE, subsets=tuple(f"zero_shot_split{split}" for split in SPLITS)
     ),
     "something-v2": Official("something_v2", something_v2, "78687.webm", {"train": 168913, "val": 24777}),
-    "activitynet": Official("activitynet", activitynet, "v_QOlSCBRmfWY.mp4", {"train": 10024, "val": 4926}),
+    "activitynet": Official("activitynet", activitynet, "v_QOlSCBRmfWY.mp4", {"train": 10024, "val": 4926, ALL: 14950}),
 }  # fmt: skip

@@ -5,15 +5,15 @@ from typing import Protocol as Interface
 
 from torch import Tensor
 
+from engine.protocols.fusion import Fusion
+
 
 class Protocol(Interface):
     """One way to test; a test command names its own."""
 
     name: str  # part of the default output folder's name
-    rule: str  # how views are fused, in the words of the results
-
-    def fuse(self, view_scores: Tensor) -> Tensor:
-        """Scores of all views [N, V, K] -> scores [N, K]; rows of NaN stay."""
+    fusion: Fusion  # how views become scores
+    needs_one_label: str  # what it has that needs one label a video; empty: accuracy alone
 
     def figures(self, scores: Tensor, labels: Tensor) -> dict[str, Any]:
         """Entries of the results, ``top1`` and ``top5`` among them, from scores [N, K] and labels int64 [N]."""

@@ -6,24 +6,22 @@ from typing import Any
 from torch import Tensor
 
 from engine.protocols.accuracy import accuracy
+from engine.protocols.fusion import Fusion, fusion_of
+from utils.config import EvalConfig
 
 
 @dataclass(frozen=True)
 class CloseSet:
-    """Top-1 and top-5 of views that are fused as published.
+    """Top-1 and top-5 among the classes of training."""
 
-    Args:
-        softmax_scale: of the cosines before the softmax of each view.
-    """
-
-    softmax_scale: float = 1.0
+    fusion: Fusion
     name = "close_set"
-    rule = "softmax of cosines per view, mean over views, softmax"
+    needs_one_label = ""
 
-    def fuse(self, view_scores: Tensor) -> Tensor:
-        """[N, V, K] -> scores [N, K]; the published scale is 1"""
-        # In double: the second softmax squeezes close calls of many classes below float32's resolution.
-        return (self.softmax_scale * view_scores.double()).softmax(dim=-1).mean(dim=1).softmax(dim=-1)
+    @classmethod
+    def of(cls, settings: EvalConfig) -> "CloseSet":
+        """As a configuration says; without a word of it views are fused as MoTE's close-set test does."""
+        return cls(fusion_of(settings, "probabilities"))
 
     def figures(self, scores: Tensor, labels: Tensor) -> dict[str, Any]:
         """Of scores [N, K] and labels int64 [N]."""

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engine.collect import rows_of_clips
+from engine.protocols.fusion import Fusion
 from modules.systems.base import Batch, System
 
 
@@ -18,8 +20,8 @@ class Shown(NamedTuple):
     embeddings: Tensor  # [B, D], unit length
 
 
-def rows_of(system: System, classes: Tensor) -> Callable[[Batch], dict[str, Tensor]]:
-    """What a pass computes of each clip: ``embeddings`` [B, D], ``scores`` [B, K] and ``frame_scores`` [B, T', K].
+def rows_of(system: System, classes: Tensor, fusion: Fusion) -> Callable[[Batch], dict[str, Tensor]]:
+    """What a pass computes of each clip: ``embeddings`` [B, D], ``frame_scores`` [B, T', K], and what fusion needs.
 
     Args:
         system: in eval mode and its form for tests.
@@ -30,18 +32,22 @@ def rows_of(system: System, classes: Tensor) -> Callable[[Batch], dict[str, Tens
         video = system.video_of(batch)
         rows = {"embeddings": F.normalize(system.embed(video), dim=-1)}
         if len(classes):
-            rows |= {"scores": system.score(video, classes), "frame_scores": system.score_frames(video, classes)}
+            rows |= rows_of_clips(system, video, classes, fusion.tables)
+            rows["frame_scores"] = system.score_frames(video, classes)
         return rows
 
     return compute
 
 
-def fuse_shown(rows: dict[str, Tensor], logit_scale: Tensor, num_crops: int, num_frames: int) -> Shown:
+def fuse_shown(
+    rows: dict[str, Tensor], classes: Tensor, fusion: Fusion, logit_scale: Tensor, num_crops: int, num_frames: int
+) -> Shown:
     """Fuse the views of videos.
 
-    Probabilities are softmax(logit scale * mean score over views); those of a frame average over its crops. The
-    embedding is the mean over views of the unit features after the temporal head. What depends on the classes asked
-    for, such as modulation, acts on the probabilities and not on the embedding.
+    Probabilities are softmax(logit scale * score), of the fused feature where ``fusion`` makes one, else of the mean
+    over views; those of a frame average over its crops. The embedding is the mean over views of the unit features after
+    the temporal head. What depends on the classes asked for, such as modulation, acts on the probabilities and not on
+    the embedding.
 
     Args:
         rows: of ``rows_of``, each [B, V, ...], V = crops * clips, crop-major.
@@ -52,10 +58,11 @@ def fuse_shown(rows: dict[str, Tensor], logit_scale: Tensor, num_crops: int, num
         num_clips = rows["embeddings"].shape[1] // num_crops
         shape = len(embeddings), num_clips, num_frames, 0
         return Shown(torch.zeros(len(embeddings), 0), torch.zeros(shape), embeddings)
+    scores = fusion.fuse(rows, classes) if fusion.gives_cosines else rows["scores"].mean(dim=1)
     by_crop = rows["frame_scores"].unflatten(1, (num_crops, -1)).mean(dim=1)  # [B, C, T', K]
     by_crop = by_crop.expand(-1, -1, num_frames, -1)
     return Shown(
-        (logit_scale * rows["scores"].mean(dim=1)).softmax(dim=-1).float().cpu(),
+        (logit_scale * scores).softmax(dim=-1).float().cpu(),
         (logit_scale * by_crop).softmax(dim=-1).float().cpu(),
         embeddings,
     )

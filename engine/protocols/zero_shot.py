@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from engine.protocols.accuracy import accuracy, mean_and_std
+from engine.protocols.fusion import Fusion, fusion_of
+from utils.config import EvalConfig
 
 
 @dataclass(frozen=True)
@@ -18,13 +20,15 @@ class ZeroShot:
         half_class_trials: halves that are drawn; 0: none.
     """
 
+    fusion: Fusion
     half_class_trials: int = 0
     name = "zero_shot"
-    rule = "mean of cosines over views"
+    needs_one_label = "accuracy among halves of the classes"
 
-    def fuse(self, view_scores: Tensor) -> Tensor:
-        """[N, V, K] -> scores [N, K], as published 100 times the mean cosine"""
-        return 100.0 * view_scores.mean(dim=1)
+    @classmethod
+    def of(cls, settings: EvalConfig) -> "ZeroShot":
+        """As a configuration says; without a word of it views are fused as MoTE's zero-shot test does."""
+        return cls(fusion_of(settings, "cosines"), settings.half_class_trials)
 
     def figures(self, scores: Tensor, labels: Tensor) -> dict[str, Any]:
         """Of scores [N, K] and labels int64 [N]."""

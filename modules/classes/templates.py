@@ -1,14 +1,15 @@
 """Classes from their names: each name in several sentences, encoded by the text tower."""
 
 import logging
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from clip.tokenizer import TooLong, cut
 from clip.towers import Towers
-from modules.classes.base import Classes, FixedClasses
+from modules.classes.base import Classes, FixedClasses, encode_distinct
 
 logger = logging.getLogger(__name__)
 
@@ -33,17 +34,26 @@ class LiveTexts:
         tokens: int64 [K, M, L], see ``tokenize_classes``.
     """
 
+    needs_text = True
+
     def __init__(self, tokens: Tensor):
         self.tokens = tokens
 
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def encode(self, towers: Towers) -> Tensor:
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """See ``Classes``."""
+        return ()
+
+    def encode(self, towers: Towers, labels: Tensor | None = None) -> Tensor:
         """See ``Classes``."""
         # Where only shapes are computed (engine.flops), the lengths of texts are values all the same.
         tokens = self.tokens.cpu() if towers.logit_scale.is_meta else self.tokens
-        return class_features(towers, tokens, chunk=None if torch.is_grad_enabled() else CHUNK)
+        chunk = None if torch.is_grad_enabled() else CHUNK
+        if labels is None:
+            return class_features(towers, tokens, chunk)
+        return encode_distinct(lambda some: class_features(towers, tokens[some], chunk), labels, len(tokens))
 
 
 def template_classes(towers: Towers, class_names: list[str], templates: str, is_live: bool = False) -> Classes:
@@ -73,7 +83,15 @@ def tokenize_classes(towers: Towers, class_names: list[str], templates: str) -> 
     Raises:
         ValueError: a class name does not fit into the text tower's context; it is named.
     """
-    prompts = TEMPLATES[templates]
+    return tokenize_filled(towers, class_names, TEMPLATES[templates])
+
+
+def tokenize_filled(towers: Towers, class_names: list[str], prompts: Sequence[str]) -> Tensor:
+    """Tokens of every class in each of M sentences with a {}: int64 [K, M, L].
+
+    Raises:
+        ValueError: see ``tokenize_classes``.
+    """
     tokens = []
     for label, name in enumerate(class_names):
         try:

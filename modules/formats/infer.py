@@ -5,6 +5,9 @@ from typing import Any
 
 from torch import Tensor
 
+from clip.resnet import STAGES, STRIDE
+from clip.shapes import count_blocks
+from clip.shift import time_module_in
 from utils.weights.four_keys import HEAD, MODEL
 
 # Of OpenAI's ViTs: width, patch size and patches along an edge of the image tower.
@@ -14,6 +17,15 @@ ARCHS = {
     (1024, 14, 16): "ViT-L/14",
     (1024, 14, 24): "ViT-L/14@336px",
 }
+# Of OpenAI's ResNets: width of the stem, blocks of each stage, and places along an edge of the last layer.
+RESNETS = {
+    (64, (3, 4, 6, 3), 7): "RN50",
+    (64, (3, 4, 23, 3), 7): "RN101",
+    (80, (4, 6, 10, 6), 9): "RN50x4",
+    (96, (6, 8, 18, 8), 12): "RN50x16",
+    (128, (3, 15, 36, 10), 14): "RN50x64",
+}
+POOL = "visual.attnpool.positional_embedding"
 FUSION_WEIGHT = "transformer.resblocks.0.mlp.mote_fusion_weight"  # [E]
 
 
@@ -30,6 +42,8 @@ def infer_settings(checkpoint: Mapping[str, Mapping[str, Tensor]], source: str) 
         "data.input_size": input_size,
         "network.fix_text": "token_embedding.weight" not in clip,
     }
+    if time_module := time_module_in(clip):
+        settings["network.tm"] = time_module
     if "visual.time_embedding" in clip:
         _check_ndim(clip, "visual.time_embedding", 2, source)
         settings |= {"network.joint_st": True, "data.num_segments": len(clip["visual.time_embedding"])}
@@ -44,6 +58,8 @@ def infer_settings(checkpoint: Mapping[str, Mapping[str, Tensor]], source: str) 
 
 def _image_tower(clip: Mapping[str, Tensor], source: str) -> tuple[str, int]:
     """Name and image size in pixels."""
+    if POOL in clip:
+        return _resnet(clip, source)
     missing = [name for name in ("visual.conv1.weight", "visual.positional_embedding") if name not in clip]
     if missing:
         raise ValueError(f"checkpoint {source}: {MODEL} holds no CLIP, missing {', '.join(missing)}")
@@ -58,6 +74,23 @@ def _image_tower(clip: Mapping[str, Tensor], source: str) -> tuple[str, int]:
             f"patches of {patch_size} pixels) is none of {', '.join(ARCHS.values())}; give its --config"
         )
     return arch, grid * patch_size
+
+
+def _resnet(clip: Mapping[str, Tensor], source: str) -> tuple[str, int]:
+    """Name and image size in pixels."""
+    for name, ndim in (("visual.conv3.weight", 4), (POOL, 2)):
+        if name not in clip:
+            raise ValueError(f"checkpoint {source}: {MODEL} holds no CLIP, missing {name}")
+        _check_ndim(clip, name, ndim, source)
+    width, grid = len(clip["visual.conv3.weight"]), round((len(clip[POOL]) - 1) ** 0.5)
+    layers = tuple(count_blocks(clip, f"visual.layer{stage + 1}.") for stage in range(STAGES))
+    arch = RESNETS.get((width, layers, grid))
+    if arch is None:
+        raise ValueError(
+            f"checkpoint {source} carries no configuration, and its image tower (a ResNet of {list(layers)} blocks, "
+            f"width {width}, for {grid * STRIDE} pixels) is none of {', '.join(RESNETS.values())}; give its --config"
+        )
+    return arch, grid * STRIDE
 
 
 def _check_ndim(state: Mapping[str, Tensor], name: str, ndim: int, source: str) -> None:

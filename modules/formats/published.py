@@ -14,21 +14,18 @@ from typing import Any
 
 from torch import Tensor
 
-from modules.formats.ours import TRAIN_CLASS_FEATURES
+from modules.formats.ours import FORMAT, TEXT4VIS_HEAD, TRAIN_CLASS_FEATURES
 from utils.weights.four_keys import HEAD, MERGED, MODEL, outline
 
 PUBLISHED_KEYS = ("epoch", MODEL, HEAD, "optimizer_state_dict")
-TEXT4VIS_HEAD = "fusion_model."
 PUBLISHED_LAYERS = 6  # of a Text4Vis or BIKE head; their code has no other
+PROJECTIONS = ("visual.proj", "visual.attnpool.c_proj.weight")  # of a ViT and of a ResNet, the last of the image tower
 TEXT_TOWER = ("transformer.", "token_embedding.", "positional_embedding", "ln_final.", "text_projection")
-# Parts of published models that have no counterpart here: part of a name, what it is.
+# Parts of published models that are not read: part of a name, what it is.
 FOREIGN = {
     "query_fc.": "BIKE's attribute branch",
     "sentence_fc.": "BIKE's attribute branch",
-    "prompt_learner.": "a learned prompt",
-    ".net.": "a temporal shift within CLIP (network.tm)",
-    ".control_point.": "a temporal shift within CLIP (network.tm)",
-    "visual.layer1.": "a ResNet",
+    "prompt_learner.": "a learned prompt, whose class names and their place in it are not told",
 }
 
 
@@ -36,7 +33,7 @@ def format_of(content: Any, source: str) -> str:
     """``ours``, ``mote``, ``merged``, ``bike`` or ``text4vis``.
 
     Raises:
-        ValueError: none of them, or with parts that have no counterpart here.
+        ValueError: none of them, or with parts that are not read.
     """
     if not isinstance(content, dict) or not isinstance(content.get(MODEL), dict):
         raise ValueError(f"{source}: expected a checkpoint with {MODEL}, found {outline(content)}")
@@ -45,10 +42,10 @@ def format_of(content: Any, source: str) -> str:
     names = [*content[MODEL], *content.get(HEAD, ())]
     for mark, what in FOREIGN.items():
         if found := next((name for name in names if mark in name), None):
-            raise ValueError(f"{source}: {found} belongs to {what}, which has no counterpart here")
-    if "visual.proj" not in names:
+            raise ValueError(f"{source}: {found} belongs to {what}; it is not read")
+    if not any(name in names for name in PROJECTIONS):
         found = outline(content[MODEL])
-        raise ValueError(f"{source}: {MODEL} holds no image tower of CLIP (visual.proj), found {found}")
+        raise ValueError(f"{source}: {MODEL} holds no image tower of CLIP ({' or '.join(PROJECTIONS)}), found {found}")
     if HEAD not in content:
         return "text4vis"
     if MERGED in content:
@@ -56,6 +53,17 @@ def format_of(content: Any, source: str) -> str:
     if "config" in content:
         return "ours"
     return "mote" if TRAIN_CLASS_FEATURES in content[HEAD] or not has_text(content) else "bike"
+
+
+def system_of(checkpoint: Mapping[str, Any]) -> str:
+    """The system that published weights without a configuration are of, where it is not the default.
+
+    Args:
+        checkpoint: two state dicts, see ``modules.formats.ours.read_checkpoint``.
+    """
+    is_mote = TRAIN_CLASS_FEATURES in checkpoint[HEAD]
+    is_text4vis = checkpoint.get(FORMAT) == "text4vis" or bool(checkpoint[HEAD]) or has_text(checkpoint)
+    return "text4vis" if is_text4vis and not is_mote else ""
 
 
 def has_text(content: Mapping[str, Any]) -> bool:
@@ -66,13 +74,6 @@ def has_text(content: Mapping[str, Any]) -> bool:
 def text_tower(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The text tower's tensors of a CLIP's state dict."""
     return {name: value for name, value in state.items() if name.startswith(TEXT_TOWER)}
-
-
-def split_text4vis(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A Text4Vis checkpoint with its head in a state dict of its own."""
-    state = content[MODEL]
-    head = {k.removeprefix(TEXT4VIS_HEAD): v for k, v in state.items() if k.startswith(TEXT4VIS_HEAD)}
-    return {**content, MODEL: {k: v for k, v in state.items() if not k.startswith(TEXT4VIS_HEAD)}, HEAD: head}
 
 
 def join_text4vis(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from clip.model import ACTIVATIONS, MLP
+from clip.blocks import ACTIVATIONS, MLP
 from modules.heads.transformer import TemporalTransformer
 from utils.precision import without_autocast
 

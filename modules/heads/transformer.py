@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from clip.model import MLP, Attention
+from clip.blocks import MLP, Attention
 
 MAX_FRAMES = 77  # rows of the released position table
 HEAD_WIDTH = 64  # the released heads have text width / 64 attention heads

@@ -1,6 +1,6 @@
 """The contract of a system: what training, tests and commands may ask of a video model, whatever paper it is from."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from clip.towers import Towers
 from modules.classes.base import Classes
 from modules.scores import cosines
 from modules.weights import load_weights, weights_of
-from utils.config import settings
+from utils.config import SolverConfig, settings
 
 
 class Video(NamedTuple):
@@ -59,25 +59,25 @@ class System(nn.Module):
     """Towers, a head over time, the classes of training, and how clips are compared with classes.
 
     What is written out holds for any head and the cosine with the mean over frames; a paper's file has the rest.
-
-    Args:
-        head: [B, T, D] -> [B, T, D], see ``modules.heads``.
-        classes: of the training set.
-        section: an instance of ``Settings``; None: its defaults.
-        tower_lr_ratio: the towers learn at this share of the head's rate.
     """
 
     Settings: type = NoSettings  # the section of the configuration that is named like the system
-    own_head = "None"  # the value of network.sim_header that it is made for
+    heads: Mapping[str, str] = {
+        "None": "None"
+    }  # network.sim_header: the head of modules.build.HEADS that it means here
+    losses: tuple[str, ...] = ("CE",)  # values of solver.loss_type
+    preset = ""  # its data.transforms, where a configuration says none; empty: the default one
+    knows_head = False  # its loss asks more of a head than [B, T, D] -> [B, T, D]: with another one it is plain CLIP
+    skips_head = False  # where the tower makes one vector of a clip
+    # Of its section: the settings of what is compared with in the place of texts (modules.classes.classifiers), if so.
+    classifier: Callable[[Any], Any] = staticmethod(lambda section: None)
     fewest_classes = 1  # that clips can be compared with
 
-    def __init__(
-        self, towers: Towers, head: nn.Module, classes: Classes, section: Any = None, tower_lr_ratio: float = 1.0
-    ):
+    def __init__(self, towers: Towers, head: nn.Module, classes: Classes, section=None, solver=SolverConfig()):  # noqa: B008
         super().__init__()
         self.towers, self.head, self.classes = towers, head, classes
-        self.settings = section or self.Settings()
-        self.tower_lr_ratio = tower_lr_ratio
+        self.settings = section or self.Settings()  # ``section`` is an instance of ``Settings``
+        self.solver = solver  # which loss, and the towers' share of the learning rate
 
     def forward(self, batch: Batch, draws: Draws) -> Losses:
         """The loss: what DDP and FSDP wrap."""
@@ -123,9 +123,11 @@ class System(nn.Module):
 
     def groups(self) -> list[Group]:
         """All parameters, in the order in which optimizers and checkpoints keep them."""
+        of_classes = list(self.classes.parameters())
         return [
-            Group("clip", list(self.towers.parameters()), self.tower_lr_ratio),
-            Group("head", list(self.head.parameters()), 1.0),
+            Group("clip", self.towers.parameters_at(full_rate=False), self.solver.clip_ratio),
+            Group("head", [*self.towers.parameters_at(full_rate=True), *self.head.parameters()], 1.0),
+            *[Group("classes", of_classes, 1.0)] * bool(of_classes),
         ]
 
     def blocks(self) -> list[nn.Module]:
@@ -143,8 +145,6 @@ class System(nn.Module):
         """The weights as a checkpoint has them."""
         return weights_of(self)
 
-    def load_weights(
-        self, checkpoint: Mapping[str, Any], source: str, average: float = 1.0, keep_train_classes: bool = False
-    ) -> None:
+    def load_weights(self, checkpoint: Mapping[str, Any], source: str, average: float = 1.0, **classes: bool) -> None:
         """Load a checkpoint's weights, see ``modules.weights``."""
-        load_weights(self, checkpoint, source, average, keep_train_classes)
+        load_weights(self, checkpoint, source, average, **classes)

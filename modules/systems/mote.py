@@ -6,6 +6,7 @@ one merge of the experts, as ordinary layers, and fall back on CLIP's own frame 
 training classes (temporal feature modulation, section 3.4).
 """
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 
 import torch.nn.functional as F
@@ -41,7 +42,8 @@ class MoTE(System):
     """CLIP, a transformer over frames whose feed-forward layers are experts, and a loss of three parts."""
 
     Settings = MoTESettings
-    own_head = "Transf"
+    heads: Mapping[str, str] = {"Transf": "Transf"}
+    knows_head = True
     settings: MoTESettings
     head: ExpertTransformer
 

@@ -10,8 +10,10 @@ import torch
 from safetensors.torch import save_file
 
 import clip.load
-from clip.load import ClipWeights, infer_config, load_clip
+import clip.released
+from clip.load import load_clip
 from clip.model import CLIP, CLIPConfig
+from clip.shapes import ClipWeights, infer_config
 from modules.classes.templates import template_classes
 from tools.make_debug_data import TINY_CLIP, random_clip_state
 
@@ -21,6 +23,13 @@ RELEASED = {
     "ViT-L/14": CLIPConfig(768, 224, 14, 1024, 24, 16, 768, 12, 12),
     "ViT-L/14@336px": CLIPConfig(768, 336, 14, 1024, 24, 16, 768, 12, 12),
     "ViT-H-14 of LAION": CLIPConfig(1024, 224, 14, 1280, 32, 16, 1024, 24, 16, activation="gelu"),
+}
+RELEASED_RESNETS = {
+    "RN50": CLIPConfig(1024, 224, 32, 64, 16, 32, 512, 12, 8, resnet_layers=(3, 4, 6, 3)),
+    "RN101": CLIPConfig(512, 224, 32, 64, 33, 32, 512, 12, 8, resnet_layers=(3, 4, 23, 3)),
+    "RN50x4": CLIPConfig(640, 288, 32, 80, 26, 40, 640, 12, 10, resnet_layers=(4, 6, 10, 6)),
+    "RN50x16": CLIPConfig(768, 384, 32, 96, 40, 48, 768, 12, 12, resnet_layers=(6, 8, 18, 8)),
+    "RN50x64": CLIPConfig(1024, 448, 32, 128, 64, 64, 1024, 12, 16, resnet_layers=(3, 15, 36, 10)),
 }
 
 
@@ -59,6 +68,27 @@ def empty_state(config: CLIPConfig) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("name", RELEASED)
 def test_the_shapes_of_released_models_are_inferred(name):
     assert infer_config(ClipWeights(empty_state(RELEASED[name]))) == RELEASED[name]
+
+
+@pytest.mark.parametrize("name", RELEASED_RESNETS)
+def test_the_shapes_of_released_resnets_are_inferred_and_are_open_clip_s(name):
+    config = RELEASED_RESNETS[name]
+    with torch.device("meta"):
+        ours = CLIP(config).state_dict()
+        reference = open_clip.create_model(name, device="meta").state_dict()
+    assert infer_config(ClipWeights(ours)) == config
+    assert {key: value.shape for key, value in ours.items()} == {key: value.shape for key, value in reference.items()}
+
+
+def test_the_published_spelling_of_a_name_is_the_same_model(monkeypatch):
+    asked = []
+    monkeypatch.setitem(clip.load.TOWERS, "ViT-L/14@336px", lambda **options: asked.append(options))
+    clip.load.load_towers("ViT-L/14-336px", drop_path=0.1)
+    assert asked == [{"drop_path": 0.1}]
+    monkeypatch.setattr(clip.load, "download", lambda name: asked.append(name) or clip.released.cache_dir() / "none")
+    with pytest.raises(FileNotFoundError):
+        clip.load.read_weights("ViT-L/14-336px")
+    assert asked[1] == "ViT-L/14@336px"
 
 
 def test_stated_activation_and_heads_win_over_the_rules(state):
@@ -141,11 +171,11 @@ def released(state, tmp_path, monkeypatch):
     served = tmp_path / "served"
     served.mkdir()
     torch.save(state, served / "ViT-B-32.pt")
-    monkeypatch.setattr(clip.load, "OPENAI_URL", served.as_uri() + "/{file}")
+    monkeypatch.setattr(clip.released, "OPENAI_URL", served.as_uri() + "/{file}")
     monkeypatch.setenv("CLIP_CACHE", str(tmp_path / "cache"))
 
     def set_hash(sha256: str) -> None:
-        monkeypatch.setitem(clip.load.OPENAI_MODELS, "ViT-B/32", ("ViT-B-32.pt", sha256))
+        monkeypatch.setitem(clip.released.OPENAI_MODELS, "ViT-B/32", ("ViT-B-32.pt", sha256))
 
     set_hash(hashlib.sha256((served / "ViT-B-32.pt").read_bytes()).hexdigest())
     return tmp_path / "cache", set_hash
@@ -155,7 +185,7 @@ def test_a_released_model_is_downloaded_once_into_clip_cache(released, state, mo
     cache, _ = released
     assert_loads("ViT-B/32", state)
     assert [path.name for path in cache.iterdir()] == ["ViT-B-32.pt"]
-    monkeypatch.setattr(clip.load, "OPENAI_URL", "file:///nowhere/{file}")
+    monkeypatch.setattr(clip.released, "OPENAI_URL", "file:///nowhere/{file}")
     assert_loads("ViT-B/32", state)
 
 
@@ -168,15 +198,15 @@ def test_a_download_with_another_hash_is_an_error_and_leaves_nothing(released):
 
 
 def test_an_address_that_cannot_be_reached_says_where_to_put_the_file(released, monkeypatch):
-    monkeypatch.setattr(clip.load, "OPENAI_URL", "file:///nowhere/{file}")
+    monkeypatch.setattr(clip.released, "OPENAI_URL", "file:///nowhere/{file}")
     with pytest.raises(ConnectionError, match=r"file:///nowhere/ViT-B-32.pt.*put it at .*or give its path"):
         load_clip("ViT-B/32")
 
 
 def test_released_models_carry_their_hash_in_openai_s_address():
-    for file, sha256 in clip.load.OPENAI_MODELS.values():
+    for file, sha256 in clip.released.OPENAI_MODELS.values():
         assert len(sha256) == 64
-        assert clip.load.OPENAI_URL.format(sha256=sha256, file=file).split("/")[-2:] == [sha256, file]
+        assert clip.released.OPENAI_URL.format(sha256=sha256, file=file).split("/")[-2:] == [sha256, file]
 
 
 @pytest.fixture
@@ -224,7 +254,7 @@ def test_an_unknown_open_clip_model_is_an_error():
         load_clip("ViT-Z-99/laion")
 
 
-@pytest.mark.parametrize("arch", ["nowhere/clip.pt", "ViT-B-16", "RN50", ""])
+@pytest.mark.parametrize("arch", ["nowhere/clip.pt", "ViT-B-16", "RN34", ""])
 def test_a_missing_file_or_unknown_name_is_an_error(arch):
     with pytest.raises(FileNotFoundError, match="no such file, and none of ViT-B/32, "):
         load_clip(arch)
@@ -232,8 +262,9 @@ def test_a_missing_file_or_unknown_name_is_an_error(arch):
 
 def test_a_state_dict_of_something_else_is_an_error_that_names_missing_keys(tmp_path):
     torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "linear.pt")
-    with pytest.raises(ValueError, match=r"linear.pt: not a CLIP ViT, missing visual.conv1.weight"):
+    with pytest.raises(ValueError, match=r"linear.pt: not a CLIP ViT, missing visual.conv1.weight") as error:
         load_clip(str(tmp_path / "linear.pt"))
+    assert "; not a CLIP ResNet, missing visual.conv1.weight, visual.layer1.0.conv1.weight" in str(error.value)
 
 
 def test_a_clip_with_a_missing_or_extra_tensor_is_an_error_that_names_it(state, tmp_path):
@@ -269,7 +300,8 @@ def test_a_file_without_a_state_dict_is_an_error_that_names_it(tmp_path):
 
 def test_an_inferred_config_holds_plain_numbers(state):
     assert all(
-        type(value) in (int, float, str, type(None)) for value in asdict(infer_config(ClipWeights(state))).values()
+        type(value) in (int, float, str, tuple, type(None))
+        for value in asdict(infer_config(ClipWeights(state))).values()
     )
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clip.model import CLIP, SHORT_SEQUENCE, Attention, CLIPConfig, DropPath
+from clip.blocks import SHORT_SEQUENCE, Attention, DropPath
+from clip.model import CLIP, CLIPConfig
 from clip.tokenizer import tokenize
 
 TEXTS = ["a", "a photo of a dog.", "tying a knot (not on a tie), slowly and with both hands"]

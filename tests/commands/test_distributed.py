@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -117,9 +118,34 @@ def test_the_test_script_takes_the_number_of_processes_from_nproc(
     assert json.loads((tmp_path / "results.json").read_text()) == of_one_process
 
 
-def test_two_processes_train_like_one_with_the_batch_of_both(on_two_processes, debug_config, debug_data, tmp_path):
+@pytest.mark.slow
+def test_two_processes_fuse_features_like_one(on_two_processes, repo_root, debug_config, weights, odd_list, tmp_path):
+    fixed = ["--config", str(debug_config), "--weights", str(weights), *VIEWS, *odd_list, "eval.fusion=features"]
+    main = runpy.run_path(str(repo_root / "test.py"))["main"]
+    results = main([*fixed, "--output", str(tmp_path / "one"), "--save_logits", str(tmp_path / "one.npz")])
+    done = on_two_processes(
+        "test.py", *fixed, "--output", tmp_path / "two", "--save_logits", tmp_path / "two.npz", "data.batch_size=7"
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads((tmp_path / "two" / "results.json").read_text()) == results
+    with np.load(tmp_path / "one.npz") as one, np.load(tmp_path / "two.npz") as two:
+        assert set(one) == set(two) >= {"scores", "view_norms"}
+        np.testing.assert_allclose(two["scores"], one["scores"], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "system",
+    [
+        ["network.sim_header=None"],
+        ["network.system=text4vis", "network.sim_header=None", "solver.loss_type=NCE", "network.fix_text=False"],
+    ],
+    ids=["classes", "contrast"],
+)
+def test_two_processes_train_like_one_with_the_batch_of_both(
+    on_two_processes, debug_config, debug_data, tmp_path, system
+):
     # Plain gradient descent: AdamW's first steps turn rounding errors of tiny gradients into whole steps.
-    recipe = ["network.sim_header=None", "solver.optim=sgd", "solver.lr=0.05", "solver.clip_ratio=1.0",
+    recipe = [*system, "solver.optim=sgd", "solver.lr=0.05", "solver.clip_ratio=1.0",
               "solver.lr_warmup_step=0", f"data.output_path={tmp_path}"]  # fmt: skip
     fixed = ["--config", str(debug_config), "--precision", "fp32", "--log_time"]
     train.main([*fixed, "one", "data.batch_size=4", *recipe])

@@ -64,7 +64,7 @@ def expected(weights: str | Path, config, names: list[str], frames: torch.Tensor
 @pytest.fixture(scope="module")
 def real_frames(config) -> torch.Tensor:
     """Clips of the debug set's videos, uint8 [B, T, 3, S, S]."""
-    _, videos, _ = read_data(config.data, ("val",))
+    _, videos, *_ = read_data(config.data, ("val",))
     batch = next(iter(build_eval_loader(config.data, videos["val"], 0, 1, 1, 1)))
     frames = next(each for each in batch if isinstance(each, torch.Tensor) and each.dtype == torch.uint8)
     return frames.flatten(0, -5) if frames.ndim > 5 else frames

@@ -2,7 +2,6 @@
 
 import json
 import re
-import runpy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,17 +18,6 @@ CLOSE_SET = {
     "ref_close_1x10": ["--test_clips", "1", "--test_crops", "10"],
     "ref_dense_3x3": ["--test_clips", "3", "--test_crops", "3", "--dense"],
 }
-
-
-@pytest.fixture(scope="module")
-def close_set(repo_root) -> Main:
-    """``test.main``; loaded by path, because Python has a package ``test`` of its own."""
-    return runpy.run_path(str(repo_root / "test.py"))["main"]
-
-
-@pytest.fixture(scope="module")
-def zero_shot(repo_root) -> Main:
-    return runpy.run_path(str(repo_root / "test_zeroshot.py"))["main"]
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import train
 from datasets.lists.records import read_video_list
@@ -97,6 +98,24 @@ def test_a_run_leaves_its_few_shot_list_which_trains_alike(debug_config, debug_d
     ]
     assert losses[0] == losses[1]
     assert not (second / "few_shot.txt").exists()
+
+
+def test_shot_repeat_0_trains_as_many_passes_as_the_whole_list_has_room_for(debug_config, tmp_path):
+    def run(name: str, *overrides: str) -> tuple[Path, list[float]]:
+        arguments = ["--config", str(debug_config), "--log_time", name, "--precision", "fp32", "data.shot=1"]
+        train.main([*arguments, f"data.output_path={tmp_path}", *overrides])
+        folder = tmp_path / "debug" / "tiny_clip" / name
+        lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+        return folder, [line["train/loss"] for line in lines if "train/loss" in line]
+
+    folder, losses = run("full", "data.shot_repeat=0", "solver.epochs=2")  # 12 videos of 4 classes: 3 passes
+    assert losses == run("three", "data.shot_repeat=3", "solver.epochs=2")[1]
+    assert losses != run("one", "solver.epochs=2")[1]
+    assert load_config(folder / "config.yaml").data.shot_repeat == 0
+    checkpoint = torch.load(folder / "last_model.pt", weights_only=True)
+    assert checkpoint["steps_per_epoch"] == 3
+    torch.save(checkpoint | {"epoch": 0, "step": 2}, tmp_path / "within.pt")  # a place that 3 passes have
+    run("resumed", "data.shot_repeat=0", "solver.epochs=2", f"resume={tmp_path / 'within.pt'}")
 
 
 def test_the_script_runs_skips_and_resumes(repo_root, debug_config, tmp_path):

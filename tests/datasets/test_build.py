@@ -293,6 +293,14 @@ def test_a_few_shot_loader_repeats_videos_with_other_augmentation(debug_config):
     assert not torch.equal(clips[1], clips[2])
 
 
+@pytest.mark.parametrize(
+    ("shot", "repeat", "passes"), [(1, 0, 3), (2, 0, 1), (3, 0, 1), (1, 5, 5), (0, 0, 1), (0, 2, 2)]
+)
+def test_shot_repeat_0_makes_an_epoch_as_long_as_one_of_the_whole_list(debug_config, shot, repeat, passes):
+    data = replace(load_config(debug_config).data, shot=shot, shot_repeat=repeat)  # of 12 videos of 4 classes
+    assert read_data(data, ("train",)).num_passes == passes
+
+
 def test_without_shots_the_train_list_is_whole(debug_config):
     assert len(read_data(load_config(debug_config).data, ("train",)).parts["train"]) == 12
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from datasets.lists.few_shot import few_shot_indices
+from datasets.lists.few_shot import few_shot_indices, full_length_passes
 from datasets.lists.records import VideoList
 
 CLASS_NAMES = ["jump", "run", "swim"]
@@ -89,3 +89,10 @@ def test_folders_of_frames_keep_their_lengths():
     few = few.take(few_shot_indices(few, 2, 0, CLASS_NAMES))
     by_path = dict(zip(videos.paths.tolist(), lengths.tolist(), strict=True))
     assert few.num_frames.tolist() == [by_path[path] for path in few.paths.tolist()]
+
+
+@pytest.mark.parametrize(
+    ("num_videos", "num_chosen", "passes"), [(240436, 800, 300), (100, 8, 12), (95, 8, 11), (8, 8, 1), (5, 8, 1)]
+)
+def test_the_chosen_videos_are_repeated_to_the_length_of_the_list(num_videos, num_chosen, passes):
+    assert full_length_passes(num_videos, num_chosen) == passes

@@ -71,7 +71,10 @@ def ucf_lists(ucf_tree, tmp_path_factory) -> Path:
 def test_ucf_names_alone_give_the_official_splits(ucf_lists):
     counts = {path.stem: len(lines_of(path)) for path in ucf_lists.glob("*.txt")}
     assert counts == OFFICIAL["ucf101"].counts
-    assert counts["train_split1"] == 9537
+    assert (counts["train_split1"], counts["all"]) == (9537, 13320)
+    assert set(lines_of(ucf_lists / "all.txt")) == {
+        *lines_of(ucf_lists / "train_split3.txt"), *lines_of(ucf_lists / "test_split3.txt")
+    }  # fmt: skip
     assert {line.split("_g")[1][:2] for line in lines_of(ucf_lists / "test_split2.txt")} == {
         f"{group:02d}" for group in range(8, 15)
     }
@@ -88,7 +91,7 @@ def test_ucf_lists_read_with_the_configuration_that_expects_them(ucf_tree, ucf_l
 def test_the_summary_is_short_when_all_is_well(ucf_tree, tmp_path, capsys):
     report = prepare("ucf101", ucf_tree, tmp_path)
     text = capsys.readouterr().out
-    assert len(text.splitlines()) == 9
+    assert len(text.splitlines()) == 10
     assert "13,320 video files" in text
     assert "3,783        0     3,783  101 of 101" in text
     assert json.loads((tmp_path / REPORT).read_text())["lists"]["test_split1.txt"]["num_videos"] == 3783
@@ -153,7 +156,19 @@ def test_hmdb_takes_the_use_of_each_split_and_the_class_of_the_file_name(tmp_pat
     assert report["duplicates"] == {}
     assert report["lists"]["train_split1.txt"]["missing"] == {"run": ["run/e"]}
     assert report["lists"]["train_split1.txt"]["official"] == 3570
-    assert report["num_unlisted"] == 0  # d.avi is in split 3
+    assert report["num_unlisted"] == 0
+
+
+def test_hmdb_all_has_each_video_once_whatever_its_use(tmp_path):
+    videos = touch(tmp_path / "hmdb51", "run/c.avi", "run/d.avi", "run/never.avi", "run/unknown.avi")
+    for split, lines in {1: ("c.avi 1", "d.avi 0"), 2: ("c.avi 0", "d.avi 2"), 3: ("c.avi 1", "d.avi 0")}.items():
+        write(tmp_path / f"run_test_split{split}.txt", *lines, "never.avi 0", "gone.avi 0")
+    report = prepare("hmdb51", videos, tmp_path / "out", tmp_path)
+    run = label_of("hmdb51", "run")
+    assert lines_of(tmp_path / "out" / "all.txt") == [f"run/{name}.avi {run}" for name in ("c", "d", "never")]
+    assert report["lists"]["all.txt"]["missing"] == {"run": ["run/gone"]}
+    assert report["lists"]["all.txt"]["official"] == 6766
+    assert not (tmp_path / "out" / "test_split1.txt").exists()  # nobody tests in it
 
 
 def test_an_hmdb_line_of_another_form_is_named(tmp_path):
@@ -375,7 +390,23 @@ def test_activitynet_labels_a_video_with_the_class_of_most_seconds(tmp_path):
     zumba, archery = label_of("activitynet", "Zumba"), label_of("activitynet", "Archery")
     assert lines_of(tmp_path / "out" / "train.txt") == [f"v_QOlSCBRmfWY.mp4 {zumba}", f"x/v_-tieOneVideo.mkv {archery}"]
     assert lines_of(tmp_path / "out" / "val.txt") == [f"validation1.webm {archery}"]
+    assert lines_of(tmp_path / "out" / "all.txt") == [
+        f"v_QOlSCBRmfWY.mp4 {zumba}", f"validation1.webm {archery}", f"x/v_-tieOneVideo.mkv {archery}"
+    ]  # fmt: skip
     assert report["num_unlisted"] == 1
+
+
+def test_activitynet_all_starts_from_the_folder_of_both_parts(tmp_path):
+    segment = {"label": "Archery", "segment": [0, 5]}
+    database = {"a": {"subset": "training", "annotations": [segment]}, "b": {"subset": "validation"}}
+    database["b"]["annotations"] = [segment]
+    annotations = write(tmp_path / "activity_net.v1-3.min.json", json.dumps({"database": database}))
+    videos = touch(tmp_path / "anet", "train/v_a.mp4", "val/v_b.mp4")
+    report = prepare("activitynet", videos, tmp_path / "out", annotations)
+    archery = label_of("activitynet", "Archery")
+    assert lines_of(tmp_path / "out" / "train.txt") == [f"v_a.mp4 {archery}"]
+    assert lines_of(tmp_path / "out" / "all.txt") == [f"train/v_a.mp4 {archery}", f"val/v_b.mp4 {archery}"]
+    assert report["lists"]["all.txt"]["root"] == str(videos)
 
 
 # --- a folder per class, and what goes wrong everywhere

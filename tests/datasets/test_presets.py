@@ -9,8 +9,16 @@ import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import v2 as T
 
-from datasets.build import build_eval_loader, build_own_loader, build_train_loader, read_data, sampling_rule
-from datasets.clips.presets import MOTE, PRESETS, Sampling
+from datasets.build import (
+    build_eval_loader,
+    build_own_loader,
+    build_train_loader,
+    preset_of,
+    read_data,
+    sampling_rule,
+)
+from datasets.clips import sampling
+from datasets.clips.presets import MOTE, PRESETS, TEXT4VIS, Sampling
 from datasets.features.cache import FeatureCache
 from utils.config import DataConfig, load_config
 
@@ -82,7 +90,7 @@ def test_own_videos_follow_the_preset(data, register, debug_data):
 
 
 def test_an_unknown_preset_is_an_error_that_names_the_known_ones(data):
-    with pytest.raises(ValueError, match=r"data\.transforms: expected one of mote, found 'mota'"):
+    with pytest.raises(ValueError, match=r"data\.transforms: expected one of mote, text4vis, found 'mota'"):
         read_data(replace(data, transforms="mota"), ("train",))
 
 
@@ -96,3 +104,75 @@ def test_a_cache_without_the_name_of_a_preset_is_one_of_mote(data, register, tmp
     cache.check(sampling_rule(replace(data, transforms="mote"), is_augmented=False))
     with pytest.raises(ValueError, match="transforms was 'mote', is 'other'"):
         cache.check(sampling_rule(replace(data, transforms="other"), is_augmented=False))
+
+
+# --- Text4Vis, and keys that change one rule of any preset
+
+
+def test_text4vis_differs_from_mote_in_training_frames_and_in_the_short_side_at_224():
+    assert TEXT4VIS.sampling.train is sampling.bin_train_indices
+    assert [TEXT4VIS.resized_side(size) for size in (48, 224, 336)] == [48, 256, 336]
+    assert [MOTE.resized_side(size) for size in (48, 224, 336)] == [48, 224, 336]
+    assert replace(TEXT4VIS, sampling=MOTE.sampling, short_sides={}) == MOTE
+
+
+@pytest.mark.parametrize("transforms", PRESETS)
+def test_scale_size_is_the_short_side_of_any_preset(data, transforms):
+    data = replace(data, transforms=transforms)
+    usual, larger = (eval_clips(replace(data, scale_size=size)) for size in (0, 2 * data.input_size))
+    assert usual.shape == larger.shape
+    assert not torch.equal(usual, larger)
+    assert torch.equal(eval_clips(replace(data, scale_size=data.input_size)), usual)
+    assert torch.equal(train_clips(replace(data, scale_size=2 * data.input_size)), train_clips(data))
+
+
+def test_scale_size_takes_the_middle_of_larger_frames():
+    frames = torch.randint(256, (1, 3, 256, 300), dtype=torch.uint8)
+    view = preset_of(DataConfig(transforms="text4vis")).eval_views(frames, 224, 1)[0]
+    assert torch.equal(view, frames[..., 16:240, 38:262])
+    whole = preset_of(DataConfig(transforms="mote", scale_size=256)).eval_views(frames, 224, 1)[0]
+    assert torch.equal(whole, view)
+
+
+@pytest.mark.parametrize("size", [1, 223])
+def test_a_short_side_below_the_input_is_an_error(data, size):
+    with pytest.raises(ValueError, match=rf"data\.scale_size: expected 0 or at least the 224 pixels .* found {size}$"):
+        read_data(replace(data, input_size=224, scale_size=size), ("val",))
+
+
+def test_train_sampling_chooses_the_training_frames_of_any_preset(data):
+    by_rule = {name: train_clips(replace(data, train_sampling=name)) for name in ("", "bins", "overlapping")}
+    assert torch.equal(by_rule[""], by_rule["overlapping"])
+    assert not torch.equal(by_rule["bins"], by_rule["overlapping"])
+    other = replace(data, transforms="text4vis")
+    assert torch.equal(train_clips(other), by_rule["bins"])
+    assert torch.equal(train_clips(replace(other, train_sampling="overlapping")), by_rule["overlapping"])
+    assert torch.equal(eval_clips(replace(data, train_sampling="bins")), eval_clips(data))
+
+
+def test_an_unknown_rule_of_training_frames_is_an_error_that_names_the_known_ones(data):
+    with pytest.raises(ValueError, match=r"data\.train_sampling: expected one of bins, overlapping, found 'bin'"):
+        read_data(replace(data, train_sampling="bin"), ("train",))
+
+
+@pytest.mark.parametrize(
+    ("augmented", "key", "value", "own"),
+    [(False, "scale_size", 300, 224), (True, "train_sampling", "bins", "overlapping")],
+)
+def test_a_cache_of_another_rule_is_refused_and_an_old_one_has_the_preset_s(data, tmp_path, augmented, key, value, own):
+    data = replace(data, input_size=224)
+    other = replace(data, **{key: value})
+    about = {"shape": [1, 1, 8, 4], "augmented": augmented, "modality": "video", "decoder": "pyav", "num_crops": 1}
+
+    def cache_of(rule: dict) -> FeatureCache:
+        (tmp_path / "metadata.json").write_text(json.dumps(about | rule))
+        return FeatureCache.open(tmp_path, "val_root")
+
+    rule = sampling_rule(data, augmented)
+    old = cache_of({name: rule[name] for name in rule if name != key})
+    old.check(rule)
+    old.check(sampling_rule(replace(data, **{key: own}), augmented))
+    with pytest.raises(ValueError, match=f"{key} was .*, is {value!r}"):
+        old.check(sampling_rule(other, augmented))
+    with pytest.raises(ValueError, match=f"{key} was {value!r}"):
+        cache_of(sampling_rule(other, augmented)).check(rule)

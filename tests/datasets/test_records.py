@@ -131,7 +131,7 @@ def test_a_line_that_is_no_path_and_label_names_file_and_line(tmp_path, line):
         ("a.mp4 1", "RGB", r":1: expected 'folder num_frames label', found 'a.mp4 1'"),
         ("a.mp4 1\na.mp4 1 5", "video", r":2: expected 'path label', found two numbers after 'a.mp4'"),
         ("a.mp4,1,5", "video", r":1: expected 'path label', found two numbers after 'a.mp4'"),
-        ("a.mp4 1,5", "video", r":1: expected 'path label', found two numbers after 'a.mp4'"),
+        ("a.mp4 1, 5", "video", r":1: .* found two numbers after 'a.mp4'; several labels are written 'path 3,17'"),
         ("'a b.mp4' 1", "video", r":1: a path with a tab or quotes around it stands in double quotes"),
         ('"a "b".mp4" 1', "video", r":1: a path with a tab or quotes"),
         ("a\tb.mp4\t1", "video", r":1: a path with a tab or quotes"),

@@ -1,11 +1,19 @@
 """Frame indices: tables worked out by hand from the published rules, and what holds for every length."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets.clips.sampling import dense_eval_indices, dense_train_indices, eval_indices, train_indices
+from datasets.clips.sampling import (
+    bin_train_indices,
+    dense_eval_indices,
+    dense_train_indices,
+    eval_indices,
+    train_indices,
+)
 
 NUM_FRAMES = st.integers(1, 500)
 NUM_SEGMENTS = st.integers(1, 40)
@@ -139,3 +147,66 @@ def test_training_indices_depend_on_the_generator_alone(num_frames, num_segments
     for rule in (train_indices, dense_train_indices):
         once, again = (rule(num_frames, num_segments, np.random.default_rng(seed)).tolist() for _ in range(2))
         assert once == again
+
+
+# --- disjoint bins
+
+
+class EndOfBin:
+    """A generator that always draws the first, or always the last, number below ``high``."""
+
+    def __init__(self, last: bool):
+        self.last = last
+
+    def integers(self, low, high):
+        return high - 1 if self.last else low
+
+
+def test_disjoint_bins_allow_the_published_frames(text4vis_golden):
+    bins = json.loads((text4vis_golden / "sampling.json").read_text())["train_bins"]
+    assert bins
+    for num_frames, num_segments, first, last in bins:
+        found = [bin_train_indices(num_frames, num_segments, EndOfBin(is_last)).tolist() for is_last in (False, True)]
+        assert found == [first, last], (num_frames, num_segments)
+
+
+def test_short_videos_keep_every_frame_and_repeat_the_published_ones(text4vis_golden):
+    class Legacy:
+        """The published generator, which draws what is asked of ours."""
+
+        def __init__(self, seed: int):
+            self.state = np.random.RandomState(seed)
+
+        def integers(self, low, high, size):
+            return self.state.randint(low, high, size)
+
+    short = json.loads((text4vis_golden / "sampling.json").read_text())["train_short"]
+    assert short
+    for num_frames, num_segments, seed, expected in short:
+        assert bin_train_indices(num_frames, num_segments, Legacy(seed)).tolist() == expected
+
+
+def test_evaluation_takes_the_frames_of_text4vis(text4vis_golden):
+    tables = json.loads((text4vis_golden / "sampling.json").read_text())
+    for num_frames, num_segments, num_clips, expected in tables["test"]:
+        assert eval_indices(num_frames, num_segments, num_clips).ravel().tolist() == expected
+    for num_frames, num_segments, num_clips, expected in tables["dense_test"]:
+        assert dense_eval_indices(num_frames, num_segments, num_clips).ravel().tolist() == expected
+    for num_frames, num_segments, expected in tables["val"]:
+        assert eval_indices(num_frames, num_segments).ravel().tolist() == expected
+
+
+@FEW
+@given(num_frames=NUM_FRAMES, num_segments=NUM_SEGMENTS, seed=SEEDS)
+def test_draws_of_disjoint_bins_are_frames_in_order_each_once_where_there_are_enough(num_frames, num_segments, seed):
+    found = bin_train_indices(num_frames, num_segments, np.random.default_rng(seed))
+    assert found.shape == (num_segments,)
+    assert 0 <= found[0] <= found[-1] < num_frames
+    assert (np.diff(found) >= 0).all()
+    assert len(np.unique(found)) == min(num_frames, num_segments)
+
+
+def test_draws_of_disjoint_bins_reach_both_ends_of_a_bin():
+    draws = np.stack([bin_train_indices(300, 8, np.random.default_rng(seed)) for seed in range(2000)])
+    assert draws.min(axis=0).tolist() == [0, 37, 75, 112, 150, 187, 225, 262]
+    assert draws.max(axis=0).tolist() == [36, 74, 111, 149, 186, 224, 261, 299]

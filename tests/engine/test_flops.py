@@ -7,7 +7,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import engine.flops
-from clip.model import Transformer
+from clip.blocks import Transformer
 from commands.starting import example_of
 from engine.flops import count_flops, peak_flops, utilisation
 from modules.build import load_config
@@ -59,6 +59,7 @@ STEPS = {
     "image tower and head": [],
     "text tower too": ["network.fix_text=false", "solver.optim=sgd"],
     "joint attention": ["network.joint_st=true", "network.sim_header=None"],
+    "frames that see each other": ["network.tm=tokent1d"],
     "fixed image tower": ["network.fix_video=true"],
     "recomputation": ["network.grad_checkpointing=true"],
     "averaged weights, dropout": ["solver.ema=0.9", "network.drop_out=0.1", "network.emb_dropout=0.1"],

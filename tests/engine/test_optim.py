@@ -1,5 +1,6 @@
 """Learning rates at points computed by hand, and who gets which."""
 
+import json
 import math
 
 import pytest
@@ -26,6 +27,41 @@ from utils.config import SolverConfig
 )
 def test_the_cosine_schedule_at_points_of_the_published_recipe(epoch, share):
     assert cosine_lr(epoch, lr=5e-5, epochs=30, warmup=5) == pytest.approx(5e-5 * share, rel=1e-6, abs=1e-15)
+
+
+def rates_of(published: dict, kind: str) -> tuple:
+    """Our schedule of the settings in the file, and its rates for CLIP and for the head at the file's epochs."""
+    steps, factor = tuple(published.get("steps", ())), published.get("factor", 0.1)
+    schedule = lr_schedule(
+        SolverConfig(
+            type=kind, lr=published["lr"], epochs=published.get("epochs", 30), lr_warmup_step=published["warmup"],
+            lr_decay_step=steps, lr_decay_factor=factor,
+        )
+    )  # fmt: skip
+    head = [schedule(epoch) for epoch in published["at_epoch"]]
+    ratio = published.get("clip_ratio", 1.0)
+    return schedule, [ratio * rate for rate in head], head
+
+
+@pytest.mark.parametrize("kind", ["cosine", "multistep"])
+def test_the_schedules_give_the_published_rates_of_text4vis(text4vis_golden, kind):
+    published = json.loads((text4vis_golden / "schedule.json").read_text())[kind]
+    _, clip, head = rates_of(published, kind)
+    assert head == pytest.approx(published["head_lr"], rel=1e-9, abs=1e-20)
+    if "clip_ratio" in published:
+        assert clip == pytest.approx(published["clip_lr"], rel=1e-9, abs=1e-20)
+
+
+def test_asked_at_every_tenth_step_the_schedule_gives_the_first_published_steps(text4vis_golden):
+    published = json.loads((text4vis_golden / "schedule.json").read_text())["cosine"]
+    schedule, *_ = rates_of(published, "cosine")
+    per_epoch, rate, found = published["steps_per_epoch"], 0.0, []
+    for step in range(50):
+        within = step % per_epoch
+        if within == 0 or (within + 1) % 10 == 0:  # the published loop asks seldom; ours asks at each step
+            rate = schedule(step // per_epoch + within / per_epoch)
+        found.append(rate)
+    assert found == pytest.approx(published["head_lr_of_first_50_steps"], rel=1e-9, abs=1e-20)
 
 
 def test_the_schedule_has_no_step_where_warm_up_ends():

@@ -24,6 +24,31 @@ def test_splits_are_summarised_as_mean_and_population_std():
     assert summary.splits == splits
 
 
+def test_mean_average_precision_has_mean_and_std_and_may_be_the_only_figure():
+    summary = over_splits(
+        {"one": replace(ONE, mAP=50.0), "two": replace(TWO, mAP=60.0), "three": replace(ONE, mAP=55.0)}
+    )
+    assert (summary.mAP, round(summary.mAP_std, 4)) == (55.0, 4.0825)
+    only = {name: replace(ONE, top1=None, top5=None, mAP=value) for name, value in (("one", 50.0), ("two", 60.0))}
+    assert over_splits(only).figures == {"mAP": (55.0, 5.0)}
+    assert not {"top1", "top1_std", "top5", "top5_std"} & over_splits(only).to_dict().keys()
+
+
+def test_a_figure_that_a_list_lacks_has_no_mean():
+    summary = over_splits({"one": ONE, "two": replace(TWO, top1=None, top5=None, mAP=60.0)})
+    assert summary.figures == {}
+
+
+def test_results_without_any_figure_are_damaged(tmp_path):
+    for results, place in (
+        (replace(ONE, top1=None, top5=None), "top1"),
+        (over_splits({"a": ONE, "b": replace(TWO, top1=None, top5=None)}), "splits.b.top1"),
+    ):
+        write_results(tmp_path / "results.json", results)
+        with pytest.raises(ValueError, match=f"results.json: damaged, missing {place}, or mAP"):
+            read_results(tmp_path / "results.json")
+
+
 def test_several_decoders_have_no_common_name_and_mismatches_come_together():
     other = replace(TWO, dataset="hmdb51", decoder="decord", frame_count_mismatches=["y.mp4"])
     summary = over_splits({"one": ONE, "two": other})
@@ -31,7 +56,14 @@ def test_several_decoders_have_no_common_name_and_mismatches_come_together():
 
 
 @pytest.mark.parametrize(
-    "results", [ONE, replace(TWO, half_class={"top1_mean": 1.5}), over_splits({"a": ONE, "b": TWO})]
+    "results",
+    [
+        ONE,
+        replace(TWO, half_class={"top1_mean": 1.5}),
+        over_splits({"a": ONE, "b": TWO}),
+        replace(ONE, top1=None, top5=None, mAP=31.5),
+        over_splits({"a": ONE, "b": replace(TWO, top1=None, top5=None, mAP=60.0)}),
+    ],
 )
 def test_what_is_written_is_read_again(results, tmp_path):
     write_results(tmp_path / "results.json", results)
@@ -54,7 +86,7 @@ def test_keys_of_other_versions_are_left_out(tmp_path):
     [
         ({"top1": "high"}, "damaged, top1: .*number.*'high'"),
         ({"failed_videos": 3}, "failed_videos: .*list.*found 3"),
-        ({"splits": {"a": {"top1": 1}}}, "missing splits.a.dataset, splits.a.top5"),
+        ({"splits": {"a": {"top1": 1}}}, "missing splits.a.dataset, splits.a.num_videos"),
         ({"splits": [1]}, "splits: "),
     ],
 )

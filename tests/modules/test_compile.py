@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch._dynamo.exc import BackendCompilerFailed
 
-from clip.model import ResidualAttentionBlock
+from clip.blocks import ResidualAttentionBlock
 from modules.compile import compile_blocks
 
 CPU = torch.device("cpu")

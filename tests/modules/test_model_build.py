@@ -151,7 +151,7 @@ def test_another_input_size_than_the_weights_is_an_error(config):
 
 
 def test_an_unknown_head_is_an_error_that_lists_them(config):
-    with pytest.raises(ValueError, match=r"network.sim_header: expected one of Transf, None, found 'LSTM'"):
+    with pytest.raises(ValueError, match=r"sim_header: expected one of Transf, transformer, None, found 'LSTM'"):
         check_network(with_network(config, sim_header="LSTM"))
 
 

@@ -14,6 +14,7 @@ from modules.heads.mean import MeanPooling
 from modules.heads.transformer import TemporalTransformer
 from modules.systems.base import Batch
 from modules.systems.clip import PlainCLIP
+from utils.config import SolverConfig
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def test_cached_features_train_the_head_as_clips_do(tiny_clip, class_features, f
 
 def test_groups_are_all_parameters_towers_first_in_the_order_of_the_model(tiny_clip, class_features):
     head = TemporalTransformer(64, 1, 1)
-    system = PlainCLIP(tiny_clip, head, FixedClasses(class_features), tower_lr_ratio=0.07)
+    system = PlainCLIP(tiny_clip, head, FixedClasses(class_features), solver=SolverConfig(clip_ratio=0.07))
     towers, of_head = system.groups()
     assert [(group.name, group.lr_ratio) for group in (towers, of_head)] == [("clip", 0.07), ("head", 1.0)]
     assert [id(p) for p in towers.parameters] == [id(p) for p in tiny_clip.parameters()]

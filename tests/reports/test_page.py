@@ -1,6 +1,7 @@
 """The page of a test: one file that shows what is in the scores, whatever the classes are called."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -26,7 +27,8 @@ def split_of(scores: torch.Tensor, labels: list[int], class_names: list[str], **
     )  # fmt: skip
     parts = {"name": "toy", "result": result, "class_names": class_names, "labels": labels, "paths": paths,
              "scores": scores, "log_probabilities": scores.log_softmax(dim=1), "failures": failures,
-             "film_strip": lambda index: JPEG}  # fmt: skip
+             "film_strip": lambda index: JPEG,
+             "targets": torch.from_numpy(labels)[:, None] == torch.arange(len(class_names))}  # fmt: skip
     return TestedSplit(**(parts | changes))
 
 
@@ -74,6 +76,22 @@ def test_the_page_shows_the_figures_of_the_results(page_of):
     page = page_of(random_split(3, 12))
     for text in ("4 clips x 3 crops", "a <rule>", "w.pt", "0123abcd", "pyav", "fp32"):
         assert text in page.texts
+
+
+def test_a_list_with_several_labels_a_video_shows_average_precision_and_no_confusions(page_of, tmp_path):
+    split = random_split(3, 12)
+    split.scores[4] = torch.nan
+    targets = torch.zeros(12, 3, dtype=torch.bool)
+    targets[:, 0] = targets[3:6, 1] = True
+    result = replace(split.result, top1=None, top5=None, mAP=61.25)
+    page = page_of(replace(split, result=result, targets=targets, precisions=np.array([90.5, 33.25, 0.0])))
+    assert {"Average precision of each class", "average precision, %", "61.25", "90.5", "33.2"} <= set(page.texts)
+    assert not {"What is taken for what", "The worst mistakes", "top-1, %", "most often taken for"} & set(page.texts)
+    assert "mAP 61.25 %" in page.texts[0] + "".join(page.texts)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["index.html", "toy_classes.png"]
+    cells = page.texts[page.texts.index("class number 1") :]
+    assert cells[1:3] == ["3", "1"]  # videos, failed
+    assert "class number 2" not in page.texts  # no video
 
 
 def test_the_page_needs_no_other_file_and_runs_nothing(page_of):

@@ -31,6 +31,23 @@ def test_several_splits_end_with_their_mean():
     assert printed.splitlines()[-1].split() == ["mean", "82.00", "93.00", "(std", "2.00)"]
 
 
+def test_mean_average_precision_has_a_column_alone_or_beside_the_others():
+    beside = table({"a": result(mAP=71.234)}).splitlines()
+    assert beside[1].split() == ["videos", "failed", "top1", "top5", "mAP"]
+    assert beside[2].split() == ["a", "3783", "0", "83.46", "96.00", "71.23"]
+    alone = result(top1=None, top5=None, mAP=71.234)
+    printed = table({"a": alone, "b": alone}, mean=result(top1=None, top5=None, mAP=70.0, mAP_std=2.5)).splitlines()
+    assert printed[1].split() == ["videos", "failed", "mAP"]
+    assert printed[-1].split() == ["mean", "70.00", "(std", "mAP", "2.50)"]
+
+
+def test_lists_of_different_figures_have_no_mean_and_empty_cells():
+    printed = table({"a": result(), "b": result(top1=None, top5=None, mAP=71.0)}, mean=result(top1=None, top5=None))
+    head, first, last = printed.splitlines()[1:]
+    assert head.index("mAP") + len("mAP") == len(last)
+    assert (first.split()[-1], last.split()[-1]) == ("96.00", "71.00")
+
+
 def test_failed_videos_are_counted_and_named():
     printed = table({"a": result(failed_videos=["x.mp4"]), "b": result(failed_videos=["y.mp4"])})
     assert printed.splitlines()[-1] == ("2 unreadable videos count as wrong; the first: x.mp4, y.mp4")

@@ -13,6 +13,7 @@ from commands.testing import ListToTest, read_configs
 from commands.weights import Weights
 from datasets.build import build_eval_loader
 from datasets.clips.kept import KeptBatches
+from engine.protocols.zero_shot import ZeroShot
 from modules.systems.base import System
 from reports.tradeoff import _hide_overlapping, summarise, table
 from tools import tradeoff
@@ -65,14 +66,14 @@ def test_cosines_are_those_of_the_test_command_in_any_order_of_averages(repo_roo
     found = {}
     for alpha in (1.0, 0.0, 0.5):
         swept.set_average(alpha)
-        found[alpha] = swept.view_scores("odd", loader, num_views=1, desc="")
+        found[alpha] = swept.scores("odd", loader, 1, "", ZeroShot.of(config.eval).fusion)
     test = runpy.run_path(str(repo_root / "test_zeroshot.py"))["main"]
     for alpha, modulation in ((a, m) for a in found for m in ("on", "off")):
         test(["--config", args.zeroshot[0], "--weights", str(weights), "--precision", "fp32",
               "--output", str(tmp_path), "--save_logits", str(tmp_path / "logits.npz"),
               f"eval.weight_average={alpha}", f"mote.modulation={modulation == 'on'}"])  # fmt: skip
-        expected = np.load(tmp_path / "logits.npz")["view_logits"]
-        np.testing.assert_allclose(found[alpha][modulation].numpy(), expected, atol=1e-6)
+        expected = np.load(tmp_path / "logits.npz")["scores"]  # 100 times the cosines
+        np.testing.assert_allclose(found[alpha][modulation].numpy(), expected, atol=1e-4)
     different = [found[0.0]["on"], found[0.0]["off"], found[0.5]["off"], found[1.0]["off"]]
     assert all((a - b).abs().max() > 1e-4 for a, b in itertools.combinations(different, 2))
 

@@ -76,7 +76,7 @@ def test_what_is_missing_or_not_ours_is_named(tmp_path):
 def test_other_safetensors_are_told_apart(tmp_path):
     path = tmp_path / "x.safetensors"
     save_file({"visual.proj": torch.ones(2)}, path)
-    with pytest.raises(ValueError, match=r"x.safetensors: expected tensors clip.\* and head.\*, found visual.proj"):
+    with pytest.raises(ValueError, match=r"x.safetensors: expected tensors clip.\*, head.\*, .*found visual.proj"):
         read_checkpoint(path)
     save_file({"clip.visual.proj": torch.ones(2)}, path)
     with pytest.raises(ValueError, match=r"x.safetensors: expected metadata under 'mote'"):

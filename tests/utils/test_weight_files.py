@@ -299,6 +299,25 @@ def test_weights_of_every_usual_type_are_read(dtype, tmp_path):
     assert read_checkpoint(tmp_path / "x.safetensors")["model_state_dict"]["visual.proj"].dtype == dtype
 
 
+def test_a_view_that_repeats_a_shorter_storage_is_laid_out(tmp_path):
+    repeated = torch.arange(5.0).as_strided((2, 3), (1, 1))
+    torch.save(weights(**{"visual.proj": repeated}), tmp_path / "x.pt")
+    found = read_checkpoint(tmp_path / "x.pt")
+    proj = found["model_state_dict"]["visual.proj"]
+    assert torch.equal(proj, repeated)
+    assert proj.untyped_storage().nbytes() == 4 * 6
+    write_model_file(tmp_path / "x.safetensors", joined(found), found)  # which takes no others
+
+
+def test_the_counter_of_a_batch_norm_is_an_integer_and_nothing_else_is(tmp_path):
+    name = "visual.bn1.num_batches_tracked"
+    for counter in (torch.tensor(7), torch.tensor(7.0).half()):  # the latter where all tensors were halved
+        torch.save(weights(**{name: counter}), tmp_path / "x.pt")
+        assert read_checkpoint(tmp_path / "x.pt")["model_state_dict"][name].item() == 7
+    torch.save(weights(**{name: torch.tensor(True)}), tmp_path / "x.pt")
+    assert_refused(tmp_path / "x.pt", f"{name} is bool, expected int64, float32")
+
+
 PREFIXES: dict[str, Callable[[str], str]] = {
     "data parallel": lambda name: f"module.{name}",
     "twice": lambda name: f"module.module.{name}",

@@ -5,6 +5,7 @@ from utils.config.load import ALIASES, changes, check_choice, load_config, parse
 from utils.config.schema import (
     MANY,
     MAX_PIXELS,
+    SAME_ARCHS,
     Config,
     DataConfig,
     EvalConfig,
@@ -13,5 +14,6 @@ from utils.config.schema import (
     RandAugmentConfig,
     SolverConfig,
     Temperatures,
+    Text,
     settings,
 )

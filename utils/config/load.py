@@ -9,7 +9,7 @@ import itertools
 import logging
 import re
 import typing
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from dotmap import DotMap
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, to_jsonable_python
 
-from utils.config.schema import Config, Settings, Text
+from utils.config.schema import MANY, Config, Settings, SolverConfig, Text
 from utils.config.yaml_text import MAX_BYTES, read_yaml
 from utils.files import no_file
 from utils.text import MAX_SHOWN, shown
@@ -27,6 +27,8 @@ from utils.text import MAX_SHOWN, shown
 logger = logging.getLogger(__name__)
 
 Systems = Mapping[str, type]  # name of a system -> class of its settings
+# A tree that names no system -> the file that it inherits from as if it named it as ``base:``, or None.
+BaseOf = Callable[[Mapping[str, Any]], Path | None]
 
 # Old spellings, read everywhere as the new ones: files, checkpoints, command lines.
 ALIASES = {
@@ -41,10 +43,10 @@ ALIASES = {
 }
 # Published keys without effect there: they load, with one warning.
 DEAD_KEYS = (
-    "data.seg_length", "network.drop", "network.n_emb", "network.tm", "network.type", "solver.epoch_offset",
+    "data.seg_length", "network.drop", "network.n_emb", "network.type", "solver.epoch_offset",
 )  # fmt: skip
 # Published keys with one meaningful value here.
-FIXED_KEYS = {"network.interaction": "DP", "solver.loss_type": "CE"}
+FIXED_KEYS = {"network.interaction": "DP"}
 NULL_MEANS = {"network.sim_header": "None"}  # as some published files have it; elsewhere null keeps the default
 OVERRIDE_KEY = re.compile(r"\w+(\.\w+){0,3}")
 MOST_FILES = 100  # of a configuration, each as often as it is named
@@ -61,23 +63,32 @@ EXPECTED = {
 }
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = (), systems: Systems | None = None) -> Config:
+def load_config(
+    path: str | Path, overrides: Sequence[str] = (), systems: Systems | None = None, base_of: BaseOf | None = None
+) -> Config:
     """Read a YAML file and apply overrides ``section.key=value`` (values are YAML).
 
     Args:
         systems: classes of the settings of systems, by name; each may have a section of its name. None: sections that
             are not of ``Config`` stay unread, for callers who build no model.
+        base_of: asked where neither the file, its base files nor an override name a system.
 
     Raises:
         FileNotFoundError: the file or its base does not exist.
         ValueError: unknown key (with the nearest name), wrong type, wrong choice, or not YAML.
     """
-    return _resolve(_read_tree(Path(path), seen=(), count=itertools.count(1)), str(path), overrides, systems)
+    return _resolve(_read_file(Path(path)), str(path), overrides, systems, base_of)
 
 
-def parse_config(text: str, source: str, overrides: Sequence[str] = (), systems: Systems | None = None) -> Config:
+def parse_config(
+    text: str,
+    source: str,
+    overrides: Sequence[str] = (),
+    systems: Systems | None = None,
+    base_of: BaseOf | None = None,
+) -> Config:
     """As ``load_config``, from YAML text such as a checkpoint carries; ``source`` names it in errors."""
-    return _resolve(_tree_of(text, source), source, overrides, systems)
+    return _resolve(_tree_of(text, source), source, overrides, systems, base_of)
 
 
 def to_yaml(config: Config) -> str:
@@ -116,6 +127,11 @@ def _tree_of_config(config: Config) -> dict[str, Any]:
     """Sections as a file has them, with lists for tuples."""
     tree = to_jsonable_python(config)
     return tree | tree.pop("sections")
+
+
+def _read_file(path: Path) -> DotMap:
+    """The tree of a file and its base files."""
+    return _read_tree(path, seen=(), count=itertools.count(1))
 
 
 def _read_tree(path: Path, seen: tuple[Path, ...], count: Iterator[int]) -> DotMap:
@@ -203,6 +219,16 @@ def _drop_dead_keys(tree: DotMap) -> None:
         logger.warning("keys without effect, as in the published code: %s", ", ".join(ignored))
 
 
+def _list_decay_steps(tree: DotMap) -> None:
+    """One number as ``solver.lr_decay_step`` stands for all its multiples, in published files."""
+    solver = tree.get("solver")
+    step = solver.get("lr_decay_step") if isinstance(solver, dict) else None
+    if type(step) is int and step > 0:
+        epochs = solver.get("epochs")
+        last = epochs if type(epochs) is int else SolverConfig.epochs  # checked later
+        solver["lr_decay_step"] = [step * number for number in range(1, int(min(last, MANY) // step) + 1)]
+
+
 def _without_nulls(tree: dict, prefix: str = "") -> dict:
     values = {key: NULL_MEANS.get(prefix + key) if value is None else value for key, value in tree.items()}
     return {
@@ -215,16 +241,30 @@ def _without_nulls(tree: dict, prefix: str = "") -> dict:
 # --- typing
 
 
-def _resolve(tree: DotMap, path: str, overrides: Sequence[str], systems: Systems | None) -> Config:
+def _resolve(
+    tree: DotMap, path: str, overrides: Sequence[str], systems: Systems | None, base_of: BaseOf | None
+) -> Config:
     """Overrides laid over a tree of keys, every key checked."""
+    changes = DotMap(_dynamic=False)
     for override in overrides:
-        _merge(tree, _parse_override(override))
+        _merge(changes, _parse_override(override))
+    if base_of and not _names_system(tree) and not _names_system(changes) and (base := base_of(tree.toDict())):
+        inherited = _read_file(base)
+        _merge(inherited, tree)
+        tree = inherited
+    _merge(tree, changes)
     source = f"{path} and the command line" if overrides else path
     _drop_dead_keys(tree)
+    _list_decay_steps(tree)
     config = _typed(_without_nulls(tree.toDict()), source, systems)
     if config.solver.start_epoch >= config.solver.epochs:
         raise ValueError(f"{source}: solver.start_epoch {config.solver.start_epoch} is not below solver.epochs")
     return config
+
+
+def _names_system(tree: DotMap) -> bool:
+    network = tree.get("network")
+    return isinstance(network, dict) and bool(network.get("system"))
 
 
 def _typed(tree: dict, source: str, systems: Systems | None) -> Config:

@@ -24,6 +24,9 @@ LONGEST_TEXT = 4096  # of a value, as of a path
 # A number in text: PyYAML takes 5e-5, without a dot, for text, and JSON has no infinity.
 NUMBER = re.compile(r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)(e[-+]?[0-9]+)?|[-+]?\.?inf", re.IGNORECASE)
 
+# Published spellings of towers' names, each with the one that is used here, in paths too.
+SAME_ARCHS = {"ViT-L/14-336px": "ViT-L/14@336px"}
+
 Settings = TypeVar("Settings")
 
 # Makes a class of settings: it cannot be changed, and knows no other keys than its fields.
@@ -41,6 +44,12 @@ def _one_line(text: str) -> str:
     if len(text) > LONGEST_TEXT or has_control_characters(text):
         raise ValueError(f"one line of at most {LONGEST_TEXT} characters")
     return text
+
+
+def _name_or_switch(value: Any) -> bool | str:
+    if not isinstance(value, bool | str):
+        raise ValueError("True, False or a name")
+    return value if isinstance(value, bool) else _one_line(value)
 
 
 def _shares(values: tuple[float, ...]) -> tuple[float, ...]:
@@ -64,6 +73,8 @@ def _divisors(values: tuple[float, ...]) -> tuple[float, ...]:
 Float = Annotated[float, Strict(), BeforeValidator(_number_of_text)]
 Number = Annotated[float, Strict(), AllowInfNan(False), BeforeValidator(_number_of_text)]
 Text = Annotated[str, Strict(), AfterValidator(_one_line)]
+Arch = Annotated[Text, AfterValidator(lambda name: SAME_ARCHS.get(name, name))]
+NameOrSwitch = Annotated[Any, AfterValidator(_name_or_switch)]
 Shares = Annotated[tuple[Number, ...], AfterValidator(_shares)]
 Temperatures = Annotated[tuple[Float, ...], AfterValidator(_divisors)]  # infinity is one: all are alike
 
@@ -109,9 +120,12 @@ class DataConfig:
     val_share: Number = Field(0.2, ge=0.01, le=0.99)  # of each class of ``folder``
     shot: StrictInt = Field(0, ge=0, le=MANY)  # K: train on the same K videos of each class; 0: on all
     shot_seed: StrictInt = Field(0, ge=0, le=2**63 - 1)  # another one draws other videos
-    shot_repeat: StrictInt = Field(1, ge=1, le=MANY)  # passes over the train list an epoch
+    # passes over the train list an epoch; 0: as many as give the length of the list that the K were drawn from
+    shot_repeat: StrictInt = Field(1, ge=0, le=MANY)
     input_size: StrictInt = Field(224, ge=1, le=4096)
+    scale_size: StrictInt = Field(0, ge=0, le=2**14)  # of the short side in evaluation; 0: the preset decides
     transforms: Text = ""  # rules of frames and pictures, a name of datasets.clips.presets; empty: the system's own
+    train_sampling: Text = ""  # rule of training frames, a name of datasets.clips.presets; empty: the preset's
     random_shift: StrictBool = True  # random frames within segments in training
     dense: StrictBool = False  # 128-frame windows instead of the whole video
     crop_area: Shares = (0.08, 1.0)  # of the training crop, as a share of the frame
@@ -124,11 +138,13 @@ class NetworkConfig:
     """The system, CLIP and its options, and the temporal head."""
 
     system: Text = "mote"  # a name of modules.build.SYSTEMS
-    arch: Text = "ViT-B/16"
+    arch: Arch = "ViT-B/16"
     init: StrictBool = True  # False: only the image tower is CLIP's, the text tower is random
     activation: Literal["auto", "quick_gelu", "gelu"] = "auto"  # for local files of LAION's B and L
     drop_out: Number = Field(0.0, ge=0.0, le=0.99)
     emb_dropout: Number = Field(0.0, ge=0.0, le=0.99)
+    # temporal module inside the image tower, a name of clip.shift; False: none, True: the one of a ResNet
+    tm: NameOrSwitch = False
     joint_st: StrictBool = False  # attention over the patches of all frames
     grad_checkpointing: StrictBool = False  # recompute the image tower's activations: less memory, more time
     fix_text: StrictBool = True
@@ -150,6 +166,10 @@ class SolverConfig:
     start_epoch: StrictInt = Field(0, ge=0, le=MANY)
     optim: Literal["adamw", "adam", "sgd"] = "adamw"
     momentum: Number = 0.9  # sgd
+    loss_type: Text = "CE"  # which of the system's losses, a name of its ``losses``
+    # what processes get back of the others' rows where a loss compares them: all gradients, or as published (``full``,
+    # ``published``; see utils.distributed.gather_rows)
+    gather: Text = "full"
     lr: Number = Field(5e-5, ge=0.0)
     clip_ratio: Number = Field(0.07, ge=0.0)  # lr of CLIP's own parameters = lr * clip_ratio
     lr_warmup_step: Number = Field(5.0, ge=0.0, le=MANY)  # epochs
@@ -181,8 +201,11 @@ class EvalConfig:
     """Evaluation constants of the paper and of the published code."""
 
     weight_average: Number = Field(0.99, ge=0.0, le=1.0)  # share of the tuned weights, the rest is CLIP's
+    fusion: Text = ""  # of views, a name of engine.protocols.fusion.FUSIONS; empty: the test command's own
     softmax_scale: Number = Field(1.0, ge=0.0)  # of the cosines before the softmax of close-set fusion
     half_class_trials: StrictInt = Field(10, ge=1, le=MANY)
+    mean_ap: StrictBool = False  # mean average precision over classes, too
+    map_softmax: StrictBool = False  # of the scores once more before it, as published for ActivityNet
 
 
 @settings

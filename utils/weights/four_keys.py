@@ -12,9 +12,10 @@ import torch
 
 from utils.files import whole_file
 from utils.weights.files import read_torch_file
-from utils.weights.state_dicts import check_weights, plain_names
+from utils.weights.state_dicts import check_weights, laid_out, plain_names
 
 MODEL, HEAD = STATE_DICTS = ("model_state_dict", "fusion_model_state_dict")
+CLASSIFIER = "classifier_state_dict"  # a third one, where what videos are compared with is not made from texts
 # Entry of a checkpoint whose experts are merged and whose weights are averaged with the pretrained ones.
 MERGED = "merged"
 # What is kept with weights that are shared: what it is, and whether a value can be it.
@@ -67,10 +68,14 @@ def plain_content(content: Any, source: str) -> Any:
     if not isinstance(content, dict):
         return content
     check_facts(content, source)
-    states = {key: plain_names(content[key], source) for key in STATE_DICTS if isinstance(content.get(key), dict)}
+    states = {
+        key: plain_names(content[key], source)
+        for key in (*STATE_DICTS, CLASSIFIER)
+        if isinstance(content.get(key), dict)
+    }
     for state in states.values():
         check_weights(state, source)
-    return content | states
+    return content | {key: laid_out(state) for key, state in states.items()}
 
 
 def check_state_dicts(content: Any, source: str) -> dict[str, Any]:
@@ -81,8 +86,8 @@ def check_state_dicts(content: Any, source: str) -> dict[str, Any]:
     """
     if not isinstance(content, dict) or not content.keys() >= set(STATE_DICTS):
         raise ValueError(f"{source}: expected keys {', '.join(sorted(STATE_DICTS))}, found {outline(content)}")
-    for key in STATE_DICTS:
-        if not isinstance(content[key], dict):
+    for key in (*STATE_DICTS, CLASSIFIER):
+        if not isinstance(content.get(key, {}), dict):
             raise ValueError(f"{source}: expected tensors under {key}, found {outline(content[key])}")
     return content
 

@@ -11,6 +11,11 @@ WRAPPER = "module."  # DataParallel and DistributedDataParallel, which may be ne
 # Parts of names that other wrappers add anywhere: torch.compile, FSDP, activation checkpointing.
 INNER_WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 WEIGHT_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+COUNTER = "num_batches_tracked"  # of a BatchNorm, the one integer among weights
+COUNTER_TYPES = (torch.int64, *WEIGHT_TYPES)  # the latter in files whose tensors were all halved
+# Tensors may be views that repeat a shorter storage, unless they would take more bytes than this: then a small file
+# would fill the memory.
+MOST_REPEATED = 2**28
 
 
 def plain_names(state: Mapping[Any, Any], source: str) -> dict[str, Any]:
@@ -38,15 +43,37 @@ def plain_names(state: Mapping[Any, Any], source: str) -> dict[str, Any]:
     return plain
 
 
-def check_weights(state: Mapping[str, Any], source: str) -> None:
-    """See that every value is a tensor that can be a weight: floating-point, plain, and finite in fp32.
+def check_weights(state: Mapping[str, Any], source: str, most_repeated: int = MOST_REPEATED) -> None:
+    """See that every value is a tensor that can be a weight: floating-point (BatchNorm's counters: int64), plain, and
+    finite in fp32.
+
+    Args:
+        most_repeated: bytes that views of shorter storages may take in all.
 
     Raises:
         ValueError: it names the first that is not.
     """
     for name, value in state.items():
-        if problem := _problem(value):
+        if problem := _problem(value, COUNTER_TYPES if name.endswith(COUNTER) else WEIGHT_TYPES):
             raise ValueError(f"{source}: {name} {problem}")
+        most_repeated -= _is_repeated(value) * value.numel() * value.element_size()
+        if most_repeated < 0:
+            raise ValueError(
+                f"{source}: {name} of shape {list(value.shape)} repeats a part of its values, expected as many as its "
+                "shape has"
+            )
+        if not (finite := value.detach().float().isfinite()).all():
+            wrong = f"{int((~finite).sum())} of its {value.numel()} values are NaN or infinite in float32"
+            raise ValueError(f"{source}: {name} is not finite: {wrong}")
+
+
+def laid_out(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same values; those that repeat a shorter storage get one of their own, which safetensors ask for."""
+    return {name: value.clone() if _is_repeated(value) else value for name, value in state.items()}
+
+
+def _is_repeated(value: Tensor) -> bool:
+    return value.numel() * value.element_size() > value.untyped_storage().nbytes()
 
 
 def check_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], problem: str) -> None:
@@ -80,20 +107,17 @@ def weights_sha256(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _problem(value: Any) -> str:
-    """What keeps a value from being a weight; empty if nothing does."""
+def _problem(value: Any, types: tuple[torch.dtype, ...]) -> str:
+    """What keeps a value from being a weight of one of the types; empty if nothing does."""
     if not isinstance(value, Tensor):
         return f"is of type {type(value).__name__}, expected a tensor"
     if type(value) not in (Tensor, nn.Parameter):
         return f"is a {type(value).__name__}, expected a plain tensor"
     if value.layout is not torch.strided or value.is_quantized or value.is_nested:
         return f"is a tensor of another kind ({value.layout}, {value.dtype}), expected a plain one"
-    if value.dtype not in WEIGHT_TYPES:
-        return f"is {str(value.dtype).removeprefix('torch.')}, expected float32, float16, bfloat16 or float64"
+    if value.dtype not in types:
+        *most, last = (str(dtype).removeprefix("torch.") for dtype in types)
+        return f"is {str(value.dtype).removeprefix('torch.')}, expected {', '.join(most)} or {last}"
     if value.device.type != "cpu":
         return "holds no values (device meta)"
-    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-        return f"of shape {list(value.shape)} repeats a part of its values, expected as many as its shape has"
-    if not (finite := value.detach().float().isfinite()).all():
-        return f"is not finite: {int((~finite).sum())} of its {value.numel()} values are NaN or infinite in float32"
     return ""

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from clip.model import MLP
+from clip.blocks import MLP
 from modules.heads.experts import ExpertFFN, draw_mixing, merge_mixing, merged_experts, one_hot_mixing
 
 TEMPERATURES = (-9.6, -4.8, -2.4, -1.2, -0.6, 0.6, 1.2, 2.4, 4.8, 9.6, math.inf)
