@@ -11,6 +11,7 @@ from commands.exporting import GRAPHS, write_graph, write_hub_folder
 from commands.weights import Weights
 from datasets.lists.labels import read_labels
 from engine.results import read_results
+from modules.build import DESCRIPTORS, kind_of_classes
 from modules.formats.ours import joined
 from modules.graph import check_packages
 from modules.weights import merged_checkpoint
@@ -53,6 +54,11 @@ def main(argv: list[str] | None = None) -> Path:
     config = weights.config(args.config, args.overrides)
     # What is no text is in the graph: nobody could give it as an input.
     labels = read_labels(args.labels) if args.labels else list(weights.classifier.get("class_names", ()))
+    if args.format in GRAPHS and not labels and kind_of_classes(config) == DESCRIPTORS:
+        raise ValueError(
+            f"--format {args.format}: the classes of {config.network.system} are sets of descriptors, a part of the "
+            "graph and no input of it: give --labels"
+        )
     towers = weights.towers(config, config.data.input_size)
     classes = weights.classes(config, towers, labels) if args.format in GRAPHS and labels else None
     model = weights.build(config, towers, classes).eval()

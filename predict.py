@@ -27,6 +27,8 @@ __all__ = ["Prediction", "VideoClassifier", "main"]
 
 logger = logging.getLogger(__name__)
 
+EXPLAINED = "_frames"  # at the end of the name of a second picture: which text of the class takes which frame
+
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -37,7 +39,12 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add_view_arguments(parser, num_clips=3)
     parser.add_argument("--json", type=Path, metavar="OUT", help="write all probabilities")
     parser.add_argument("--csv", type=Path, metavar="OUT", help="write the top classes, a line a video")
-    parser.add_argument("--plot", type=Path, metavar="DIR", help="draw frames, top classes and their course")
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        metavar="DIR",
+        help="draw frames, top classes and their course",
+    )
     parser.add_argument("--embed", type=Path, metavar="OUT", help="write a vector a video: OUT.npz or OUT.parquet")
     add_common_arguments(parser)
     args = parser.parse_intermixed_args(argv)
@@ -66,7 +73,8 @@ def main(argv: list[str] | None = None) -> list[Prediction]:
     if args.embed and args.labels is None and not classifier.class_names:
         results = classifier.embed(args.videos, args.test_clips, args.test_crops)
     else:
-        results = classifier.stream(args.videos, args.labels, args.test_clips, args.test_crops)
+        is_explained = args.plot is not None
+        results = classifier.stream(args.videos, args.labels, args.test_clips, args.test_crops, is_explained)
     load_s = time.perf_counter() - start
     predictions, taken = [], set()
     for prediction in results:
@@ -101,15 +109,20 @@ def summary(classifier: VideoClassifier, load_s: float) -> str:
 
 
 def draw(prediction: Prediction, top: int, folder: Path, taken: set[str]) -> None:
-    """Write the picture of a video, named like it, or numbered where a video before ``taken`` the name."""
+    """Write the pictures of a video, named like it, or numbered where a video before ``taken`` the name."""
+    from reports.explanation_plot import plot_explanations
     from reports.prediction_plot import plot_prediction  # matplotlib takes a while to import
 
     video, scores = Path(prediction.path), dict(prediction.top(top))
     names = itertools.chain([video.stem], (f"{video.stem}_{number}" for number in itertools.count(2)))
-    name = next(name for name in names if name not in taken)
-    taken.add(name)
+    name = next(name for name in names if not {name, f"{name}{EXPLAINED}"} & taken)
+    taken |= {name, f"{name}{EXPLAINED}"} if prediction.explanations else {name}
     path = folder / f"{name}.png"
     plot_prediction(path, video.name, prediction.frames, prediction.seconds, scores, prediction.course(top))
+    if prediction.explanations:
+        sets = {each.name: (each.texts, each.shares.numpy()) for each in prediction.explanations}
+        title = f"{video.name}: {next(iter(scores))}"
+        plot_explanations(folder / f"{name}{EXPLAINED}.png", title, prediction.frames, prediction.seconds, sets)
 
 
 def write_files(args: argparse.Namespace, classifier: VideoClassifier, predictions: list[Prediction]) -> None:

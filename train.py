@@ -7,14 +7,14 @@ from functools import partial
 import torch
 
 from commands.extraction import check_features
-from commands.starting import Run, begin_run, check_videos, find_start, frozen_features
-from datasets.build import build_eval_loader, build_train_loader, read_data
+from commands.starting import Run, begin_run, check_run, check_videos, find_start, frozen_features
+from datasets.build import build_eval_loader, build_train_loader, preset_of, read_data
 from engine.optim import build_optimizer, lr_schedule
 from engine.protocols.validation import validate
 from engine.sharding import gathered, shard
 from engine.state import TrainState, averaged
 from engine.train import Training, train
-from modules.build import build_classes, build_system, build_towers, check_network
+from modules.build import build_classes, build_system, build_towers
 from modules.compile import compile_blocks
 from reports.tables import finish_run
 from utils.cli import add_common_arguments, run_main
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 def prepare(run: Run) -> tuple[TrainState, Training]:
     """Build everything that a run needs; whatever can be wrong is found here, cheapest checks first."""
     config, data, solver = run.config, run.config.data, run.config.solver
-    check_network(config, data.batch_size * run.share[1])
+    check_run(run)
 
     # The lists, the run's folder, the checkpoint that it starts from (to resume, or for its weights), the loaders.
     videos = read_data(data, ("train", "val"))
@@ -58,7 +58,9 @@ def prepare(run: Run) -> tuple[TrainState, Training]:
 
     # The model. Its weights are loaded and its operations counted before it is sharded, and the optimizer gets what
     # sharding made of the weights.
-    towers = build_towers(config.network, data.num_segments, data.input_size, config.seed).to(run.precision.device)
+    rules = preset_of(data).of_towers
+    towers = build_towers(config.network, data.num_segments, data.input_size, config.seed, rules)
+    towers = towers.to(run.precision.device)
     start.load_text_tower(towers, config)
     train_features = partial(frozen_features, towers, data, videos.parts["train"], run.pass_over("the classifier"))
     classes = build_classes(config, towers, videos.class_names, start.known, train_features)

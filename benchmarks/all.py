@@ -6,10 +6,17 @@ from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
-from benchmarks import encode, evaluate, harness, head, loader, train_step
+from benchmarks import encode, evaluate, harness, head, loader, train_step, transport
 from benchmarks.harness import Measurement
 
-BENCHMARKS = {"encode": encode, "train_step": train_step, "head": head, "loader": loader, "evaluate": evaluate}
+BENCHMARKS = {
+    "encode": encode,
+    "train_step": train_step,
+    "head": head,
+    "transport": transport,
+    "loader": loader,
+    "evaluate": evaluate,
+}
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 PACKAGES = ("torch", "torchvision", "decord", "av")
 INTRODUCTION = """# Benchmarks

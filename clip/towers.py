@@ -16,9 +16,13 @@ class TowerSpec:
     embed_dim: int  # D
     text_width: int  # of the text tower; released heads have one attention head for each 64 of it
     context_length: int  # tokens of a text
+    # The tower's own rules, which a preset may overrule (``Towers.set_spec``):
     pixel_mean: tuple[float, float, float]  # of RGB, 0 to 1
     pixel_std: tuple[float, float, float]
-    interpolation: str  # of a picture that is resized: the tower's own rule, which a preset may overrule
+    interpolation: str  # of a picture that is resized
+
+
+STATISTICS = ("pixel_mean", "pixel_std")  # fields of ``TowerSpec`` and, times 255, buffers of ``Towers``
 
 
 class Towers(nn.Module):
@@ -34,9 +38,14 @@ class Towers(nn.Module):
 
     def __init__(self, spec: TowerSpec):
         super().__init__()
+        self.set_spec(spec)
+
+    def set_spec(self, spec: TowerSpec) -> None:
+        """Take other rules of pictures, those of a preset for example; on the CPU."""
         self.spec = spec
-        for name, values in (("pixel_mean", spec.pixel_mean), ("pixel_std", spec.pixel_std)):
-            self.register_buffer(name, 255 * torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+        for name in STATISTICS:
+            values = 255 * torch.tensor(getattr(self.spec, name)).view(1, 3, 1, 1)
+            self.register_buffer(name, values, persistent=False)
 
     @property
     def image_tower(self) -> nn.Module:

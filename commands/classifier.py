@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clip.towers import Towers
+from clip.towers import STATISTICS, Towers
 from commands.weights import Weights
 from datasets.build import build_own_loader, preset_of
 from datasets.decode.decoders import AUTO, PYAV
@@ -21,9 +21,12 @@ from datasets.lists.labels import read_labels
 from datasets.lists.video_files import find_videos
 from engine.collect import Pass, batches_of
 from engine.protocols.fusion import fusion_of
-from engine.protocols.probabilities import Shown, fuse_shown, rows_of
+from engine.protocols.probabilities import Shown, explain_shown, fuse_shown, rows_of
 from modules.build import PLAIN_CLIP, build_classes
+from modules.classes.base import Classes
+from modules.classes.templates import template_classes
 from modules.formats.ours import joined
+from modules.scores import Explanation
 from modules.systems.base import System
 from utils.config import Config
 from utils.precision import Precision, resolve_precision
@@ -67,6 +70,7 @@ class Prediction:
     seconds: np.ndarray | None = None  # float64 [T], when the frames are shown
     frames: np.ndarray | None = None  # uint8 [T, S, S, 3], as the model sees them (centre crop)
     embedding: np.ndarray | None = None  # float32 [D], unit length
+    explanations: tuple[Explanation, ...] = ()  # of the most probable class, where asked for; shares [T, N]
     error: str | None = None  # why the video could not be read
 
     def top(self, count: int) -> list[tuple[str, float]]:
@@ -121,7 +125,7 @@ class VideoClassifier:
         self.class_names, self.classifier = class_names, classifier  # see ``Weights.classifier``
         self.num_frames = config.data.num_segments
         self.timing = Timing()
-        self._class_features = lru_cache(maxsize=KEPT_CLASS_SETS)(self._encode)
+        self._encoded = lru_cache(maxsize=KEPT_CLASS_SETS)(self._encode)
         self._form = model.for_tests()
         self._form.__enter__()  # for good: a classifier does not train
 
@@ -171,7 +175,7 @@ class VideoClassifier:
         return list(self.stream(paths, labels, num_clips, num_crops))
 
     def stream(
-        self, paths: Paths, labels: Labels = None, num_clips: int = 3, num_crops: int = 1
+        self, paths: Paths, labels: Labels = None, num_clips: int = 3, num_crops: int = 1, is_explained: bool = False
     ) -> Iterator[Prediction]:
         """Classify videos one after the other.
 
@@ -179,6 +183,7 @@ class VideoClassifier:
             labels: None: ``class_names``.
             num_clips: clips a video.
             num_crops: crops a clip, as ``datasets.clips.transforms.CROPS`` has them.
+            is_explained: predictions have ``explanations``, if the system has any.
 
         Raises:
             ValueError, FileNotFoundError: before the first video: class names or views that make no sense, no video.
@@ -186,7 +191,7 @@ class VideoClassifier:
         if labels is None and not self.class_names:
             raise ValueError("labels: the model carries no class names; say which classes to look for")
         names = tuple(self.class_names if labels is None else read_labels(labels))
-        return self._begin(paths, names, num_clips, num_crops)
+        return self._begin(paths, names, num_clips, num_crops, is_explained)
 
     def embed(self, paths: Paths, num_clips: int = 3, num_crops: int = 1) -> Iterator[Prediction]:
         """As ``stream``, without classes: predictions have embeddings and no scores."""
@@ -198,38 +203,55 @@ class VideoClassifier:
         Raises:
             ValueError: a name is longer than 77 tokens; or is none that the checkpoint's classifier knows.
         """
-        return self._class_features(tuple(names))
+        return self._encoded(tuple(names))[1]
 
-    def _encode(self, names: tuple[str, ...]) -> Tensor:
+    def query_feature(self, text: str) -> Tensor:
+        """Unit feature [D] of a text that videos are searched by: in the templates, whatever else stands for a class.
+
+        Raises:
+            ValueError: see ``class_features``.
+        """
+        if self.classifier:  # vectors that no text tower made
+            return self.class_features([text])[0]
+        return template_classes(self.text, [text], self.config.network.templates).encode(self.text)[0]
+
+    def _encode(self, names: tuple[str, ...]) -> tuple[Classes | None, Tensor]:
         if not names:
-            return torch.zeros(0, self.text.spec.embed_dim, device=self.precision.device)
+            return None, torch.zeros(0, self.text.spec.embed_dim, device=self.precision.device)
         with torch.no_grad():
-            return build_classes(self.config, self.text, list(names), self.classifier).encode(self.text)
+            classes = build_classes(self.config, self.text, list(names), self.classifier)
+            return classes, classes.encode(self.text)
 
     def fingerprint(self) -> str:
-        """Tells models apart: SHA-256 of all weights, 16 hex digits."""
+        """Tells models apart: SHA-256 of all weights, and of the pixel statistics of a preset, 16 hex digits."""
         text = {"text." + name: value for name, value in self.text.state_dict().items()}
-        return weights_sha256(text | joined(self.model.weights()))[:16]
+        rules = preset_of(self.config.data).of_towers
+        statistics = {name: getattr(self.model.towers, name) for name in STATISTICS if name in rules}
+        return weights_sha256(text | joined(self.model.weights()) | statistics)[:16]
 
-    def _begin(self, paths: Paths, names: tuple[str, ...], num_clips: int, num_crops: int) -> Iterator[Prediction]:
+    def _begin(
+        self, paths: Paths, names: tuple[str, ...], num_clips: int, num_crops: int, is_explained: bool = False
+    ) -> Iterator[Prediction]:
         """Find what is wrong before the iteration begins."""
         crops = preset_of(self.config.data).crops
         if num_clips < 1 or num_crops not in crops:
             expected = f"at least 1 clip, and {', '.join(map(str, crops))} crops"
             raise ValueError(f"views of a video: expected {expected}, found {num_clips} and {num_crops}")
         videos = find_videos([paths] if isinstance(paths, str | Path) else list(paths))
-        return self._run(videos, names, self.class_features(names), num_clips, num_crops)
+        self._encoded(names)
+        return self._run(videos, names, num_clips, num_crops, is_explained)
 
     def _run(
-        self, videos: list[str], names: tuple[str, ...], class_features: Tensor, num_clips: int, num_crops: int
+        self, videos: list[str], names: tuple[str, ...], num_clips: int, num_crops: int, is_explained: bool
     ) -> Iterator[Prediction]:
         self.timing = Timing()
+        class_features = self.class_features(names)
         how = Pass(self.precision, self.config.data.batch_size, "predict")
         loader = build_own_loader(self.config.data, videos, num_clips, num_crops)
         centre = preset_of(self.config.data).crops[num_crops].centre
         fusion = fusion_of(self.config.eval, "cosines")
         start = time.perf_counter()
-        compute = rows_of(self.model, class_features, fusion)
+        compute = rows_of(self.model, class_features, fusion, keeps_frames=is_explained)
         for batch, rows in batches_of(compute, _TimedLoader(loader, self.timing), how):
             failed = zip(batch.failed_indices.tolist(), batch.failures, strict=True)
             predictions = {i: Prediction(videos[i], labels=names, error=failure.reason) for i, failure in failed}
@@ -241,14 +263,29 @@ class VideoClassifier:
                 shown = fuse_shown(rows, class_features, fusion, scale, num_crops, self.num_frames)
                 crops = batch.clips.unflatten(1, (num_crops, -1))[:, centre]
                 readable = batch.indices.tolist()
-                for i, seconds, *tables, clips in zip(readable, batch.seconds, *shown, crops, strict=True):
-                    predictions[i] = _prediction(videos[i], seconds, names, Shown(*tables), clips)
+                reasons = self._reasons(rows["frames"], names, shown, num_crops) if is_explained else [()] * len(crops)
+                columns = zip(readable, reasons, batch.seconds, crops, *shown, strict=True)
+                for i, reason, seconds, clips, *tables in columns:
+                    predictions[i] = _prediction(videos[i], seconds, names, Shown(*tables), clips, reason)
             self.timing.num_videos += len(predictions)
             shown_at = time.perf_counter()
             yield from (predictions[i] for i in sorted(predictions))
             self.timing.caller_s += time.perf_counter() - shown_at
             self.timing.total_s = time.perf_counter() - start
         self.timing.total_s = time.perf_counter() - start  # with the wait that found no more batches
+
+    @torch.inference_mode()
+    def _reasons(
+        self, frames: Tensor, names: tuple[str, ...], shown: Shown, num_crops: int
+    ) -> list[Sequence[Explanation]]:
+        """Of each of B videos, why its most probable class is that; frames [B, V, T', D]."""
+        classes, encoded = self._encoded(names)
+        labels = shown.probabilities.argmax(dim=-1).tolist()
+        with self.precision.autocast():
+            return [
+                explain_shown(self.model, some, classes, encoded, label, num_crops, self.num_frames)
+                for some, label in zip(frames, labels, strict=True)
+            ]
 
 
 class _TimedLoader:
@@ -271,8 +308,21 @@ class _TimedLoader:
             yield batch
 
 
-def _prediction(path: str, seconds: np.ndarray, names: tuple[str, ...], shown: Shown, clips: Tensor) -> Prediction:
-    """One video's row of the tables, with times [C, T] and clips [C, T, 3, S, S]; the frames in the order of time."""
+def _prediction(
+    path: str,
+    seconds: np.ndarray,
+    names: tuple[str, ...],
+    shown: Shown,
+    clips: Tensor,
+    reasons: Sequence[Explanation],
+) -> Prediction:
+    """One video's row of the tables, the frames in the order of time.
+
+    Args:
+        seconds: times [C, T].
+        clips: [C, T, 3, S, S].
+        reasons: with shares [C, T, N].
+    """
     ranking = np.argsort(-shown.probabilities.numpy(), kind="stable")
     order = np.argsort(seconds.ravel(), kind="stable")
     return Prediction(
@@ -283,6 +333,7 @@ def _prediction(path: str, seconds: np.ndarray, names: tuple[str, ...], shown: S
         seconds=seconds.ravel()[order],
         frames=clips.flatten(0, 1).numpy()[order].transpose(0, 2, 3, 1),
         embedding=shown.embeddings.numpy(),
+        explanations=tuple(each._replace(shares=each.shares.flatten(0, 1)[order]) for each in reasons),
     )
 
 

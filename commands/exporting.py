@@ -67,9 +67,16 @@ def describe(graph: VideoGraph, labels: list[str], config: Config) -> dict:
         "outputs": dict(zip(OUTPUTS, outputs, strict=True)),
         "num_frames": config.data.num_segments,
         "towers": asdict(model.towers.spec),
-        **({"templates": config.network.templates, "fewest_classes": model.fewest_classes} if graph.is_open else {}),
+        **(_of_open_classes(config, model) if graph.is_open else {}),
         **({"class_names": labels} if labels else {}),
     }
+
+
+def _of_open_classes(config: Config, model: System) -> dict:
+    """What one must know to make class features."""
+    network = config.network
+    texts = {"templates": network.templates, "class_text": network.class_text}
+    return texts | {"fewest_classes": model.fewest_classes}
 
 
 def write_hub_folder(merged: dict[str, Any], config: Config, results: list[Results], args: argparse.Namespace) -> Path:

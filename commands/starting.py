@@ -20,9 +20,11 @@ from datasets.lists.records import VideoList, write_video_list
 from engine.checkpoints import CheckpointStore
 from engine.collect import Pass, collect
 from engine.flops import utilisation
+from engine.optim import check_solver
 from engine.resume import check_place
 from engine.state import TrainState
 from modules.build import load_config, named_head, parse_config
+from modules.check import check_network
 from modules.formats.ours import read_checkpoint
 from modules.systems.base import Batch, System
 from modules.weights import load_text_tower
@@ -118,6 +120,16 @@ def begin_run(args: argparse.Namespace) -> Iterator[Run]:
         folder = run_folder(config.data.output_path, config.data.dataset, config.network.arch, log_time)
         with run_lock(folder):
             yield Run(config, precision, folder)
+
+
+def check_run(run: Run) -> None:
+    """See that the settings of a run do not contradict each other.
+
+    Raises:
+        ValueError: names the keys.
+    """
+    check_network(run.config, run.config.data.batch_size * world_size())
+    check_solver(run.config.solver)
 
 
 @dataclass(frozen=True)

@@ -104,18 +104,18 @@ def run_test(args: argparse.Namespace, protocol_of: Callable[[EvalConfig], Proto
         for name, (config, videos, class_names) in lists.items():
             data, num_views = config.data, args.test_clips * args.test_crops
             loader = build_eval_loader(data, videos, rank(), world_size(), args.test_clips, args.test_crops)
-            how = Pass(precision, data.batch_size, data.dataset)
+            passed = Pass(precision, data.batch_size, data.dataset)
             tables = protocol.fusion.tables
-            views = views_of[name] = score_views(model, loader, classes[name], num_views, how, tables)
-            scores = protocol.fusion.fuse(views.tables, views.classes)
+            views = views_of[name] = score_views(model, loader, classes[name], num_views, passed, tables)
+            scores = protocol.fusion.fuse(views.tables, views.classes, model.logit_scale.item())
             figures = {} if videos.has_label_sets else protocol.figures(scores, torch.from_numpy(videos.labels))
             targets, precisions = torch.from_numpy(videos.multi_hot(len(class_names))), None
             if config.eval.mean_ap:
-                probabilities = protocol.fusion.probabilities(scores)
-                precisions = average_precisions(probabilities, targets, config.eval.map_softmax)
+                precisions = average_precisions(protocol.fusion.probabilities(scores), targets, config.eval.map_softmax)
                 figures["mAP"] = float(precisions.mean())
-            figures |= {"fusion": protocol.fusion.rule, "precision": precision.name}
-            splits[name] = _result(args, data, videos, views, **figures)
+            how = {"fusion": protocol.fusion.rule, "precision": precision.name}
+            texts = classes[name].fingerprint or None
+            splits[name] = _result(args, data, videos, views, class_texts=texts, **how, **figures)
             if args.save_logits and is_main():
                 _save_logits(args, name, views, scores, videos)
             if args.report:

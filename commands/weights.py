@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from clip.towers import Towers
+from datasets.build import preset_of
 from modules.build import (
     PLAIN_CLIP,
     brought_classes,
     build_classes,
     build_system,
     build_towers,
-    check_network,
     load_config,
     load_system,
     parse_config,
     plain,
 )
+from modules.check import check_network
 from modules.classes.base import Classes
 from modules.formats.infer import infer_settings
 from modules.formats.ours import read_checkpoint
@@ -73,7 +74,8 @@ class Weights:
 
     def towers(self, config: Config, input_size: int | None) -> Towers:
         """The pretrained towers, on the CPU, see ``build_towers``; with the checkpoint's own text tower, if any."""
-        towers = build_towers(config.network, config.data.num_segments, input_size, config.seed)
+        rules = preset_of(config.data).of_towers
+        towers = build_towers(config.network, config.data.num_segments, input_size, config.seed, rules)
         if self.checkpoint and config.network.fix_text:  # else it is averaged and loaded like all that trained
             load_text_tower(towers, self.checkpoint, self.name)
         return towers

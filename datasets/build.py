@@ -234,7 +234,8 @@ def sampling_rule(config: DataConfig, is_augmented: bool) -> dict:
     if is_augmented:
         is_own = TRAIN_SAMPLINGS.get(config.train_sampling) is preset.sampling.train
         return rule | {"train_sampling": "" if is_own else config.train_sampling}
-    is_own = config.scale_size == preset.resized_side(config.input_size)
+    own_sides = {preset.resized_side(config.input_size, num_crops) for num_crops in preset.crops}
+    is_own = own_sides == {config.scale_size}
     return rule | {"scale_size": 0 if is_own else config.scale_size}
 
 

@@ -61,7 +61,7 @@ def score_views(
     system.eval()
     with how.precision.autocast():
         encoded = classes.encode(system.towers)
-    shapes = shapes_of(tables, num_views, encoded)
+    shapes = shapes_of(tables, num_views, len(classes), system)
     with system.for_tests():
         found = collect(
             lambda batch: rows_of_clips(system, system.video_of(batch), encoded, tables), loader, shapes, how
@@ -83,9 +83,9 @@ def rows_of_clips(system: System, video: Video, classes: Tensor, tables: Sequenc
     return {name: compute[name]() for name in tables}
 
 
-def shapes_of(tables: Sequence[str], num_views: int, classes: Tensor) -> dict[str, tuple[int, int]]:
-    """Of the tables of V views against encoded classes [K, D], for ``collect``."""
-    width = {"scores": classes.shape[0], "features": classes.shape[1]}
+def shapes_of(tables: Sequence[str], num_views: int, num_classes: int, system: System) -> dict[str, tuple[int, int]]:
+    """Of the tables of views, for ``collect``."""
+    width = {"scores": num_classes, "features": system.towers.spec.embed_dim}
     return {name: (num_views, width[name]) for name in tables}
 
 

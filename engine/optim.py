@@ -7,14 +7,25 @@ from functools import partial
 import torch
 
 from modules.systems.base import Group
-from utils.config import SolverConfig
+from utils.config import SolverConfig, check_choice
 
-# Betas (0.9, 0.999) and epsilon 1e-8 are torch's defaults and the published values. Fused: one kernel for all tensors.
+# Values of solver.optim. Epsilon 1e-8 is torch's default and the published value. Fused: one kernel for all tensors.
 OPTIMIZERS: dict[str, Callable[[SolverConfig], Callable[..., torch.optim.Optimizer]]] = {
-    "adamw": lambda solver: partial(torch.optim.AdamW, fused=True),
-    "adam": lambda solver: partial(torch.optim.Adam, fused=True),
+    "adamw": lambda solver: partial(torch.optim.AdamW, betas=solver.betas, fused=True),
+    "adam": lambda solver: partial(torch.optim.Adam, betas=solver.betas, fused=True),
     "sgd": lambda solver: partial(torch.optim.SGD, momentum=solver.momentum),
 }
+LR_FLOOR = 0.01  # of the rate: where timm's cosine ends in OST and ViFi-CLIP
+
+
+def check_solver(solver: SolverConfig) -> None:
+    """See that optimizer and schedule are known.
+
+    Raises:
+        ValueError: names the key and what is known.
+    """
+    check_choice("solver.optim", solver.optim, OPTIMIZERS)
+    check_choice("solver.type", solver.type, SCHEDULES)
 
 
 def build_optimizer(groups: list[Group], solver: SolverConfig) -> torch.optim.Optimizer:
@@ -51,11 +62,7 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> dict[str, float]:
 
 def lr_schedule(solver: SolverConfig) -> Callable[[float], float]:
     """The lr of the head as a function of the epoch, which counts fractions."""
-    warmup = solver.lr_warmup_step
-    if solver.type == "cosine":
-        return partial(cosine_lr, lr=solver.lr, epochs=solver.epochs, warmup=warmup)
-    steps, factor = solver.lr_decay_step, solver.lr_decay_factor
-    return partial(multistep_lr, lr=solver.lr, warmup=warmup, steps=steps, factor=factor)
+    return SCHEDULES[solver.type](solver)
 
 
 def cosine_lr(epoch: float, lr: float, epochs: float, warmup: float) -> float:
@@ -70,3 +77,35 @@ def multistep_lr(epoch: float, lr: float, warmup: float, steps: tuple[float, ...
     if epoch < warmup:
         return lr * epoch / warmup
     return lr * factor ** sum(epoch >= step for step in steps)
+
+
+def timm_cosine_lr(epoch: float, lr: float, epochs: float, warmup: float) -> float:
+    """Half a cosine over all epochs, to a hundredth of ``lr``, and in the place of its start a linear warm-up.
+
+    timm's schedule without ``warmup_prefix``, with which OST and ViFi-CLIP train: the cosine falls from the first step
+    on, so the rate drops where the warm-up ends (with 5 of 10 epochs from the full rate to half of it).
+    """
+    if epoch < warmup:
+        return lr * epoch / warmup
+    return lr * (LR_FLOOR + (1 - LR_FLOOR) / 2 * (1 + math.cos(math.pi * epoch / epochs)))
+
+
+def _cosine(solver: SolverConfig) -> Callable[[float], float]:
+    return partial(cosine_lr, lr=solver.lr, epochs=solver.epochs, warmup=solver.lr_warmup_step)
+
+
+def _timm_cosine(solver: SolverConfig) -> Callable[[float], float]:
+    return partial(timm_cosine_lr, lr=solver.lr, epochs=solver.epochs, warmup=solver.lr_warmup_step)
+
+
+def _multistep(solver: SolverConfig) -> Callable[[float], float]:
+    steps, factor = solver.lr_decay_step, solver.lr_decay_factor
+    return partial(multistep_lr, lr=solver.lr, warmup=solver.lr_warmup_step, steps=steps, factor=factor)
+
+
+# Values of solver.type: settings -> the lr at an epoch with its fraction.
+SCHEDULES: dict[str, Callable[[SolverConfig], Callable[[float], float]]] = {
+    "cosine": _cosine,
+    "multistep": _multistep,
+    "timm_cosine": _timm_cosine,
+}

@@ -30,6 +30,7 @@ class Results:
     fusion: str  # the rule that fused the views
     weights: str  # as given to the command
     list_fingerprint: str | None = None  # of one list
+    class_texts: str | None = None  # fingerprint of the texts that stand for the classes; None: they are vectors
     precision: str
     decoder: str | None = None  # None: not video files, or several decoders
     failed_videos: list[str]  # could not be read, count as wrong
@@ -66,12 +67,14 @@ def over_splits(splits: dict[str, Results]) -> Results:
         summary[name], summary[f"{name}_std"] = (None, None) if None in values else mean_and_std(values)
     compared = [test.frame_count_mismatches for test in tests if test.frame_count_mismatches is not None]
     decoders = {test.decoder for test in tests} - {None}
+    texts = {test.class_texts for test in tests}
     return replace(
         tests[0],
         dataset="+".join(dict.fromkeys(test.dataset for test in tests)),
         **summary,
         num_videos=sum(test.num_videos for test in tests),
         list_fingerprint=None,
+        class_texts=texts.pop() if len(texts) == 1 else None,
         decoder=decoders.pop() if len(decoders) == 1 else None,
         failed_videos=[path for test in tests for path in test.failed_videos],
         frame_count_mismatches=[path for paths in compared for path in paths] if compared else None,

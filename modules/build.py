@@ -13,20 +13,23 @@ import utils.config
 from clip.load import load_towers
 from clip.towers import Towers
 from modules.classes.base import Classes, FixedClasses
-from modules.classes.classifiers import CLASSIFIERS, TrainFeatures, build_classifier
-from modules.classes.templates import TEMPLATES, template_classes
+from modules.classes.classifiers import TrainFeatures, build_classifier
+from modules.classes.descriptors import descriptor_classes
+from modules.classes.sentences import class_texts, shipped_file
+from modules.classes.templates import template_classes
 from modules.formats.configs import published_base
 from modules.heads.experts import ExpertTransformer
 from modules.heads.mean import MeanPooling
 from modules.heads.transformer import HEAD_WIDTH, TemporalTransformer
-from modules.objectives.contrast import CONTRASTS, check_batch
 from modules.systems.base import System
 from modules.systems.clip import PlainCLIP
 from modules.systems.mote import MoTE
+from modules.systems.ost import OST, OSTSettings
 from modules.systems.text4vis import Text4Vis
+from modules.systems.vificlip import ViFiCLIP
 from modules.weights import config_of_tested
-from utils.config import Config, NetworkConfig, check_choice
-from utils.distributed import GRADIENTS, first_process_first
+from utils.config import Config, NetworkConfig
+from utils.distributed import first_process_first
 from utils.run_folder import folder_name
 from utils.weights.four_keys import CLASSIFIER
 from utils.weights.state_dicts import weights_sha256
@@ -45,7 +48,14 @@ def _transformer(config: Config, towers: Towers, num_train_classes: int) -> Temp
 
 
 def _of_templates(config: Config, towers: Towers, class_names: list[str]) -> Classes:
-    return template_classes(towers, class_names, config.network.templates, is_live=not config.network.fix_text)
+    network = config.network
+    texts = class_texts(network.class_text, class_names, config.data.dataset)
+    return template_classes(towers, texts, network.templates, is_live=not network.fix_text)
+
+
+def _of_descriptors(config: Config, towers: Towers, class_names: list[str]) -> Classes:
+    paths = config.section("ost", OSTSettings).descriptors or shipped_file(config.data.dataset, "ost.descriptors")
+    return descriptor_classes(towers, class_names, paths, is_live=not config.network.fix_text)
 
 
 # Values of network.sim_header: (configuration, towers, number of training classes) -> [B, T, D] -> [B, T, D].
@@ -54,10 +64,20 @@ HEADS: dict[str, Callable[[Config, Towers, int], nn.Module]] = {
     "transformer": _transformer,
     "None": lambda config, towers, num_train_classes: MeanPooling(),
 }
+DESCRIPTORS = "descriptors"  # sets of them, which are no one vector a class
 # Values of network.classes: (configuration, towers, class names) -> what videos are compared with.
-CLASSES: dict[str, Callable[[Config, Towers, list[str]], Classes]] = {"templates": _of_templates}
+CLASSES: dict[str, Callable[[Config, Towers, list[str]], Classes]] = {
+    "templates": _of_templates,
+    DESCRIPTORS: _of_descriptors,
+}
 # Values of network.system.
-SYSTEMS: dict[str, type[System]] = {"mote": MoTE, "clip": PlainCLIP, "text4vis": Text4Vis}
+SYSTEMS: dict[str, type[System]] = {
+    "mote": MoTE,
+    "clip": PlainCLIP,
+    "text4vis": Text4Vis,
+    "vificlip": ViFiCLIP,
+    "ost": OST,
+}
 SETTINGS = {name: system.Settings for name, system in SYSTEMS.items()}
 
 PLAIN_CLIP = "clip"  # the pretrained model, frames averaged; in the place of a weights file, too
@@ -82,14 +102,17 @@ def parse_config(text: str, source: str, overrides: Sequence[str] = (), told: st
 
 
 def _settled(config: Config) -> Config:
-    """The same with the system's preset, where the file leaves it to the system."""
-    transforms = config.data.transforms or SYSTEMS[config.network.system].preset
-    return replace(config, data=replace(config.data, transforms=transforms))
+    """The same with the system's preset and loss, where the file leaves them to the system."""
+    system = SYSTEMS[config.network.system]
+    data = replace(config.data, transforms=config.data.transforms or system.preset)
+    solver = replace(config.solver, loss_type=config.solver.loss_type or system.losses[0])
+    return replace(config, data=data, solver=solver)
 
 
 def plain(config: Config) -> Config:
-    """The same with the pretrained towers alone, frames averaged."""
-    return replace(config, network=replace(config.network, system=PLAIN_CLIP, sim_header=""))
+    """The same with the pretrained towers alone: frames are not mixed; classes, score and pictures are the system's."""
+    system = PLAIN_CLIP if SYSTEMS[config.network.system].knows_head else config.network.system
+    return replace(config, network=replace(config.network, system=system, sim_header="None"))
 
 
 def head_of(config: Config) -> str:
@@ -112,50 +135,16 @@ def remembers_classes(config: Config) -> bool:
     return _builder_of_head(config) is _experts
 
 
-def check_network(config: Config, videos_per_step: int | None = None) -> None:
-    """Settings that contradict each other, found before any weights are read.
-
-    Args:
-        videos_per_step: of training, in the batches of all processes; None: nothing is trained.
-
-    Raises:
-        ValueError: names the keys.
-    """
-    network = config.network
-    check_choice("network.system", network.system, SYSTEMS)
-    check_choice("network.classes", network.classes, CLASSES)
-    check_choice("network.templates", network.templates, TEMPLATES)
-    check_choice("network.sim_header", head_of(config), HEADS)
-    system = SYSTEMS[network.system]
-    if network.joint_st and network.tm:
-        raise ValueError("network.tm and network.joint_st: expected one of them, found both")
-    if network.joint_st and head_of(config) != "None" and not system.skips_head:
-        raise ValueError("network.joint_st encodes a clip as one vector, so network.sim_header must be None")
-    check_choice(f"solver.loss_type of {network.system}", config.solver.loss_type, system.losses)
-    if videos_per_step is not None and config.solver.loss_type in CONTRASTS:
-        check_batch(videos_per_step)
-    check_choice("solver.gather", config.solver.gather, GRADIENTS)
-    if classifier := system.classifier(config.section(network.system, system.Settings)):
-        check_choice(f"{network.system}.classifier", classifier.classifier.partition(":")[0], ("text", *CLASSIFIERS))
-    if config.solver.ema and config.solver.strategy == "fsdp":
-        raise ValueError("solver.ema keeps a whole second model, for which solver.strategy fsdp leaves no room")
-    if config.data.modality == "features":
-        if not network.fix_video:
-            raise ValueError(
-                "data.modality features has no pictures to train the image tower on: set network.fix_video to True"
-            )
-        if network.drop_out or network.emb_dropout:
-            raise ValueError(
-                "network.drop_out and network.emb_dropout act in the image tower, which data.modality features does "
-                "not run: set them to 0"
-            )
-
-
-def build_towers(config: NetworkConfig, num_frames: int, input_size: int | None, seed: int) -> Towers:
+def build_towers(
+    config: NetworkConfig, num_frames: int, input_size: int | None, seed: int, rules: Mapping[str, Any] = {}
+) -> Towers:
     """The towers with the options of the configuration, fp32 on the CPU.
 
     What the weights do not hold (a time embedding; with ``init: False`` the text tower) is drawn from ``seed``: alike
     on every process, in training and in tests.
+
+    Args:
+        rules: of pictures, in the place of the towers' own: ``Preset.of_towers`` of ``datasets.build.preset_of``.
 
     Raises:
         ValueError: ``input_size`` (None: any) is not what the weights were made for, or the towers lack an option.
@@ -173,7 +162,13 @@ def build_towers(config: NetworkConfig, num_frames: int, input_size: int | None,
         towers = load_towers(config.arch, **{name: value for name, value in options.items() if value})
     if input_size not in (None, towers.spec.image_size):
         raise ValueError(f"data.input_size is {input_size}, but {config.arch} takes {towers.spec.image_size} pixels")
+    towers.set_spec(replace(towers.spec, **rules))
     return towers
+
+
+def kind_of_classes(config: Config) -> str:
+    """The key of ``CLASSES`` that counts: the system's own, or ``network.classes``."""
+    return SYSTEMS[config.network.system].own_classes or config.network.classes
 
 
 def build_classes(
@@ -193,7 +188,7 @@ def build_classes(
     section = config.section(network.system, SYSTEMS[network.system].Settings)
     if classifier := SYSTEMS[network.system].classifier(section):
         return build_classifier(classifier, towers, class_names, config.seed, checkpoint or {}, train_features)
-    return CLASSES[network.classes](config, towers, class_names)
+    return CLASSES[kind_of_classes(config)](config, towers, class_names)
 
 
 def brought_classes(config: Config, towers: Towers, checkpoint: Mapping[str, Any]) -> Classes:

@@ -1,9 +1,19 @@
 """How clips are compared with classes."""
 
+from typing import NamedTuple
+
 import torch.nn.functional as F
 from torch import Tensor
 
 from utils.precision import without_autocast
+
+
+class Explanation(NamedTuple):
+    """Which of the N texts of a class lie on which frames of B clips."""
+
+    name: str  # of the set of texts
+    texts: list[str]
+    shares: Tensor  # [B, T', N] of a frame, from 0 to 1
 
 
 def cosines(features: Tensor, classes: Tensor) -> Tensor:

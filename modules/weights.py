@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from clip.shift import time_module_in
-from clip.towers import Towers
+from clip.towers import STATISTICS, Towers
 from modules.formats.ours import IN_MODEL, TRAIN_CLASS_FEATURES, joined, split
 from modules.formats.published import text_tower
+from modules.formats.vifi import TOKENS
 from utils.config import Config, to_yaml
 from utils.weights.four_keys import CLASSIFIER, HEAD, MERGED, MODEL
 from utils.weights.state_dicts import check_fit
@@ -35,6 +36,7 @@ def load_text_tower(towers: Towers, checkpoint: Mapping[str, Any], source: str) 
     if not (found := text_tower(checkpoint[MODEL])):
         return
     expected = text_tower(towers.state_dict())
+    found = _with_tokens(found, expected, source)
     check_fit(expected, found, f"checkpoint {source} does not fit network.arch: its text tower has")
     towers.load_state_dict(found, strict=False)
 
@@ -59,6 +61,7 @@ def load_weights(
     Raises:
         ValueError: keys or shapes do not fit; it names them.
     """
+    _compare_statistics(system.towers, checkpoint.get("towers", {}), source)
     expected = system.state_dict()
     pretrained = split(expected, IN_MODEL)[MODEL]
     tuned, head = (dict(checkpoint[key]) for key in (MODEL, HEAD))
@@ -68,6 +71,8 @@ def load_weights(
     elif not text_tower(tuned):  # its model was trained with the pretrained one
         logger.info("%s brings no text tower: the pretrained one is taken", source)
         tuned |= text_tower(pretrained)
+    else:
+        tuned = _with_tokens(tuned, pretrained, source)
     if weight_average < 1.0:
         for name in tuned.keys() & pretrained.keys() - set(system.not_averaged):
             # A BatchNorm's counter, an integer, stays the checkpoint's.
@@ -89,12 +94,32 @@ def load_weights(
     system.load_state_dict(joined(tensors, IN_MODEL))
 
 
+def _with_tokens(tuned: Mapping[str, Tensor], pretrained: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """A text tower with a token embedding: the pretrained one, where it did not train and is not in the file."""
+    if TOKENS in tuned or TOKENS not in pretrained:
+        return dict(tuned)
+    logger.info("%s brings no token embedding: the pretrained one is taken", source)
+    return {**tuned, TOKENS: pretrained[TOKENS]}
+
+
 def _check_time_module(tuned: Mapping[str, Tensor], pretrained: Mapping[str, Tensor], problem: str) -> None:
     """Another module between frames has other names throughout, which say less than its own."""
     found, expected = time_module_in(tuned), time_module_in(pretrained)
     if found != expected:
         found, expected = (f"network.tm {name}" if name else "ordinary ones" for name in (found, expected))
         raise ValueError(f"{problem} its image tower has the names of {found}, expected those of {expected}")
+
+
+def _compare_statistics(towers: Towers, facts: Mapping[str, Any], source: str) -> None:
+    """Warn where weights that were trained with some statistics of pixels are used with others."""
+    now = {name: list(getattr(towers.spec, name)) for name in STATISTICS}
+    told = {name: list(facts[name]) for name in STATISTICS if isinstance(facts.get(name), list | tuple)}
+    # As texts: a file may hold anything.
+    if other := [name for name in told if str(told[name]) != str(now[name])]:
+        differ = ", ".join(f"{name} {told[name]}, now {now[name]}" for name in other)
+        logger.warning(
+            "checkpoint %s was made with other statistics of pixels: %s (data.transforms has them)", source, differ
+        )
 
 
 def _average(tuned: Tensor, pretrained: Tensor, share: float) -> Tensor:

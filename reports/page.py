@@ -28,6 +28,7 @@ FIGURES: tuple[tuple[str, Callable[[Results], object]], ...] = (
     ("fusion", lambda result: result.fusion),
     ("weights", lambda result: result.weights),
     ("list fingerprint", lambda result: result.list_fingerprint),
+    ("class texts", lambda result: result.class_texts),
     ("decoder", lambda result: result.decoder or "none: not video files"),
     ("precision", lambda result: result.precision),
 )

@@ -2,37 +2,41 @@
 # The whole system in minutes, on any machine: write the built-in video set, train a tiny CLIP on single pictures,
 # train MoTE on videos, test close-set and zero-shot. What exists is reused; remove exps/demo to start afresh.
 #   --ablation: also plain FFN, no merged pass, no modulation, over three seeds (about an hour); docs/results_demo.md
+#   --systems: every system, temporal module and classifier (at most 25 minutes on 2 idle cores); docs/results_systems.md
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export NPROC="${NPROC:-1}" # its batch size is made for one process
 demo=exps/demo
-configs="configs/demo/combinations.yaml configs/demo/objects.yaml configs/demo/style.yaml"
 case "${1:-}" in
-  "" | --ablation) ;;
-  *) echo "usage: bash scripts/run_demo.sh [--ablation]" >&2; exit 2 ;;
+  "" | --ablation | --systems) ;;
+  *) echo "usage: bash scripts/run_demo.sh [--ablation | --systems]" >&2; exit 2 ;;
 esac
 
 say() { printf '\n== %s\n' "$*"; }
 
-# train NAME [section.key=value ...]: continues a run that was stopped, skips one that is done.
+# train SYSTEM NAME [section.key=value ...]: continues a run that was stopped, skips one that is done.
 train() {
-  local run="$demo/shapes/tiny_clip/$1"
+  local config="configs/demo/$1.yaml" run="$demo/shapes/tiny_clip/$2"
+  shift
   [ -e "$run/done" ] && return
   say "train $*"
-  bash scripts/run_train.sh configs/demo/mote.yaml --log_time "$@" resume=auto
+  bash scripts/run_train.sh "$config" --log_time "$@" resume=auto
   touch "$run/done"
 }
 
-# evaluate NAME WEIGHTS [section.key=value ...]: all tests of one row of the table.
+# evaluate SYSTEM NAME WEIGHTS [section.key=value ...]: all tests of one row of the table; of the zero-shot tests alone
+# are the values in $of_zero_shot.
 evaluate() {
-  local results="$demo/results/$1" weights="$2"
-  shift 2
+  local config="configs/demo/$1.yaml" parts="configs/demo/$1" results="$demo/results/$2" weights="$3"
+  shift 3
   [ -e "$results/done" ] && return
+  [ -d "$parts" ] || parts=configs/demo # MoTE's
   say "test $weights $*"
-  bash scripts/run_test.sh configs/demo/mote.yaml "$weights" --output "$results/close_1x1" "$@"
-  bash scripts/run_test.sh configs/demo/mote.yaml "$weights" --test_clips 4 --test_crops 3 \
-    --output "$results/close_4x3" "$@"
-  bash scripts/run_test_zeroshot.sh "$configs" "$weights" --test_clips 3 --output "$results/zero_shot" "$@"
+  bash scripts/run_test.sh "$config" "$weights" --output "$results/close_1x1" "$@"
+  bash scripts/run_test.sh "$config" "$weights" --test_clips 4 --test_crops 3 --output "$results/close_4x3" "$@"
+  # shellcheck disable=SC2086  # several values
+  bash scripts/run_test_zeroshot.sh "$parts/combinations.yaml $parts/objects.yaml $parts/style.yaml" "$weights" \
+    --test_clips 3 --output "$results/zero_shot" "$@" ${of_zero_shot:-}
   touch "$results/done"
 }
 
@@ -49,22 +53,37 @@ if [ ! -e "$demo/tiny_clip.pt" ]; then
 fi
 
 runs="$demo/shapes/tiny_clip"
-train mote_1024
-evaluate clip clip
-evaluate mote_1024 "$runs/mote_1024/last_model.pt"
+train mote mote_1024
+evaluate mote clip clip
+evaluate mote mote_1024 "$runs/mote_1024/last_model.pt"
 
 if [ "${1:-}" = --ablation ]; then
   for seed in 1024 1025 1026; do
-    train "mote_$seed" "seed=$seed"
-    train "no_merged_$seed" "seed=$seed" mote.merged=0 mote.feature_mse=0
-    train "plain_$seed" "seed=$seed" network.num_experts=0
-    evaluate "mote_$seed" "$runs/mote_$seed/last_model.pt"
-    evaluate "no_modulation_$seed" "$runs/mote_$seed/last_model.pt" mote.modulation=false
-    evaluate "no_merged_$seed" "$runs/no_merged_$seed/last_model.pt"
-    evaluate "plain_$seed" "$runs/plain_$seed/last_model.pt" network.num_experts=0
+    train mote "mote_$seed" "seed=$seed"
+    train mote "no_merged_$seed" "seed=$seed" mote.merged=0 mote.feature_mse=0
+    train mote "plain_$seed" "seed=$seed" network.num_experts=0
+    evaluate mote "mote_$seed" "$runs/mote_$seed/last_model.pt"
+    evaluate mote "no_modulation_$seed" "$runs/mote_$seed/last_model.pt" mote.modulation=false
+    evaluate mote "no_merged_$seed" "$runs/no_merged_$seed/last_model.pt"
+    evaluate mote "plain_$seed" "$runs/plain_$seed/last_model.pt" network.num_experts=0
   done
-  python -m tools.demo_table --results "$demo/results" --ablation docs/results_demo.md
+  python -m tools.demo.table --results "$demo/results" --ablation docs/results_demo.md
+fi
+
+if [ "${1:-}" = --systems ]; then
+  means="$demo/class_means.npz"
+  [ -e "$means" ] || python -m tools.class_means --config configs/demo/text4vis.yaml --out "$means"
+  rows="$(python -m tools.demo.systems --rows)"
+  while IFS='|' read -r system name overrides of_zero_shot <&3; do
+    weights="$runs/$name/last_model.pt"
+    # shellcheck disable=SC2086  # several values
+    if [ "$name" = clip ]; then weights=clip; else train "$system" "$name" $overrides; fi
+    # shellcheck disable=SC2086
+    evaluate "$system" "$name" "$weights" $overrides
+  done 3<<<"$rows"
+  of_zero_shot=
+  python -m tools.demo.systems --page docs/results_systems.md
 fi
 
 say "results"
-python -m tools.demo_table --results "$demo/results" --plot "$demo/tradeoff.png"
+python -m tools.demo.table --results "$demo/results" --plot "$demo/tradeoff.png"

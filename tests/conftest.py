@@ -23,7 +23,7 @@ from clip.model import CLIP, CLIPConfig
 from commands.starting import Run
 from engine.state import TrainState
 from engine.train import Training
-from tools.make_debug_data import write_debug_data
+from tools.make_debug_data import CLASS_NAMES, write_debug_data
 from train import prepare
 from utils.config import Config
 from utils.precision import Precision
@@ -76,6 +76,12 @@ def text4vis_golden() -> Path:
 
 
 @pytest.fixture(scope="session")
+def ost_golden() -> Path:
+    """Folder of the published OST and ViFi-CLIP implementations' results."""
+    return golden_of("ost")
+
+
+@pytest.fixture(scope="session")
 def cases() -> Path:
     """Folder of files as users have them, on which a reader once was wrong or unclear. Read only."""
     return ROOT / "tests" / "data" / "cases"
@@ -99,6 +105,22 @@ def debug_config(debug_data, tmp_path_factory) -> Path:
     tree["network"]["arch"] = str(debug_data / "tiny_clip.pt")
     path = tmp_path_factory.mktemp("configs") / "debug.yaml"
     path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+@pytest.fixture(scope="session")
+def debug_descriptors(tmp_path_factory) -> Path:
+    """Descriptors of the classes of ``debug_data``: two static, two steps and a sentence of each."""
+    classes = {
+        name: {
+            "static": [f"{name.split()[-1]}ward streaks {number}" for number in range(2)],
+            "steps": [f"something goes {name.split()[-1]} {number}" for number in range(2)],
+            "sentence": f"a bright bar that wanders {name.split()[-1]}",
+        }
+        for name in CLASS_NAMES
+    }
+    path = tmp_path_factory.mktemp("descriptors") / "debug.yaml"
+    path.write_text(yaml.safe_dump({"classes": classes}))
     return path
 
 

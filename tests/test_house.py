@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.optim import OPTIMIZERS, SCHEDULES
 from modules.build import HEADS, SYSTEMS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -97,7 +98,7 @@ def test_modules_import_downwards():
 
 
 def test_no_list_of_names_closes_a_registry():
-    names = {*HEADS, *SYSTEMS, "decord", "torchcodec", "pyav"}
+    names = {*HEADS, *SYSTEMS, *OPTIMIZERS, *SCHEDULES, "decord", "torchcodec", "pyav"}
     found = [
         f"{path}:{node.lineno}"
         for path in tracked()

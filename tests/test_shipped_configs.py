@@ -15,7 +15,8 @@ from clip.shapes import ClipWeights
 from datasets.lists.labels import read_class_names, read_label_table
 from datasets.prepare.official import OFFICIAL
 from engine.optim import build_optimizer, lr_schedule, set_lr
-from modules.build import SETTINGS, build_system, build_towers, check_network, head_of, load_config
+from modules.build import SETTINGS, build_system, build_towers, head_of, load_config
+from modules.check import check_network
 from modules.classes.base import FixedClasses
 from modules.systems.base import Batch, Draws
 from utils.config import ALIASES, Config, to_yaml
@@ -214,12 +215,13 @@ def test_a_text4vis_configuration_names_the_lists_of_its_data_set(name):
 
 
 @pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.published])
-def test_a_published_figure_stands_in_its_file_and_in_the_table_of_the_readme(name):
+def test_a_published_figure_stands_in_its_file_and_in_the_table_of_the_page(name):
     comment = (TEXT4VIS / f"{name}.yaml").read_text().splitlines()[0]
     unit = "" if "mAP" in ROWS[name].published else " % top-1"
     assert f"published {ROWS[name].published}{unit} with" in comment
-    link = f"[{name}](configs/text4vis/{name}.yaml)"
-    (line,) = [line for line in (ROOT / "README.md").read_text().splitlines() if link in line]
+    link = f"[{name}](../../configs/text4vis/{name}.yaml)"
+    page = (ROOT / "docs" / "systems" / "text4vis.md").read_text()
+    (line,) = [line for line in page.splitlines() if link in line]
     _, _, frames, views, published, _, _ = map(str.strip, line.split("|"))
     assert (int(frames), published) == (ROWS[name].num_frames, ROWS[name].published)
     clips, crops = views.split("x")

@@ -1,4 +1,4 @@
-"""Convert a checkpoint: python -m tools.convert IN OUT --to ours|mote|merged|bike|text4vis
+"""Convert a checkpoint: python -m tools.convert IN OUT --to ours|mote|merged|bike|text4vis|ost|vificlip
 
 IN is a file, a folder in the Hub's format or hf://owner/name, in any of these formats. OUT is a .pt file, for ours and
 merged also .safetensors. Tensors keep every bit; only merged averages and merges them, as a test does.
@@ -12,17 +12,18 @@ from typing import Any
 import torch
 
 from clip.load import load_clip
+from datasets.build import preset_of
 from datasets.lists.labels import read_class_names
 from modules.build import (
     brought_classes,
+    build_classes,
     build_towers,
-    check_network,
     load_config,
     load_system,
     parse_config,
     remembers_classes,
 )
-from modules.classes.templates import template_classes
+from modules.check import check_network
 from modules.formats.ours import FORMAT, TRAIN_CLASS_FEATURES, joined, read_content, split_text4vis
 from modules.formats.published import (
     PUBLISHED_KEYS,
@@ -33,6 +34,7 @@ from modules.formats.published import (
     plain_head,
     text_tower,
 )
+from modules.formats.vifi import NUM_FRAMES, TOKENS, from_vifi, is_vifi, to_vifi
 from modules.weights import config_of_tested, merged_checkpoint
 from utils.cli import run_main
 from utils.config import Config, to_yaml
@@ -123,7 +125,8 @@ def _with_train_classes(content: Content, config: Config | None, source: str) ->
     config = _needed(config, source, purpose)
     class_names = read_class_names(config.data.label_list, config.data.num_classes)
     towers = load_clip(config.network.arch)
-    features = template_classes(towers, class_names, config.network.templates).encode(towers)
+    with torch.no_grad():
+        features = build_classes(config, towers, class_names).encode(towers)
     return {**content, HEAD: {TRAIN_CLASS_FEATURES: features, **content[HEAD]}, "class_names": class_names}
 
 
@@ -133,7 +136,7 @@ def to_ours(content: Content, kind: str, config: Config | None, source: str) -> 
         content = _with_train_classes(content, config, source)
     if config is None:
         return content  # with ``FORMAT``: where there is no head, nothing else tells the system
-    content = {name: value for name, value in content.items() if name != FORMAT}
+    content = {name: value for name, value in content.items() if name not in (FORMAT, NUM_FRAMES)}
     return {**content, "config": to_yaml(config_of_tested(config, content))}
 
 
@@ -156,7 +159,8 @@ def to_merged(content: Content, kind: str, config: Config | None, source: str) -
     if kind in ("text4vis", "bike"):
         return to_ours({**content, MERGED: True}, kind, config, source)
     config = _needed(config, source, "whose network.arch names the CLIP that a test averages with")
-    towers = build_towers(config.network, config.data.num_segments, config.data.input_size, config.seed)
+    rules = preset_of(config.data).of_towers
+    towers = build_towers(config.network, config.data.num_segments, config.data.input_size, config.seed, rules)
     model = load_system(config, towers, brought_classes(config, towers, content), content, source)
     return merged_checkpoint(model.eval(), content, config)
 
@@ -165,10 +169,7 @@ def to_bike(content: Content, kind: str, config: Config | None, source: str) -> 
     """A complete CLIP and a head of plain FFNs."""
     _check_classifier(content, "BIKE's format", source)
     plain_head(content, "BIKE")
-    if has_text(content):
-        return join_bike(content, {})
-    config = _needed(config, source, "whose network.arch names the CLIP with the text tower")
-    return join_bike(content, text_tower(load_clip(config.network.arch).state_dict()))
+    return join_bike(content, _missing_text(content, config, source))
 
 
 def to_text4vis(content: Content, kind: str, config: Config | None, source: str) -> Content:
@@ -179,6 +180,39 @@ def to_text4vis(content: Content, kind: str, config: Config | None, source: str)
     return join_text4vis(content)
 
 
+def to_ost(content: Content, kind: str, config: Config | None, source: str) -> Content:
+    """A whole CLIP."""
+    _check_plain(content, config, source)
+    return to_vifi(content, _missing_text(content, config, source), source)
+
+
+def to_vificlip(content: Content, kind: str, config: Config | None, source: str) -> Content:
+    """A whole CLIP without its token embedding, which is that of network.arch."""
+    _check_plain(content, config, source)
+    state = dict(content[MODEL])
+    if TOKENS in state:
+        config = _needed(config, source, "whose network.arch names the CLIP that the token embedding is compared with")
+        if not torch.equal(state.pop(TOKENS).float(), load_clip(config.network.arch).state_dict()[TOKENS]):
+            raise ValueError(f"{source} holds a trained token embedding, which ViFi-CLIP's format has no place for")
+    return to_vifi({**content, MODEL: state}, _missing_text(content, config, source, with_tokens=False), source)
+
+
+def _check_plain(content: Content, config: Config | None, source: str) -> None:
+    """See what the names of tensors do not tell, see ``to_vifi``."""
+    _check_classifier(content, "OST's and ViFi-CLIP's format", source)
+    if config is not None and config.network.tm:
+        raise ValueError(f"{source}: network.tm is {config.network.tm}, which OST and ViFi-CLIP have no place for")
+
+
+def _missing_text(content: Content, config: Config | None, source: str, with_tokens: bool = True) -> Content:
+    """What a checkpoint lacks of the text tower, from CLIP: all that did not train."""
+    if has_text(content) and (TOKENS in content[MODEL] or not with_tokens):
+        return {}
+    config = _needed(config, source, "whose network.arch names the CLIP with the text tower")
+    own = text_tower(load_clip(config.network.arch).state_dict())
+    return {k: v for k, v in own.items() if k not in content[MODEL] and (with_tokens or k != TOKENS)}
+
+
 def _check_classifier(content: Content, target: str, source: str) -> None:
     """Published formats hold no classes: those of texts are made again, others would be lost."""
     if CLASSIFIER in content:
@@ -187,11 +221,15 @@ def _check_classifier(content: Content, target: str, source: str) -> None:
         )
 
 
-TARGETS = {"ours": to_ours, "mote": to_mote, "merged": to_merged, "bike": to_bike, "text4vis": to_text4vis}
+TARGETS = {
+    each.__name__.removeprefix("to_"): each
+    for each in (to_ours, to_mote, to_merged, to_bike, to_text4vis, to_ost, to_vificlip)
+}
 
 
 def _left_out(content: Content, converted: Content) -> list[str]:
     """What the result does not hold any more, so that nobody has to find out later."""
+    converted = from_vifi(converted, "the result") if is_vifi(converted) else converted
     names = [
         name
         for name in content

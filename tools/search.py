@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> list[tuple[str, float]]:
     args = parse_args(argv)
     setup_logging()
     classifier = VideoClassifier.load(args.weights, args.config, args.arch, args.precision, overrides=args.overrides)
-    query = classifier.class_features([args.query])[0].cpu().numpy()
+    query = classifier.query_feature(args.query).cpu().numpy()
     message = ""
     if args.videos.endswith(EMBEDDING_SUFFIXES):
         embeddings = read_embeddings(Path(args.videos))

@@ -160,12 +160,13 @@ class SweptModel:
                 rows |= {f"{form} {table}": values for table, values in found.items()}
             return rows
 
-        shapes = shapes_of(fusion.tables, num_views, encoded)
+        scale = model.logit_scale.item()
+        shapes = shapes_of(fusion.tables, num_views, len(classes), model)
         with model.for_tests():
             of_forms = {f"{form} {table}": shape for form in self.forms for table, shape in shapes.items()}
             tables = collect(compute, loader, of_forms, self._pass(name, desc)).tables
         return {
-            form: fusion.fuse({table: tables[f"{form} {table}"] for table in fusion.tables}, encoded.float().cpu())
+            form: fusion.fuse({t: tables[f"{form} {t}"] for t in fusion.tables}, encoded.float().cpu(), scale)
             for form in self.forms
         }
 
@@ -173,7 +174,7 @@ class SweptModel:
         """Fused scores [N, K] of one list with plain CLIP, frames averaged."""
         classes, how = self.plain_classes[name], self._pass(name, desc)
         views = score_views(self.plain, loader, classes, num_views, how, fusion.tables)
-        return fusion.fuse(views.tables, views.classes)
+        return fusion.fuse(views.tables, views.classes, self.plain.logit_scale.item())
 
     def _pass(self, name: str, desc: str) -> Pass:
         return Pass(self.precision, self.lists[name].config.data.batch_size, desc)
@@ -217,6 +218,7 @@ def describe(args: argparse.Namespace, swept: SweptModel) -> dict:
         "weights_sha256": weights_sha256(state),
         "arch": first.network.arch,
         "templates": first.network.templates,
+        "class_text": first.network.class_text,
         "num_clips": args.test_clips,
         "num_crops": args.test_crops,
         "dense": first.data.dense,

@@ -85,16 +85,29 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
 
     Raises:
         OSError: it cannot be opened.
-        ValueError: it is not JSON, nested beyond reason, or no object.
+        ValueError: it is not JSON, has a key twice, is nested beyond reason, or no object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=each_key_once)
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
         raise ValueError(f"{path}: damaged, {what} is not JSON ({reason})") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: damaged, {what} is a JSON {type(content).__name__}, expected an object")
     return content
+
+
+def each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, for ``json.loads``.
+
+    Raises:
+        ValueError: it has a key twice.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):  # of two, JSON would silently take the last
+        twice = next(key for place, (key, _) in enumerate(pairs) if any(key == other for other, _ in pairs[:place]))
+        raise ValueError(f"the key {shown(twice)} is given twice")
+    return found
 
 
 def checked(kind: type[Kind], tree: dict[str, Any], path: Path) -> Kind:

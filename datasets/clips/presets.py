@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +13,13 @@ from torchvision.transforms import v2 as T
 from torchvision.transforms.v2 import functional as F
 
 from datasets.clips import sampling
-from datasets.clips.transforms import CROPS, Crops, TrainTransform
+from datasets.clips.augment import FrameJitter, MultiScaleCrop
+from datasets.clips.resize import resize_short_side
+from datasets.clips.transforms import CROPS, VIFI_CROPS, Crops, TrainTransform
+from utils.config.pixels import IMAGENET
+
+ANY_AREA = (0.08, 1.0)  # the default of data.crop_area
+VIFI_SHORT_SIDE = 256 / 224  # of S
 
 
 class Sampling(NamedTuple):
@@ -32,15 +39,19 @@ class Preset:
     gray_share: float  # of training clips that lose their colours
     flip_share: float  # of training clips that are mirrored, where their label allows it
     short_side: float  # of frames in evaluation after resizing, as a multiple of S
-    interpolation: InterpolationMode  # of that resizing
+    resize: Callable[[Tensor, int], Tensor]  # frames, pixels of the short side -> frames; in evaluation
     crops: Mapping[int, Crops]  # by their number; the keys of ``CROPS``
     short_sides: Mapping[int, int] = field(default_factory=dict)  # S -> pixels, where ``short_side`` does not hold
+    whole: Callable[[float], int] = round  # pixels of the short side, from the product
+    jitter: Callable[[Tensor], Tensor] | None = None  # of training clips' colours, before some lose them
+    # What it lays over the towers' own rules: fields of ``TowerSpec`` by name, such as the statistics of pixels.
+    of_towers: Mapping[str, Any] = field(default_factory=dict)
 
     def train_transform(
         self,
         input_size: int,
         mirror_labels: list[int],
-        crop_area: tuple[float, float] = (0.08, 1.0),
+        crop_area: tuple[float, float] = ANY_AREA,
         randaug: tuple[int, int] | None = None,
     ) -> TrainTransform:
         """The augmentation of training clips.
@@ -52,22 +63,29 @@ class Preset:
             randaug: (number of operations, magnitude) of torchvision's RandAugment, or None.
         """
         steps = [T.RandAugment(*randaug)] if randaug else []
-        steps += [self.train_crop(input_size, crop_area), T.RandomGrayscale(p=self.gray_share)]
+        steps += [self.train_crop(input_size, crop_area), *([self.jitter] if self.jitter else [])]
+        steps += [T.RandomGrayscale(p=self.gray_share)]
         return TrainTransform(T.Compose(steps), mirror_labels, self.flip_share)
 
-    def resized_side(self, input_size: int) -> int:
+    def resized_side(self, input_size: int, num_crops: int = 1) -> int:
         """Pixels of the short side of frames in evaluation, before crops of S are cut."""
-        return self.short_sides.get(input_size, round(self.short_side * input_size))
+        usual = input_size if self.crops[num_crops].of_smallest else self.whole(self.short_side * input_size)
+        return self.short_sides.get(input_size, usual)
 
     def eval_views(self, frames: Tensor, input_size: int, num_crops: int) -> Tensor:
         """Resize and cut the crops of a test: uint8 [T, 3, H, W] -> [crops, T, 3, S, S]."""
-        frames = F.resize(frames, [self.resized_side(input_size)], self.interpolation, antialias=True)
+        frames = self.resize(frames, self.resized_side(input_size, num_crops))
         height, width = frames.shape[-2:]
         crops, views = self.crops[num_crops], []
         for top, left in crops.corners(height - input_size, width - input_size):
             view = frames[..., top : top + input_size, left : left + input_size]
             views += [view, view.flip(-1)] if crops.has_mirrors else [view]
         return torch.stack(views)
+
+
+def antialiased(frames: Tensor, short_side: int, interpolation: InterpolationMode) -> Tensor:
+    """torchvision's resize, which comes within a grey level or two of PIL's."""
+    return F.resize(frames, [short_side], interpolation, antialias=True)
 
 
 def random_resized_crop(input_size: int, crop_area: tuple[float, float]) -> T.RandomResizedCrop:
@@ -79,6 +97,20 @@ def random_resized_crop(input_size: int, crop_area: tuple[float, float]) -> T.Ra
     return T.RandomResizedCrop(input_size, scale=crop_area, antialias=True)
 
 
+def multi_scale_crop(input_size: int, crop_area: tuple[float, float]) -> MultiScaleCrop:
+    """Crops of ViFi-CLIP's training, cut from frames whose short side is 256 for 224 pixels.
+
+    Raises:
+        ValueError: ``crop_area`` asks for others.
+    """
+    if tuple(crop_area) != ANY_AREA:
+        raise ValueError(
+            f"data.crop_area: the crops of data.transforms=vifi have shapes of their own, expected {list(ANY_AREA)}, "
+            f"found {list(crop_area)}"
+        )
+    return MultiScaleCrop(input_size, int(VIFI_SHORT_SIDE * input_size))
+
+
 MOTE = Preset(
     sampling=Sampling(sampling.train_indices, sampling.eval_indices),
     dense_sampling=Sampling(sampling.dense_train_indices, sampling.dense_eval_indices),
@@ -86,14 +118,30 @@ MOTE = Preset(
     gray_share=0.2,
     flip_share=0.5,
     short_side=1.0,
-    interpolation=InterpolationMode.BICUBIC,
+    resize=partial(antialiased, interpolation=InterpolationMode.BICUBIC),
     crops=CROPS,
 )
 
 # Differs from MoTE's in two rules: bins of training frames are disjoint, and 224 pixels are cut from 256.
 TEXT4VIS = replace(MOTE, sampling=MOTE.sampling._replace(train=sampling.bin_train_indices), short_sides={224: 256})
 
-PRESETS: dict[str, Preset] = {"mote": MOTE, "text4vis": TEXT4VIS}
+# Of ViFi-CLIP and OST, with OpenCV's resize and ImageNet's statistics in the place of CLIP's, which their weights are
+# tuned to. Their code has no dense clips: those are MoTE's.
+VIFI = Preset(
+    sampling=Sampling(sampling.equal_train_indices, sampling.middle_eval_indices),
+    dense_sampling=MOTE.dense_sampling,
+    train_crop=multi_scale_crop,
+    gray_share=0.2,
+    flip_share=0.5,
+    short_side=VIFI_SHORT_SIDE,
+    resize=resize_short_side,
+    crops=VIFI_CROPS,
+    whole=int,
+    jitter=FrameJitter(0.8, T.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)),
+    of_towers=IMAGENET | {"interpolation": "bilinear of OpenCV, not antialiased"},
+)
+
+PRESETS: dict[str, Preset] = {"mote": MOTE, "text4vis": TEXT4VIS, "vifi": VIFI}
 # Rules of training frames, which ``data.train_sampling`` may put in the place of a preset's.
 TRAIN_SAMPLINGS: dict[str, Callable[..., np.ndarray]] = {
     "bins": sampling.bin_train_indices,

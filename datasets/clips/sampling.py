@@ -32,6 +32,17 @@ def bin_train_indices(num_frames: int, num_segments: int, rng: np.random.Generat
     return rng.integers(borders[:-1], borders[1:])
 
 
+def equal_train_indices(num_frames: int, num_segments: int, rng: np.random.Generator) -> np.ndarray:
+    """One random frame from each of T equal bins of F // T frames, int64 [T]; ViFi-CLIP's and OST's rule.
+
+    The F mod T frames at the end are never drawn, as published. A video shorter than T gives frame round(i F / T),
+    halves to even; where that is F, past the end, it wraps around to frame 0, also as published.
+    """
+    if (length := num_frames // num_segments) == 0:
+        return np.round(np.arange(num_segments) * (num_frames / num_segments)).astype(np.int64) % num_frames
+    return np.arange(num_segments) * length + rng.integers(length, size=num_segments)
+
+
 def dense_train_indices(num_frames: int, num_segments: int, rng: np.random.Generator) -> np.ndarray:
     """T frames of one window of 128 at a random start, int64 [T]; wraps around in shorter videos."""
     last_start = max(num_frames - DENSE_WINDOW, 0)
@@ -49,6 +60,17 @@ def eval_indices(num_frames: int, num_segments: int, num_clips: int = 1) -> np.n
     starts = np.linspace(0, interval - 1, num_clips, dtype=np.int64)
     # Truncation, not floor: int(-0.5) is 0 in the published code.
     return (starts[:, None] + interval * np.arange(num_segments)).astype(np.int64) % num_frames
+
+
+def middle_eval_indices(num_frames: int, num_segments: int, num_clips: int = 1) -> np.ndarray:
+    """C clips of T frames from within the same segments of F / T frames, int64 [C, T]; ViFi-CLIP's and OST's rule.
+
+    Clip c takes the frame at (c + 1/2) / C of each segment, rounded down: one clip the middle ones, several clips
+    shifted evenly. The published code draws random frames where there are several, another result in each test.
+    """
+    length = num_frames / num_segments
+    starts = length * ((np.arange(num_clips) + 0.5) / num_clips)
+    return (np.arange(num_segments) * length + starts[:, None]).astype(np.int64)
 
 
 def dense_eval_indices(num_frames: int, num_segments: int, num_clips: int = 1) -> np.ndarray:

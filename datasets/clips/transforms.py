@@ -1,4 +1,4 @@
-"""Clip transforms on uint8 tensors [T, 3, H, W]; every random choice is drawn once for all frames.
+"""Clip transforms on uint8 tensors [T, 3, H, W]; random choices are drawn once for all frames (see ``FrameJitter``).
 
 Normalisation is the model's: frames travel to the device as uint8.
 """
@@ -56,6 +56,7 @@ class Crops(NamedTuple):
     corners: Callable[[int, int], list[tuple[int, int]]]
     centre: int  # place of the centre crop, unmirrored, among them
     has_mirrors: bool = False  # each is followed by its mirror image
+    of_smallest: bool = False  # cut from frames whose short side is S, whatever the preset has for other numbers
 
 
 def _centre(free_y: int, free_x: int) -> list[tuple[int, int]]:
@@ -80,3 +81,19 @@ CROPS: dict[int, Crops] = {
     5: Crops(_corners_and_centre, centre=4),
     10: Crops(_corners_and_centre, centre=8, has_mirrors=True),
 }
+
+
+def _floor_centre(free_y: int, free_x: int) -> list[tuple[int, int]]:
+    return [(free_y // 2, free_x // 2)]
+
+
+def _ends_and_middle(free_y: int, free_x: int) -> list[tuple[int, int]]:
+    """Left, right and middle, in portrait videos top, bottom and middle."""
+    y, x = free_y // 2, free_x // 2
+    if free_y > free_x:
+        return [(0, x), (2 * y, x), (y, x)]
+    return [(y, 0), (y, 2 * x), (y, x)]
+
+
+# Of ViFi-CLIP and OST, whose published code has no other numbers.
+VIFI_CROPS = CROPS | {1: Crops(_floor_centre, centre=0), 3: Crops(_ends_and_middle, centre=2, of_smallest=True)}

@@ -17,7 +17,8 @@ class Fusion:
     """A rule that fuses the views of videos."""
 
     rule: str  # in the words of the results
-    fuse: Callable[[Tables, Tensor], Tensor]  # tables of N videos, encoded classes [K, D] -> scores [N, K]
+    # Tables of N videos, encoded classes, and the trained logit scale -> scores [N, K].
+    fuse: Callable[[Tables, Tensor, float], Tensor]
     probabilities: Callable[[Tensor], Tensor]  # scores [N, K] -> rows with the sum 1
     tables: tuple[str, ...] = ("scores",)  # that it needs; rows of NaN stay rows of NaN
     gives_cosines: bool = False  # scores are those of one feature a video
@@ -25,7 +26,7 @@ class Fusion:
 
 def _of_probabilities(settings: EvalConfig) -> Fusion:
     # In double: the second softmax squeezes close calls of many classes below float32's resolution.
-    def fuse(tables: Tables, classes: Tensor) -> Tensor:
+    def fuse(tables: Tables, classes: Tensor, logit_scale: float) -> Tensor:
         return (settings.softmax_scale * tables["scores"].double()).softmax(dim=-1).mean(dim=1).softmax(dim=-1)
 
     return Fusion("softmax of cosines per view, mean over views, softmax", fuse, lambda scores: scores)
@@ -34,7 +35,7 @@ def _of_probabilities(settings: EvalConfig) -> Fusion:
 def _of_cosines(settings: EvalConfig) -> Fusion:
     return Fusion(
         "mean of cosines over views",
-        lambda tables, classes: PERCENT * tables["scores"].mean(dim=1),
+        lambda tables, classes, logit_scale: PERCENT * tables["scores"].mean(dim=1),
         lambda scores: scores.softmax(dim=-1),
     )
 
@@ -43,18 +44,27 @@ def _of_features(settings: EvalConfig) -> Fusion:
     # Not normalised before the mean: a view counts as much as its feature is long.
     return Fusion(
         "mean of features over views, cosine",
-        lambda tables, classes: F.normalize(tables["features"].mean(dim=1), dim=-1) @ classes.float().T,
+        lambda tables, classes, logit_scale: F.normalize(tables["features"].mean(dim=1), dim=-1) @ classes.float().T,
         lambda scores: (PERCENT * scores).softmax(dim=-1),
         ("scores", "features"),
         gives_cosines=True,
     )
 
 
-# Values of eval.fusion: MoTE's close-set test, MoTE's zero-shot test, Text4Vis's tests.
+def _of_softmax(settings: EvalConfig) -> Fusion:
+    return Fusion(
+        "softmax of scaled scores per view, sum over views",
+        lambda tables, classes, logit_scale: (logit_scale * tables["scores"]).softmax(dim=-1).sum(dim=1),
+        lambda scores: scores / scores.sum(dim=-1, keepdim=True),
+    )
+
+
+# Values of eval.fusion: MoTE's close-set test, MoTE's zero-shot test, Text4Vis's tests, those of OST and ViFi-CLIP.
 FUSIONS: dict[str, Callable[[EvalConfig], Fusion]] = {
     "probabilities": _of_probabilities,
     "cosines": _of_cosines,
     "features": _of_features,
+    "softmax": _of_softmax,
 }
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from engine.collect import rows_of_clips
 from engine.protocols.fusion import Fusion
-from modules.systems.base import Batch, System
+from modules.systems.base import Batch, Classes, Explanation, System, Video
 
 
 class Shown(NamedTuple):
@@ -20,17 +20,22 @@ class Shown(NamedTuple):
     embeddings: Tensor  # [B, D], unit length
 
 
-def rows_of(system: System, classes: Tensor, fusion: Fusion) -> Callable[[Batch], dict[str, Tensor]]:
+def rows_of(
+    system: System, classes: Tensor, fusion: Fusion, keeps_frames: bool = False
+) -> Callable[[Batch], dict[str, Tensor]]:
     """What a pass computes of each clip: ``embeddings`` [B, D], ``frame_scores`` [B, T', K], and what fusion needs.
 
     Args:
         system: in eval mode and its form for tests.
         classes: encoded [K, D]; K = 0: embeddings only.
+        keeps_frames: also ``frames`` [B, T', D] before the head, for ``explain_shown``.
     """
 
     def compute(batch: Batch) -> dict[str, Tensor]:
         video = system.video_of(batch)
         rows = {"embeddings": F.normalize(system.embed(video), dim=-1)}
+        if keeps_frames:
+            rows["frames"] = video.frames
         if len(classes):
             rows |= rows_of_clips(system, video, classes, fusion.tables)
             rows["frame_scores"] = system.score_frames(video, classes)
@@ -58,7 +63,7 @@ def fuse_shown(
         num_clips = rows["embeddings"].shape[1] // num_crops
         shape = len(embeddings), num_clips, num_frames, 0
         return Shown(torch.zeros(len(embeddings), 0), torch.zeros(shape), embeddings)
-    scores = fusion.fuse(rows, classes) if fusion.gives_cosines else rows["scores"].mean(dim=1)
+    scores = fusion.fuse(rows, classes, float(logit_scale)) if fusion.gives_cosines else rows["scores"].mean(dim=1)
     by_crop = rows["frame_scores"].unflatten(1, (num_crops, -1)).mean(dim=1)  # [B, C, T', K]
     by_crop = by_crop.expand(-1, -1, num_frames, -1)
     return Shown(
@@ -66,3 +71,22 @@ def fuse_shown(
         (logit_scale * by_crop).softmax(dim=-1).float().cpu(),
         embeddings,
     )
+
+
+def explain_shown(
+    system: System, frames: Tensor, classes: Classes, encoded: Tensor, label: int, num_crops: int, num_frames: int
+) -> list[Explanation]:
+    """Why one video has the score of a class, see ``System.explain``; the mean over crops, as of probabilities.
+
+    Args:
+        frames: of ``rows_of``, [V, T', D], V = crops * clips, crop-major.
+        num_frames: T of a clip, which may have one feature for all.
+
+    Returns:
+        Explanations with shares [C, T, N], float32 on the CPU.
+    """
+    found = system.explain(Video(frames), classes, encoded, label)
+    by_crop = [each.shares.float().unflatten(0, (num_crops, -1)).mean(dim=0).cpu() for each in found]
+    return [
+        each._replace(shares=shares.expand(-1, num_frames, -1)) for each, shares in zip(found, by_crop, strict=True)
+    ]

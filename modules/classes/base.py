@@ -13,6 +13,7 @@ class Classes(Protocol):
     """K classes; frozen, live or learned is their own affair."""
 
     needs_text: bool  # in every step: the text tower stays with the model
+    fingerprint: str  # of the texts that are encoded; empty: there are none, or they are learned
 
     def __len__(self) -> int:
         """K."""
@@ -33,8 +34,8 @@ class FixedClasses:
 
     needs_text = False
 
-    def __init__(self, features: Tensor):
-        self.features = features
+    def __init__(self, features: Tensor, fingerprint: str = ""):
+        self.features, self.fingerprint = features, fingerprint
 
     def __len__(self) -> int:
         return len(self.features)

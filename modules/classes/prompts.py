@@ -33,6 +33,7 @@ class LearnedPrompts(nn.Module):
     """
 
     needs_text = True
+    fingerprint = ""
 
     def __init__(
         self,

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from clip.tokenizer import TooLong, cut
 from clip.towers import Towers
 from modules.classes.base import Classes, FixedClasses, encode_distinct
+from modules.classes.descriptor_files import fingerprint
+from utils.text import shown
 
 logger = logging.getLogger(__name__)
 
@@ -18,7 +20,8 @@ logger = logging.getLogger(__name__)
 NOUNS = ("photo", "video", "example", "demonstration")
 VERBS = ("using", "doing", "during", "performing", "practicing")
 ACTIONS = ("{}", "a person {}", *(f"a person {verb} {{}}" for verb in VERBS))
-# A template set of your own is one more entry: any number of strings with one {} for the class name.
+# A template set of your own is one more entry: any number of strings with one {} for the class name. A single template
+# needs none: network.templates takes it as it is.
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "single": ("a video of a person {}.",),  # Text4Vis, BIKE
     "mote28": tuple(f"a {noun} of {action}." for noun in NOUNS for action in ACTIONS),
@@ -32,12 +35,13 @@ class LiveTexts:
 
     Args:
         tokens: int64 [K, M, L], see ``tokenize_classes``.
+        fingerprint: of the texts.
     """
 
     needs_text = True
 
-    def __init__(self, tokens: Tensor):
-        self.tokens = tokens
+    def __init__(self, tokens: Tensor, fingerprint: str = ""):
+        self.tokens, self.fingerprint = tokens, fingerprint
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -56,34 +60,53 @@ class LiveTexts:
         return encode_distinct(lambda some: class_features(towers, tokens[some], chunk), labels, len(tokens))
 
 
+def templates_of(value: str) -> tuple[str, ...]:
+    """The templates that ``network.templates`` names: a set of ``TEMPLATES``, or one template itself.
+
+    Raises:
+        ValueError: no such set, and no text with one {}.
+    """
+    if value in TEMPLATES:
+        return TEMPLATES[value]
+    if value.count("{}") != 1 or set("{}") & set(value.replace("{}", "")):
+        known = ", ".join(TEMPLATES)
+        raise ValueError(
+            f"network.templates: expected one of {known}, or a template with one {{}} for the class name, found "
+            f"{shown(value)}"
+        )
+    return (value,)
+
+
 def template_classes(towers: Towers, class_names: list[str], templates: str, is_live: bool = False) -> Classes:
     """Classes from their names, on the towers' device.
 
     Args:
-        templates: a key of ``TEMPLATES``.
+        class_names: or sentences, see ``modules.classes.sentences``.
+        templates: a key of ``TEMPLATES``, or a template.
         is_live: the text tower trains; else it encodes now, in eval mode, and is not needed any more.
 
     Raises:
         ValueError: see ``tokenize_classes``.
     """
     tokens = tokenize_classes(towers, class_names, templates).to(towers.logit_scale.device)
+    texts = fingerprint([[template.format(name) for template in templates_of(templates)] for name in class_names])
     if is_live:
-        return LiveTexts(tokens)
+        return LiveTexts(tokens, texts)
     logger.info("encoding %d classes x %d templates", *tokens.shape[:2])
     was_training = towers.training
     with torch.no_grad():
         features = class_features(towers.eval(), tokens, CHUNK)
     towers.train(was_training)
-    return FixedClasses(features)
+    return FixedClasses(features, texts)
 
 
 def tokenize_classes(towers: Towers, class_names: list[str], templates: str) -> Tensor:
-    """Tokens of every class in every template of a set of ``TEMPLATES``: int64 [K, M, L].
+    """Tokens of every class in every template, see ``templates_of``: int64 [K, M, L].
 
     Raises:
         ValueError: a class name does not fit into the text tower's context; it is named.
     """
-    return tokenize_filled(towers, class_names, TEMPLATES[templates])
+    return tokenize_filled(towers, class_names, templates_of(templates))
 
 
 def tokenize_filled(towers: Towers, class_names: list[str], prompts: Sequence[str]) -> Tensor:

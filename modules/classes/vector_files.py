@@ -2,6 +2,7 @@
 
 import zipfile
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from utils.arrays import DAMAGED
 from utils.files import no_file, whole_file
 from utils.text import shown
 
-VECTORS = ("vectors", "classifier")  # names of the matrix, the first that is there
+VECTORS = ("vectors", "classifier")  # names of the matrix, the first that is there; else the only array
+CLASS_NAMES = "class_names"
 
 
 def write_vectors(path: Path, vectors: Tensor, class_names: list[str]) -> None:
@@ -23,7 +25,7 @@ def write_vectors(path: Path, vectors: Tensor, class_names: list[str]) -> None:
 
 
 def read_vectors(path: str | Path, class_names: list[str], dim: int) -> Tensor:
-    """One vector a class from an npz, float32 [K, D]: its array ``vectors`` (or ``classifier``), of any length.
+    """One vector a class from an npz, float32 [K, D]: ``vectors`` or ``classifier`` or the only array; of any length.
 
     Args:
         class_names: K of them; where the file has ``class_names``, they must be these, in this order.
@@ -41,19 +43,25 @@ def read_vectors(path: str | Path, class_names: list[str], dim: int) -> Tensor:
     except (OSError, zipfile.BadZipFile, zlib.error, LookupError, AttributeError, RuntimeError, *DAMAGED) as error:
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise ValueError(f"{where}: not an npz of arrays ({reason})") from None
-    name = next((name for name in VECTORS if name in arrays), None)
+    name = _matrix_of(arrays)
     if name is None:
         raise ValueError(f"{where}: expected an array 'vectors', found {shown(sorted(arrays))}")
     _check_numbers(arrays[name], (len(class_names), dim), f"{where}: {name}")
-    if "class_names" in arrays:
-        _check_names(arrays["class_names"], class_names, where)
+    if CLASS_NAMES in arrays:
+        _check_names(arrays[CLASS_NAMES], class_names, where)
     return torch.from_numpy(arrays[name].astype(np.float32))
+
+
+def _matrix_of(names: Collection[str]) -> str | None:
+    """Which of the names of arrays is that of the matrix."""
+    others = [name for name in names if name != CLASS_NAMES]
+    return next((name for name in VECTORS if name in names), others[0] if len(others) == 1 else None)
 
 
 def _read_arrays(path: str | Path) -> dict[str, np.ndarray]:
     """The arrays of an npz that are of use; others only by name."""
-    wanted = (*VECTORS, "class_names")
     with np.load(path, allow_pickle=False) as file:
+        wanted = (_matrix_of(file.files), CLASS_NAMES)
         return {name: file[name] if name in wanted else np.empty(0) for name in file.files}
 
 

@@ -24,6 +24,7 @@ class Vectors(nn.Module):
     """
 
     needs_text = False
+    fingerprint = ""
 
     def __init__(self, vectors: Tensor, is_trained: bool = False):
         super().__init__()

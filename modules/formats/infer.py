@@ -8,6 +8,7 @@ from torch import Tensor
 from clip.resnet import STAGES, STRIDE
 from clip.shapes import count_blocks
 from clip.shift import time_module_in
+from modules.formats.vifi import NUM_FRAMES
 from utils.weights.four_keys import HEAD, MODEL
 
 # Of OpenAI's ViTs: width, patch size and patches along an edge of the image tower.
@@ -40,8 +41,10 @@ def infer_settings(checkpoint: Mapping[str, Mapping[str, Tensor]], source: str) 
     settings: dict[str, Any] = {
         "network.arch": arch,
         "data.input_size": input_size,
-        "network.fix_text": "token_embedding.weight" not in clip,
+        "network.fix_text": "text_projection" not in clip,
     }
+    if type(num_frames := checkpoint.get(NUM_FRAMES)) is int:
+        settings["data.num_segments"] = num_frames
     if time_module := time_module_in(clip):
         settings["network.tm"] = time_module
     if "visual.time_embedding" in clip:

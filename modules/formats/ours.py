@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from modules.formats.vifi import FORMAT, STAND_INS, from_vifi, is_vifi
 from utils.files import no_file
 from utils.weights.files import is_safetensors, is_torchscript, read_safetensors, read_torch_file
 from utils.weights.four_keys import CLASSIFIER, HEAD, MODEL, check_state_dicts, plain_content
@@ -18,7 +19,6 @@ from utils.weights.model_files import WEIGHTS_FILE, locate, read_facts
 
 IN_FILES = {MODEL: "clip.", HEAD: "head.", CLASSIFIER: "classifier."}  # of safetensors
 IN_MODEL = {MODEL: "towers.", HEAD: "head.", CLASSIFIER: "classes."}
-FORMAT = "format"  # entry of a checkpoint that was read: the published format, where its tensors do not tell any more
 TEXT4VIS_HEAD = "fusion_model."  # before the head's names in Text4Vis's one state dict
 TRAIN_CLASS_FEATURES = "spe_cls_feature"  # [K_train, D], belongs to the data set that the head was trained on
 CLIP_HINT = "a CLIP is given as network.arch (or --arch of predict.py), a checkpoint of this project is expected here"
@@ -63,7 +63,9 @@ def split_text4vis(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_content(name: str | Path) -> Any:
-    """What a file holds, whatever that is. Weights are finite, without the prefixes that wrappers put before names.
+    """What a file holds, whatever that is; of OST and ViFi-CLIP with our names.
+
+    Weights are finite, without the prefixes that wrappers put before names.
 
     Args:
         name: a file of torch.save or safetensors, a folder in the Hub's format, or ``hf://owner/name``.
@@ -85,5 +87,7 @@ def read_content(name: str | Path) -> Any:
     elif file.is_file() and is_torchscript(file):
         raise ValueError(f"checkpoint {file}: found a TorchScript archive, such as CLIP's own; {CLIP_HINT}")
     else:
-        content = read_torch_file(file, problem)
+        content = read_torch_file(file, problem, STAND_INS)
+        if is_vifi(content):
+            content = from_vifi(content, f"checkpoint {name}")
     return plain_content(content, f"checkpoint {name}")

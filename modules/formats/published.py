@@ -4,7 +4,8 @@ All of them keep CLIP's tensors under ``visual.*`` and ``logit_scale`` and a tem
 
 - MoTE (and ours): two state dicts, the head's with ``spe_cls_feature`` and experts (``mlp.fc_up.e``, ``mlp.fc_dn.e``);
 - BIKE: two state dicts, CLIP's with its text tower, the head's with plain FFNs;
-- Text4Vis: one state dict, the head's names behind ``fusion_model.``; no text tower.
+- Text4Vis: one state dict, the head's names behind ``fusion_model.``; no text tower;
+- OST, ViFi-CLIP: see ``vifi.py``, which gives them our names when they are read.
 
 Ours adds entries beside the four that MoTE and BIKE have; ``merged`` is one of them.
 """
@@ -14,7 +15,8 @@ from typing import Any
 
 from torch import Tensor
 
-from modules.formats.ours import FORMAT, TEXT4VIS_HEAD, TRAIN_CLASS_FEATURES
+from modules.formats.ours import TEXT4VIS_HEAD, TRAIN_CLASS_FEATURES
+from modules.formats.vifi import FORMAT, FORMATS
 from utils.weights.four_keys import HEAD, MERGED, MODEL, outline
 
 PUBLISHED_KEYS = ("epoch", MODEL, HEAD, "optimizer_state_dict")
@@ -30,7 +32,7 @@ FOREIGN = {
 
 
 def format_of(content: Any, source: str) -> str:
-    """``ours``, ``mote``, ``merged``, ``bike`` or ``text4vis``.
+    """``ours``, ``mote``, ``merged``, ``bike``, ``text4vis``, ``ost`` or ``vificlip``.
 
     Raises:
         ValueError: none of them, or with parts that are not read.
@@ -48,6 +50,8 @@ def format_of(content: Any, source: str) -> str:
         raise ValueError(f"{source}: {MODEL} holds no image tower of CLIP ({' or '.join(PROJECTIONS)}), found {found}")
     if HEAD not in content:
         return "text4vis"
+    if is_told_vifi(content) and "config" not in content:
+        return content[FORMAT]
     if MERGED in content:
         return "merged"
     if "config" in content:
@@ -61,9 +65,16 @@ def system_of(checkpoint: Mapping[str, Any]) -> str:
     Args:
         checkpoint: two state dicts, see ``modules.formats.ours.read_checkpoint``.
     """
+    if is_told_vifi(checkpoint):
+        return checkpoint[FORMAT]
     is_mote = TRAIN_CLASS_FEATURES in checkpoint[HEAD]
     is_text4vis = checkpoint.get(FORMAT) == "text4vis" or bool(checkpoint[HEAD]) or has_text(checkpoint)
     return "text4vis" if is_text4vis and not is_mote else ""
+
+
+def is_told_vifi(content: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint was read from a file of OST or ViFi-CLIP."""
+    return isinstance(content.get(FORMAT), str) and content[FORMAT] in FORMATS and not content.get(HEAD)
 
 
 def has_text(content: Mapping[str, Any]) -> bool:

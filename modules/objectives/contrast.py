@@ -1,5 +1,6 @@
-"""Videos and texts against each other, over the batches of all processes: NCE and DS of Text4Vis and BIKE."""
+"""Videos and texts against each other, over the batches of all processes: NCE and DS of Text4Vis, and OST's sum."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ DUAL_TEMPERATURE = 1000.0  # of the softmax that DS multiplies with
 class Contrast(NamedTuple):
     """A loss and its two directions, scalars."""
 
-    total: Tensor  # their mean
+    total: Tensor  # their mean, or in OST their sum
     of_videos: Tensor  # each video against all texts
     of_texts: Tensor
 
@@ -36,15 +37,13 @@ def nce_loss(video: Tensor, text: Tensor, labels: Tensor, logit_scale: Tensor, g
     Raises:
         ValueError: one video in the batches of all processes, which leaves nothing to compare it with.
     """
-    logits, target = _all_pairs(video, text, labels, logit_scale, gather)
-    return _both_directions(contrast_loss(logits, target), contrast_loss(logits.T, target))
+    return both_directions(*_all_pairs(video, text, labels, logit_scale, gather))
 
 
 def ds_loss(video: Tensor, text: Tensor, labels: Tensor, logit_scale: Tensor, gather: str = "full") -> Contrast:
     """``nce_loss`` of logits after ``dual_softmax`` (``solver.loss_type: DS``); arguments and errors are the same."""
-    logits, target = _all_pairs(video, text, labels, logit_scale, gather)
-    of_videos = contrast_loss(dual_softmax(logits), target)
-    return _both_directions(of_videos, contrast_loss(dual_softmax(logits.T), target))
+    logits, labels = _all_pairs(video, text, labels, logit_scale, gather)
+    return both_directions(dual_softmax(logits), labels, dual_softmax(logits.T))
 
 
 CONTRASTS = {"NCE": nce_loss, "DS": ds_loss}  # values of solver.loss_type
@@ -58,9 +57,46 @@ def check_batch(num_videos: int) -> None:
     """
     if num_videos < 2:
         raise ValueError(
-            "solver.loss_type NCE and DS compare the videos of a batch with each other, and a batch has one over all "
+            "solver.loss_type: contrasts compare the videos of a batch with each other, and a batch has one over all "
             "processes: raise data.batch_size"
         )
+
+
+def gathered(rows: Sequence[Tensor], labels: Tensor, gather: str = "full") -> tuple[list[Tensor], Tensor]:
+    """The rows of all processes' batches, and their labels: what a contrast makes its logits of, alike on each process.
+
+    Args:
+        rows: of each kind (frame features, descriptors, ...) one tensor [B, ...], all of one dtype.
+        labels: int64 [B].
+        gather: ``full`` or ``published`` gradients, see ``gather_rows``.
+
+    Returns:
+        Each kind as [N, ...], a part of the graph, and labels [N].
+
+    Raises:
+        ValueError: one video in the batches of all processes, which leaves nothing to compare it with.
+    """
+    flat = [kind.flatten(1) for kind in rows]
+    together = gather_rows(torch.cat(flat, dim=1), gather)  # one exchange each way
+    parts = together.split([kind.shape[1] for kind in flat], dim=1)
+    labels = gather_rows(labels)
+    if not labels.is_meta:
+        check_batch(len(labels))
+    return [part.unflatten(1, kind.shape[1:]) for part, kind in zip(parts, rows, strict=True)], labels
+
+
+def both_directions(logits: Tensor, labels: Tensor, of_texts: Tensor | None = None, is_halved: bool = True) -> Contrast:
+    """``contrast_loss`` of each video against all texts, and of each text against all videos.
+
+    Args:
+        logits: [N, N], row i of video i, column j of text j, scaled.
+        labels: int64 [N], of video i and text i.
+        of_texts: logits [N, N] of the other direction; None: the same, transposed.
+        is_halved: the total is the mean of both; False: their sum, as OST trains.
+    """
+    target = contrast_targets(labels)
+    losses = contrast_loss(logits, target), contrast_loss(logits.T if of_texts is None else of_texts, target)
+    return Contrast(sum(losses) / (2 if is_halved else 1), *losses)
 
 
 def contrast_targets(labels: Tensor) -> Tensor:
@@ -85,15 +121,8 @@ def dual_softmax(logits: Tensor) -> Tensor:
 
 
 def _all_pairs(video: Tensor, text: Tensor, labels: Tensor, logit_scale: Tensor, gather: str) -> tuple[Tensor, Tensor]:
-    """Logits and targets of the pairs of all processes, [N, N] each; in fp32: bf16 leaves two digits of a cosine."""
+    """Logits [N, N] and labels [N] of all processes; in fp32: bf16 leaves two digits of a cosine."""
     with without_autocast(video):
-        own = torch.cat([F.normalize(video.float(), dim=-1), F.normalize(text.float(), dim=-1)], dim=1)
-        videos, texts = gather_rows(own, gather).chunk(2, dim=1)  # together: one exchange each way
-        labels = gather_rows(labels)
-        if not labels.is_meta:
-            check_batch(len(labels))
-        return logit_scale.float() * videos @ texts.T, contrast_targets(labels)
-
-
-def _both_directions(of_videos: Tensor, of_texts: Tensor) -> Contrast:
-    return Contrast((of_videos + of_texts) / 2, of_videos, of_texts)
+        own = F.normalize(video.float(), dim=-1), F.normalize(text.float(), dim=-1)
+        (videos, texts), labels = gathered(own, labels, gather)
+        return logit_scale.float() * videos @ texts.T, labels

@@ -5,14 +5,14 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip.towers import Towers
 from modules.classes.base import Classes
-from modules.scores import cosines
+from modules.objectives.mixing import mixed, mixes
+from modules.scores import Explanation, cosines
 from modules.weights import load_weights, weights_of
-from utils.config import SolverConfig, settings
+from utils.config import NoSettings, SolverConfig
 
 
 class Video(NamedTuple):
@@ -24,9 +24,10 @@ class Video(NamedTuple):
 class Batch(NamedTuple):
     """B clips, as pictures or as features of a cache, and what training matches them with."""
 
-    clips: Tensor | None = None  # uint8 [B, T, 3, S, S]
+    clips: Tensor | None = None  # uint8 [B, T, 3, S, S]; float where they are mixed
     features: Tensor | None = None  # [B, T', D], in the place of clips
     labels: Tensor | None = None  # int64 [B]
+    shares: Tensor | None = None  # [B, K] of classes in mixed clips, in the place of labels
 
 
 class Draws(NamedTuple):
@@ -50,23 +51,14 @@ class Group(NamedTuple):
     lr_ratio: float  # of the learning rate
 
 
-@settings
-class NoSettings:
-    """Section of a system without settings."""
-
-
 class System(nn.Module):
-    """Towers, a head over time, the classes of training, and how clips are compared with classes.
-
-    What is written out holds for any head and the cosine with the mean over frames; a paper's file has the rest.
-    """
+    """Towers, a head over time, training's classes; written out for any head and the cosine with the frames' mean."""
 
     Settings: type = NoSettings  # the section of the configuration that is named like the system
-    heads: Mapping[str, str] = {
-        "None": "None"
-    }  # network.sim_header: the head of modules.build.HEADS that it means here
+    heads: Mapping[str, str] = {"None": "None"}  # network.sim_header: what it means here of modules.build.HEADS
     losses: tuple[str, ...] = ("CE",)  # values of solver.loss_type
     preset = ""  # its data.transforms, where a configuration says none; empty: the default one
+    own_classes = ""  # its network.classes, whatever a configuration says
     knows_head = False  # its loss asks more of a head than [B, T, D] -> [B, T, D]: with another one it is plain CLIP
     skips_head = False  # where the tower makes one vector of a clip
     # Of its section: the settings of what is compared with in the place of texts (modules.classes.classifiers), if so.
@@ -76,11 +68,14 @@ class System(nn.Module):
     def __init__(self, towers: Towers, head: nn.Module, classes: Classes, section=None, solver=SolverConfig()):  # noqa: B008
         super().__init__()
         self.towers, self.head, self.classes = towers, head, classes
-        self.settings = section or self.Settings()  # ``section`` is an instance of ``Settings``
-        self.solver = solver  # which loss, and the towers' share of the learning rate
+        self.settings, self.solver = section or self.Settings(), solver  # of the configuration
 
     def forward(self, batch: Batch, draws: Draws) -> Losses:
-        """The loss: what DDP and FSDP wrap."""
+        """The loss, of mixed clips if the settings say so: what DDP and FSDP wrap."""
+        if mixes(self.solver):
+            name = "clips" if batch.features is None else "features"
+            inputs, shares = mixed(getattr(batch, name), batch.labels, len(self.classes), draws.generator, self.solver)
+            batch = batch._replace(**{name: inputs, "shares": shares})
         return self.loss(batch, draws)
 
     def loss(self, batch: Batch, draws: Draws) -> Losses:
@@ -92,7 +87,7 @@ class System(nn.Module):
         return self.encode(batch.clips) if batch.features is None else Video(batch.features.float())
 
     def encode(self, clips: Tensor) -> Video:
-        """uint8 [B, T, 3, S, S] through the image tower."""
+        """[B, T, 3, S, S] through the image tower; values as of uint8."""
         return Video(self.towers.encode_clips(clips))
 
     def after_head(self, video: Video, classes: Tensor | None = None) -> Tensor:
@@ -109,7 +104,11 @@ class System(nn.Module):
 
     def score_frames(self, video: Video, classes: Tensor) -> Tensor:
         """Each frame on its own against encoded classes [K, D] -> [B, T', K]."""
-        return F.normalize(self.after_head(video, classes).float(), dim=-1) @ classes.float().T
+        return nn.functional.normalize(self.after_head(video, classes).float(), dim=-1) @ classes.float().T
+
+    def explain(self, video: Video, classes: Classes, encoded: Tensor, label: int) -> list[Explanation]:
+        """Why a class, one of ``encoded`` [K, D], has its score: what lies on which frames; most systems cannot say."""
+        return []
 
     @property
     def logit_scale(self) -> Tensor:

@@ -64,10 +64,11 @@ class MoTE(System):
         # Mean over T, unit length, cosine with the classes, which are constants unless the text tower trains.
         scores = cosines(features, self.classes.encode(self.towers))  # [R, B, K]
 
-        parts = {"expert_ce": classification_loss(scores[0], self.logit_scale, batch.labels)}
+        targets = batch.labels, batch.shares, self.solver.label_smoothing
+        parts = {"expert_ce": classification_loss(scores[0], self.logit_scale, *targets)}
         total = mote.expert * parts["expert_ce"]
         if with_merged and mixing is not None:
-            parts["merged_ce"] = classification_loss(scores[1], self.logit_scale, batch.labels)
+            parts["merged_ce"] = classification_loss(scores[1], self.logit_scale, *targets)
             # Keeps the merged route close to the image tower's features; as published, both sides learn from it.
             parts["feature_mse"] = F.mse_loss(features[1].float(), video.frames.float())
             total = total + mote.merged * parts["merged_ce"] + mote.feature_mse * parts["feature_mse"]

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ("train", "test", "test_zeroshot", "predict", "extract_features", "export")
 MODULES = (
     "datasets.check", "datasets.prepare", "datasets.pack", "tools.search", "tools.convert", "tools.tradeoff",
-    "tools.base_novel", "tools.few_shot_table",
+    "tools.base_novel", "tools.few_shot_table", "tools.describe",
 )  # fmt: skip
 RETURN_A_STATUS = ("datasets.check",)
 

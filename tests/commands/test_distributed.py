@@ -138,15 +138,34 @@ def test_two_processes_fuse_features_like_one(on_two_processes, repo_root, debug
     [
         ["network.sim_header=None"],
         ["network.system=text4vis", "network.sim_header=None", "solver.loss_type=NCE", "network.fix_text=False"],
+        [
+            "network.system=vificlip",
+            "network.fix_text=False",
+            "network.templates=a photo of a {}.",
+            "solver.draws=shared",
+            "data.transforms=mote",
+            "solver.type=timm_cosine",
+            "solver.mixup=0.8",
+            "solver.cutmix=1.0",
+            "solver.mix_switch=0.5",
+            "solver.label_smoothing=0.1",
+        ],
+        [
+            "network.system=ost",
+            "network.fix_text=False",
+            "data.transforms=mote",
+            "solver.type=timm_cosine",
+            "solver.loss_type=contrast",
+        ],
     ],
-    ids=["classes", "contrast"],
+    ids=["classes", "contrast", "mixed clips", "descriptors"],
 )
 def test_two_processes_train_like_one_with_the_batch_of_both(
-    on_two_processes, debug_config, debug_data, tmp_path, system
+    on_two_processes, debug_config, debug_data, debug_descriptors, tmp_path, system
 ):
     # Plain gradient descent: AdamW's first steps turn rounding errors of tiny gradients into whole steps.
-    recipe = [*system, "solver.optim=sgd", "solver.lr=0.05", "solver.clip_ratio=1.0",
-              "solver.lr_warmup_step=0", f"data.output_path={tmp_path}"]  # fmt: skip
+    recipe = [*system, f"ost.descriptors={debug_descriptors}", "solver.optim=sgd", "solver.lr=0.05",
+              "solver.clip_ratio=1.0", "solver.lr_warmup_step=0", f"data.output_path={tmp_path}"]  # fmt: skip
     fixed = ["--config", str(debug_config), "--precision", "fp32", "--log_time"]
     train.main([*fixed, "one", "data.batch_size=4", *recipe])
     done = on_two_processes("train.py", *fixed, "two", "data.batch_size=2", *recipe)

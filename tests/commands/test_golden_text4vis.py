@@ -132,7 +132,7 @@ def test_features_of_views_become_the_published_probabilities(text4vis_golden, n
     reference = np.load(text4vis_golden / f"{name}.npz")
     features, text = (torch.from_numpy(reference[key]) for key in ("view_features", "text_features"))
     fusion = FUSIONS["features"](EvalConfig())
-    scores = fusion.fuse({"features": features}, F.normalize(text, dim=-1))
+    scores = fusion.fuse({"features": features}, F.normalize(text, dim=-1), 1.0)
     assert np.abs(fusion.probabilities(scores).numpy() - reference["scores"]).max() <= 1e-5 * reference["scores"].max()
 
 

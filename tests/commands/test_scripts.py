@@ -213,6 +213,83 @@ def free_port() -> str:
         return str(server.getsockname()[1])
 
 
+def test_the_demo_refuses_an_option_that_it_does_not_know(script):
+    done = script("run_demo.sh", "--system")
+    assert done.returncode == 2
+    assert done.stderr.strip() == "usage: bash scripts/run_demo.sh [--ablation | --systems]"
+    assert not done.stdout  # nothing was set up
+
+
+@pytest.fixture
+def demo_of_words(repo_root, environment, tmp_path) -> Callable[..., tuple[int, list[str]]]:
+    """Run run_demo.sh among commands that only write down how they were called; returns status and calls."""
+    scripts, commands = tmp_path / "scripts", tmp_path / "bin"
+    for folder in (scripts, commands):
+        folder.mkdir()
+    shutil.copy(repo_root / "scripts" / "run_demo.sh", scripts)
+    (scripts / "setup.sh").write_text("setup() { :; }\n")
+    (scripts / "launch.sh").write_text("")
+    (scripts / "run_train.sh").write_text(
+        'echo "train $*" >>calls; mkdir -p "exps/demo/shapes/tiny_clip/$3"; [ "$3" != "${FAILS:-}" ]\n'
+    )
+    for name in ("test", "test_zeroshot"):
+        (scripts / f"run_{name}.sh").write_text(
+            f'echo "{name} $*" >>calls; mkdir -p exps/demo/results/{{clip,a,b,mote_1024}}\n'
+        )
+    (commands / "python").write_text(
+        '#!/usr/bin/env bash\ncase "$*" in\n'
+        '*--rows) printf "s|a|x.y=1 z=2|z=3\\ns|b||\\n" ;;\n'
+        '*) echo "$*" >>calls ;;\nesac\n'
+    )
+    (commands / "python").chmod(0o755)
+    (tmp_path / "configs" / "demo" / "s").mkdir(parents=True)
+
+    def run(*arguments: str, **variables: str) -> tuple[int, list[str]]:
+        (tmp_path / "calls").write_text("")
+        path = f"{commands}{os.pathsep}{environment['PATH']}"
+        done = subprocess.run(
+            ["bash", scripts / "run_demo.sh", *arguments], env=environment | variables | {"PATH": path},
+            capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
+        )  # fmt: skip
+        return done.returncode, (tmp_path / "calls").read_text().splitlines()
+
+    return run
+
+
+def test_the_demo_s_systems_are_trained_and_tested_with_their_settings(demo_of_words):
+    status, calls = demo_of_words("--systems")
+    assert status == 0
+    weights, results = "exps/demo/shapes/tiny_clip/a/last_model.pt", "--output exps/demo/results/a"
+    parts = " ".join(f"configs/demo/s/{part}.yaml" for part in ("combinations", "objects", "style"))
+    assert [call for call in calls if "/a" in call or " a " in call] == [
+        "train configs/demo/s.yaml --log_time a x.y=1 z=2 resume=auto",
+        f"test configs/demo/s.yaml {weights} {results}/close_1x1 x.y=1 z=2",
+        f"test configs/demo/s.yaml {weights} --test_clips 4 --test_crops 3 {results}/close_4x3 x.y=1 z=2",
+        f"test_zeroshot {parts} {weights} --test_clips 3 {results}/zero_shot x.y=1 z=2 z=3",  # the last value counts
+    ]
+    assert "-m tools.demo.systems --page docs/results_systems.md" in calls
+    assert not any("z=3" in call for call in calls if "/b" in call)
+
+
+def test_the_plain_demo_trains_mote_alone_and_writes_no_page(demo_of_words):
+    status, calls = demo_of_words()
+    assert status == 0
+    assert [call for call in calls if call.startswith("train")] == [
+        "train configs/demo/mote.yaml --log_time mote_1024 resume=auto"
+    ]
+    assert not any("demo.systems" in call for call in calls)
+
+
+def test_a_demo_that_failed_goes_on_where_it_was(demo_of_words):
+    status, calls = demo_of_words("--systems", FAILS="b")
+    assert status != 0
+    assert not any("--page" in call for call in calls)
+    status, calls = demo_of_words("--systems")
+    assert status == 0
+    assert [call.split()[3] for call in calls if call.startswith("train")] == ["b"]
+    assert not any("results/a/" in call for call in calls)
+
+
 @pytest.mark.slow
 def test_two_machines_train_one_model(repo_root, environment, place):
     """Two starts of the script on this machine stand for two machines: one told by arguments, one by variables."""

@@ -159,7 +159,7 @@ def test_a_released_file_that_is_cut_short_is_named(released, config_path, close
 @pytest.mark.parametrize("loss", ["NCE", "DS"])
 def test_one_video_a_batch_is_refused_before_the_run_has_a_folder(loss, config_path, tmp_path):
     overrides = [f"solver.loss_type={loss}", "data.batch_size=1", f"data.output_path={tmp_path}"]
-    with pytest.raises(ValueError, match=r"NCE and DS compare the videos of a batch.* raise data\.batch_size"):
+    with pytest.raises(ValueError, match=r"contrasts compare the videos of a batch.* raise data\.batch_size"):
         train.main(["--config", str(config_path), "--precision", "fp32", "--log_time", "one", *overrides])
     assert not list(tmp_path.rglob("log.txt"))
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from datasets.build import (
     sampling_rule,
 )
 from datasets.clips import sampling
-from datasets.clips.presets import MOTE, PRESETS, TEXT4VIS, Sampling
+from datasets.clips.presets import MOTE, PRESETS, TEXT4VIS, Sampling, antialiased
 from datasets.features.cache import FeatureCache
 from utils.config import DataConfig, load_config
 
@@ -49,8 +50,9 @@ def centre_crop(input_size: int, crop_area: tuple[float, float]) -> T.CenterCrop
 
 
 FIRST = Sampling(first_train_frames, first_eval_frames)
+NEAREST = partial(antialiased, interpolation=InterpolationMode.NEAREST)
 TRAINING = {"sampling": FIRST, "train_crop": centre_crop, "gray_share": 1.0, "flip_share": 1.0}
-EVALUATION = {"sampling": FIRST, "short_side": 1.5, "interpolation": InterpolationMode.NEAREST}
+EVALUATION = {"sampling": FIRST, "short_side": 1.5, "resize": NEAREST}
 
 
 def train_clips(data: DataConfig) -> torch.Tensor:
@@ -90,7 +92,7 @@ def test_own_videos_follow_the_preset(data, register, debug_data):
 
 
 def test_an_unknown_preset_is_an_error_that_names_the_known_ones(data):
-    with pytest.raises(ValueError, match=r"data\.transforms: expected one of mote, text4vis, found 'mota'"):
+    with pytest.raises(ValueError, match=r"data\.transforms: expected one of mote, text4vis, vifi, found 'mota'"):
         read_data(replace(data, transforms="mota"), ("train",))
 
 

@@ -11,7 +11,9 @@ from datasets.clips.sampling import (
     bin_train_indices,
     dense_eval_indices,
     dense_train_indices,
+    equal_train_indices,
     eval_indices,
+    middle_eval_indices,
     train_indices,
 )
 
@@ -122,7 +124,7 @@ def test_dense_training_indices_are_within_the_video(num_frames, num_segments, s
     assert indices.max() < num_frames
 
 
-@pytest.mark.parametrize("rule", [eval_indices, dense_eval_indices])
+@pytest.mark.parametrize("rule", [eval_indices, dense_eval_indices, middle_eval_indices])
 @FEW
 @given(NUM_FRAMES, st.integers(1, 200), NUM_CLIPS)
 def test_evaluation_indices_are_within_the_video(rule, num_frames, num_segments, num_clips):
@@ -210,3 +212,40 @@ def test_draws_of_disjoint_bins_reach_both_ends_of_a_bin():
     draws = np.stack([bin_train_indices(300, 8, np.random.default_rng(seed)) for seed in range(2000)])
     assert draws.min(axis=0).tolist() == [0, 37, 75, 112, 150, 187, 225, 262]
     assert draws.max(axis=0).tolist() == [36, 74, 111, 149, 186, 224, 261, 299]
+
+
+# --- equal bins and middle frames
+
+
+def test_equal_bins_leave_out_the_frames_at_the_end():
+    draws = np.stack([equal_train_indices(39, 8, np.random.default_rng(seed)) for seed in range(500)])
+    assert draws.min(axis=0).tolist() == [0, 4, 8, 12, 16, 20, 24, 28]
+    assert draws.max(axis=0).tolist() == [3, 7, 11, 15, 19, 23, 27, 31]
+    assert len({tuple(draw - draw[0]) for draw in draws}) > 400  # each bin draws for itself
+
+
+def test_equal_bins_of_a_short_video_are_rounded_and_wrap_around_as_published():
+    indices = equal_train_indices(10, 32, np.random.default_rng(0))
+    # 31 * 10 / 32 = 9.69 rounds to 10, which is frame 0; 8 * 10 / 32 = 2.5 rounds to 2.
+    assert (indices[31], indices[8], indices[30]) == (0, 2, 9)
+    assert indices[:31].tolist() == sorted(indices[:31])
+
+
+@FEW
+@given(NUM_FRAMES, NUM_SEGMENTS, SEEDS)
+def test_equal_bins_stay_within_the_video(num_frames, num_segments, seed):
+    indices = equal_train_indices(num_frames, num_segments, np.random.default_rng(seed))
+    assert indices.shape == (num_segments,)
+    assert indices.dtype == np.int64
+    assert indices.min() >= 0
+    assert indices.max() < num_frames
+
+
+def test_one_clip_takes_the_middle_frames():
+    assert middle_eval_indices(9, 8).tolist() == [[0, 1, 2, 3, 5, 6, 7, 8]]
+    assert middle_eval_indices(320, 32).tolist() == [[*range(5, 320, 10)]]
+
+
+def test_several_clips_are_shifted_evenly_around_the_middle():
+    assert middle_eval_indices(64, 8, 4)[:, 0].tolist() == [1, 3, 5, 7]
+    assert middle_eval_indices(64, 8, 3)[1].tolist() == middle_eval_indices(64, 8)[0].tolist()

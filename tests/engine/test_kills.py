@@ -32,6 +32,11 @@ CONFIGURATIONS = {
     ),
     "one checkpoint": ("logging.save_minutes=0", "logging.keep=1", "logging.eval_freq=2", "data.workers=2"),
     "gradient descent and text tower": ("solver.optim=sgd", "network.fix_text=false", "logging.save_minutes=0"),
+    "mixed clips": (
+        "network.system=vificlip", "network.sim_header=None", "network.fix_text=false", "data.transforms=vifi",
+        "solver.mixup=0.8", "solver.cutmix=1.0", "solver.mix_switch=0.5", "solver.label_smoothing=0.1",
+        "logging.save_minutes=0",
+    ),
     "sharded over two processes": ("solver.strategy=fsdp", "data.batch_size=1", "logging.save_minutes=0"),
 }  # fmt: skip
 SHARDED = "sharded over two processes"

@@ -88,11 +88,12 @@ def test_a_failed_video_is_never_found_even_where_it_is_the_only_one():
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_the_scores_of_a_fusion_as_probabilities_keep_order_and_failures(fusion):
+    torch.manual_seed(0)
     tables = {"scores": torch.rand(3, 2, 4), "features": torch.randn(3, 2, 5)}
     for table in tables.values():
         table[1] = math.nan
     rule = FUSIONS[fusion](EvalConfig())
-    scores = rule.fuse(tables, normalize(torch.randn(4, 5), dim=1))
+    scores = rule.fuse(tables, normalize(torch.randn(4, 5), dim=1), 3.0)
     probabilities = rule.probabilities(scores)
     assert probabilities[0].sum().item() == pytest.approx(1.0, abs=1e-6)
     assert probabilities[0].argsort().tolist() == scores[0].argsort().tolist()

@@ -3,11 +3,22 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.optim import build_optimizer, cosine_lr, lr_schedule, multistep_lr, set_lr
+from engine.optim import (
+    OPTIMIZERS,
+    SCHEDULES,
+    build_optimizer,
+    check_solver,
+    cosine_lr,
+    lr_schedule,
+    multistep_lr,
+    set_lr,
+    timm_cosine_lr,
+)
 from modules.systems.base import Group
 from utils.config import SolverConfig
 
@@ -94,6 +105,58 @@ def test_the_configuration_chooses_the_schedule():
     assert [steps(epoch) for epoch in (1, 3, 5)] == pytest.approx([0.5, 1.0, 0.5])
 
 
+@pytest.fixture(scope="module")
+def ost_schedule(ost_golden) -> dict[str, np.ndarray]:
+    """schedule.npz."""
+    with np.load(ost_golden / "schedule.npz") as file:
+        return dict(file)
+
+
+@pytest.mark.parametrize("case", ["k400", "hmdb2", "hmdb16", "no_accumulation"])
+def test_timm_s_cosine_gives_the_rates_of_ost_one_update_late(ost_schedule, case):
+    of_case = {name.partition("/")[2]: value for name, value in ost_schedule.items() if name.startswith(f"{case}/")}
+    epochs, steps = int(of_case["epochs"]), int(of_case["micro_steps_per_epoch"])
+    solver = SolverConfig(
+        type="timm_cosine", lr=float(of_case["lr"]), epochs=epochs, lr_warmup_step=float(of_case["warmup_epochs"])
+    )
+    schedule = lr_schedule(solver)
+    # The published loop sets the rate after an update, of its last step; the next update uses it.
+    set_after = [schedule(step / steps) for step in of_case["micro_step"].tolist()]
+    assert [0.0, *set_after[:-1]] == pytest.approx(of_case["lr_used"].tolist(), rel=1e-12, abs=0)
+
+
+def test_timm_s_cosine_drops_where_warm_up_ends_and_keeps_a_hundredth_at_the_end():
+    rates = [timm_cosine_lr(epoch, lr=1.0, epochs=10, warmup=5) for epoch in (2.5, 5 - 1e-9, 5, 10)]
+    assert rates == pytest.approx([0.5, 1.0, 0.505, 0.01])
+    assert timm_cosine_lr(0.0, lr=2.0, epochs=10, warmup=0) == 2.0
+
+
+@pytest.mark.parametrize("betas", [(0.9, 0.98), (0.9, 0.999)])
+def test_adamw_takes_the_published_steps_with_its_betas_and_no_others(ost_schedule, relative_error, betas):
+    of_case = {name: torch.from_numpy(ost_schedule[f"no_accumulation/{name}"]) for name in ("gradients", "parameters")}
+    parameter = nn.Parameter(of_case["parameters"][0].clone())
+    optimizer = build_optimizer([Group("clip", [parameter], 1.0)], SolverConfig(betas=betas, weight_decay=0.001))
+    found = [parameter.detach().clone()]
+    for lr, gradient in zip(ost_schedule["no_accumulation/lr_used"], of_case["gradients"], strict=True):
+        set_lr(optimizer, float(lr))
+        parameter.grad = gradient.clone()
+        optimizer.step()
+        found.append(parameter.detach().clone())
+    error = relative_error(torch.stack(found), of_case["parameters"])
+    assert error < 1e-5 if betas == (0.9, 0.98) else error > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "known"),
+    [("type", "step", SCHEDULES), ("optim", "lion", OPTIMIZERS)],
+    ids=["schedule", "optimizer"],
+)
+def test_an_unknown_name_is_an_error_that_lists_the_known(key, value, known):
+    check_solver(SolverConfig())
+    with pytest.raises(ValueError, match=rf"solver.{key}: expected one of {', '.join(known)}, found '{value}'"):
+        check_solver(SolverConfig(**{key: value}))
+
+
 @pytest.fixture
 def model() -> nn.Module:
     model = nn.Module()
@@ -129,6 +192,8 @@ def test_every_optimizer_decays_all_weights_alike(model, optim, kind):
         assert [group["momentum"] for group in optimizer.param_groups] == [0.8, 0.8]
     else:
         assert [(group["betas"], group["eps"]) for group in optimizer.param_groups] == [((0.9, 0.999), 1e-8)] * 2
+        other = build_optimizer(groups_of(model), SolverConfig(optim=optim, betas=(0.8, 0.95)))
+        assert [group["betas"] for group in other.param_groups] == [(0.8, 0.95)] * 2
 
 
 def test_one_step_of_adamw_equals_a_hand_computation(model):

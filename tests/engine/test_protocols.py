@@ -22,7 +22,7 @@ CLOSE, GENERAL = CloseSet.of(EvalConfig()), ZeroShot.of(EvalConfig())
 
 def fuse(protocol: Protocol, view_scores: torch.Tensor) -> torch.Tensor:
     """[N, V, K] -> [N, K]"""
-    return protocol.fusion.fuse({"scores": view_scores}, torch.zeros(view_scores.shape[-1], 1))
+    return protocol.fusion.fuse({"scores": view_scores}, torch.zeros(view_scores.shape[-1], 1), 1.0)
 
 
 def load(path) -> tuple[torch.Tensor, torch.Tensor, np.ndarray, list[float]]:
@@ -78,7 +78,7 @@ def test_zero_shot_fusion_is_a_hundred_times_the_mean_cosine():
 def test_a_failed_video_stays_nan_and_counts_as_wrong(name):
     views = torch.tensor([[[0.9, 0.1]], [[0.9, 0.1]]])
     views[1] = math.nan
-    scores = fusion_of(EvalConfig(fusion=name), "").fuse({"scores": views, "features": views}, torch.eye(2))
+    scores = fusion_of(EvalConfig(fusion=name), "").fuse({"scores": views, "features": views}, torch.eye(2), 1.0)
     assert scores.isnan().tolist() == [[False, False], [True, True]]
     assert accuracy(scores, torch.tensor([0, 0])) == {"top1": 50.0, "top5": 50.0}
     assert half_class(torch.cat([scores] * 2), torch.tensor([0, 0, 1, 1]), 1)["top1_mean"] == 50.0
@@ -87,14 +87,14 @@ def test_a_failed_video_stays_nan_and_counts_as_wrong(name):
 def test_features_are_fused_as_long_as_they_are():
     features = torch.tensor([[[3.0, 0.0], [0.0, 1.0]]])  # two views, the first three times as long
     unit = torch.nn.functional.normalize(features, dim=-1)
-    scores = FUSIONS["features"](EvalConfig()).fuse({"scores": unit, "features": features}, torch.eye(2))
+    scores = FUSIONS["features"](EvalConfig()).fuse({"scores": unit, "features": features}, torch.eye(2), 1.0)
     np.testing.assert_allclose(scores.numpy(), [[3 / math.sqrt(10), 1 / math.sqrt(10)]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", FUSIONS)
 def test_probabilities_of_scores_sum_to_one_and_keep_their_order(name):
     fusion, unit = FUSIONS[name](EvalConfig()), torch.nn.functional.normalize(torch.rand(5, 2, 4), dim=-1)
-    scores = fusion.fuse({"scores": unit, "features": unit}, torch.eye(4))
+    scores = fusion.fuse({"scores": unit, "features": unit}, torch.eye(4), 1.0)
     probabilities = fusion.probabilities(scores)
     np.testing.assert_allclose(probabilities.sum(dim=1).numpy(), np.ones(5), rtol=1e-6)
     in_order = probabilities.gather(1, scores.argsort(dim=1))
@@ -102,7 +102,7 @@ def test_probabilities_of_scores_sum_to_one_and_keep_their_order(name):
 
 
 def test_an_unknown_fusion_is_an_error_that_lists_them():
-    with pytest.raises(ValueError, match=r"eval\.fusion: .* cosines, features, found 'sum'"):
+    with pytest.raises(ValueError, match=r"eval\.fusion: .* cosines, features, softmax, found 'sum'"):
         fusion_of(EvalConfig(fusion="sum"), "cosines")
 
 

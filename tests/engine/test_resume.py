@@ -59,15 +59,29 @@ def assert_same(found: Path, expected: Path) -> None:
     assert not different
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
-def test_a_run_interrupted_at_any_step_ends_with_the_same_weights(build, accumulation):
-    option = f"solver.grad_accumulation_steps={accumulation}"
-    whole, run = build(option, name="whole")
+SYSTEMS = {
+    "mote": [],
+    "accumulation": ["solver.grad_accumulation_steps=2"],
+    "vificlip": [
+        "network.system=vificlip", "network.sim_header=None", "network.fix_text=false", "solver.label_smoothing=0.1",
+        "solver.mixup=0.8", "solver.cutmix=1.0", "solver.mix_switch=0.5", "data.transforms=vifi",
+    ],
+    "ost": [
+        "network.system=ost", "network.sim_header=None", "network.fix_text=false", "solver.loss_type=contrast",
+        "data.transforms=vifi",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_a_run_interrupted_at_any_step_ends_with_the_same_weights(build, debug_descriptors, name):
+    options = [*SYSTEMS[name], f"ost.descriptors={debug_descriptors}"]
+    whole, run = build(*options, name="whole")
     train(whole, run)
     expected = run.folder / "last_model.pt"
 
     for steps in (1, 4, 3):  # a new process each time, the last one to the end
-        state, run = build(option, "resume=auto", name="parts")
+        state, run = build(*options, "resume=auto", name="parts")
         loss, count = state.model.loss, iter(range(steps))
 
         def failing_loss(batch, draws, loss=loss, count=count):
@@ -79,7 +93,7 @@ def test_a_run_interrupted_at_any_step_ends_with_the_same_weights(build, accumul
         with pytest.raises(Interrupted):
             train(state, run)
         torch.manual_seed(steps)
-    state, run = build(option, "resume=auto", name="parts")
+    state, run = build(*options, "resume=auto", name="parts")
     assert (state.epoch, state.step) != (0, 0)
     train(state, run)
     assert_same(run.folder / "last_model.pt", expected)

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from modules.build import build_classes, build_system, build_towers, check_network, load_config, plain
+from modules.build import build_classes, build_system, build_towers, load_config, plain
+from modules.check import check_network
 from modules.classes.templates import template_classes
 from modules.heads.mean import MeanPooling
 from modules.systems.base import Batch, System

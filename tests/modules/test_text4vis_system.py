@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 import yaml
 
-from modules.build import build_classes, build_system, build_towers, check_network, load_config, load_system
+from modules.build import build_classes, build_system, build_towers, load_config, load_system
+from modules.check import check_network
 from modules.classes.base import FixedClasses
 from modules.classes.vectors import Vectors
 from modules.formats.ours import read_checkpoint

@@ -1,21 +1,24 @@
 """A model's weights in checkpoints: names, averages, and errors that name what does not fit."""
 
 import math
+from collections import OrderedDict
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from clip.load import load_clip
 from clip.model import CLIP
 from modules.classes.base import FixedClasses
+from modules.classes.templates import template_classes
 from modules.formats.ours import read_checkpoint
 from modules.heads.experts import ExpertTransformer
 from modules.heads.mean import MeanPooling
 from modules.systems.base import System
 from modules.systems.clip import PlainCLIP
 from modules.systems.mote import MoTE
-from utils.weights.four_keys import save_checkpoint
+from utils.weights.four_keys import HEAD, MODEL, save_checkpoint
 from utils.weights.state_dicts import weights_sha256
 
 
@@ -192,3 +195,33 @@ def test_a_checkpoint_in_the_released_format_loads(golden):
     for name, value in model.towers.visual.state_dict().items():
         expected = 0.99 * checkpoint["model_state_dict"][f"visual.{name}"] + 0.01 * pretrained[name]
         torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_fused_weights_are_those_of_ost(ost_golden, tmp_path):
+    """Every tensor, the scale and the embedding of tokens among them, is 0.2 of CLIP's and 0.8 of the tuned one."""
+    with torch.serialization.safe_globals([(OrderedDict, "yacs.config.CfgNode")]):
+        released = torch.load(ost_golden / "tiny_ost.pt", weights_only=True)["model"]
+    pretrained = torch.load(ost_golden / "tiny_clip.pt", weights_only=True)
+    torch.save({name: tensor.clone() for name, tensor in pretrained.items()}, tmp_path / "clip.pt")
+    clip = load_clip(str(tmp_path / "clip.pt"))
+
+    def released_name(name: str) -> str:
+        if name == "logit_scale":
+            return name
+        return name.replace("visual.", "image_encoder.") if "visual." in name else f"text_encoder.{name}"
+
+    tuned = {name: released[f"module.{released_name(name)}"].float() for name in clip.state_dict()}
+    system = PlainCLIP(clip, MeanPooling(), template_classes(clip, ["yoga"], "name", is_live=True))
+    system.load_weights({MODEL: tuned, HEAD: {}}, "tiny_ost.pt", 0.8)
+    with np.load(ost_golden / "fusion.npz") as golden:
+        assert float(golden["share_of_clip"]) == pytest.approx(0.2)
+        for name, value in clip.state_dict().items():
+            key = released_name(name)
+            expected = golden[f"fused/{key}"]
+            sample = value.flatten()[:: int(golden[f"fused_stride/{key}"])]
+            if name.startswith("token_embedding"):
+                sample = value[torch.from_numpy(golden[f"fused_rows/{key}"]).long()].flatten()[
+                    :: int(golden[f"fused_stride/{key}"])
+                ]
+            assert np.abs(sample.numpy() - expected).max() <= 1e-6 * np.abs(expected).max(), name
+            assert float(value.double().norm()) == pytest.approx(float(golden[f"fused_norm/{key}"]), rel=1e-5), name

@@ -10,6 +10,7 @@ from utils.config.schema import (
     DataConfig,
     EvalConfig,
     NetworkConfig,
+    NoSettings,
     Number,
     RandAugmentConfig,
     SolverConfig,

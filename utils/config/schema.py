@@ -33,6 +33,11 @@ Settings = TypeVar("Settings")
 settings = dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 
 
+@settings
+class NoSettings:
+    """Section of a system without settings."""
+
+
 # --- types; what an error raised here says follows "expected"
 
 
@@ -60,6 +65,12 @@ def _shares(values: tuple[float, ...]) -> tuple[float, ...]:
     return values
 
 
+def _betas(values: tuple[float, ...]) -> tuple[float, ...]:
+    if len(values) != 2 or not all(0.0 <= value < 1.0 for value in values):
+        raise ValueError("two shares of at least 0 and below 1")
+    return values
+
+
 def _divisors(values: tuple[float, ...]) -> tuple[float, ...]:
     if not values:
         raise ValueError("at least one number")
@@ -76,6 +87,7 @@ Text = Annotated[str, Strict(), AfterValidator(_one_line)]
 Arch = Annotated[Text, AfterValidator(lambda name: SAME_ARCHS.get(name, name))]
 NameOrSwitch = Annotated[Any, AfterValidator(_name_or_switch)]
 Shares = Annotated[tuple[Number, ...], AfterValidator(_shares)]
+Betas = Annotated[tuple[Number, ...], AfterValidator(_betas)]
 Temperatures = Annotated[tuple[Float, ...], AfterValidator(_divisors)]  # infinity is one: all are alike
 
 
@@ -151,7 +163,9 @@ class NetworkConfig:
     fix_video: StrictBool = False
     compile: StrictBool = False  # torch.compile of the transformer blocks
     classes: Text = "templates"  # what videos are compared with, a name of modules.build.CLASSES
-    templates: Text = "mote28"
+    templates: Text = "mote28"  # a name of modules.classes.templates.TEMPLATES, or a template
+    # what templates are filled with: names, sentences (of the data set's file in descriptors/), or a file of these
+    class_text: Text = "names"
     sim_header: Text = ""  # the head, a name of modules.build.HEADS (None: mean pooling); empty: the system's own
     temporal_layer: StrictInt = Field(4, ge=1, le=1000)
     num_experts: StrictInt = Field(4, ge=0, le=1000)  # 0: a plain FFN
@@ -161,12 +175,19 @@ class NetworkConfig:
 class SolverConfig:
     """Optimisation; lrs and epochs as published."""
 
-    type: Literal["cosine", "multistep"] = "cosine"
+    type: Text = "cosine"  # of the schedule, a name of engine.optim.SCHEDULES
     epochs: StrictInt = Field(30, ge=1, le=MANY)
     start_epoch: StrictInt = Field(0, ge=0, le=MANY)
-    optim: Literal["adamw", "adam", "sgd"] = "adamw"
+    optim: Text = "adamw"  # a name of engine.optim.OPTIMIZERS
     momentum: Number = 0.9  # sgd
-    loss_type: Text = "CE"  # which of the system's losses, a name of its ``losses``
+    betas: Betas = (0.9, 0.999)  # adamw, adam: what the means of gradients and of their squares keep at each update
+    loss_type: Text = ""  # which of the system's losses, a name of its ``losses``; empty: the first
+    label_smoothing: Number = Field(0.0, ge=0.0, le=0.99)  # share of the target that all classes get in equal parts
+    # Two videos of a batch as one, their shares drawn from Beta(a, a): the a of MixUp (pictures laid over each other)
+    # and of CutMix (a box of one in the other); 0: off
+    mixup: Number = Field(0.0, ge=0.0, le=100.0)
+    cutmix: Number = Field(0.0, ge=0.0, le=100.0)
+    mix_switch: Number = Field(0.0, ge=0.0, le=1.0)  # share of the steps that are CutMix's, where both are on
     # what processes get back of the others' rows where a loss compares them: all gradients, or as published (``full``,
     # ``published``; see utils.distributed.gather_rows)
     gather: Text = "full"

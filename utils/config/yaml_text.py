@@ -5,7 +5,7 @@ text, which a number's key refuses. Tags (``!!set``) are refused.
 """
 
 import re
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import yaml
 
@@ -15,6 +15,17 @@ MAX_BYTES = 2**20
 MAX_DEPTH = 20  # of lists and mappings within each other
 MAX_VALUES = 10_000  # an alias counts as all that it stands for, a long text as one value for every LONG characters
 LONG = 64
+
+
+class Limits(NamedTuple):
+    """What YAML of one kind may have at most."""
+
+    kind: str
+    max_bytes: int
+    max_values: int
+
+
+CONFIGURATION = Limits("a configuration", MAX_BYTES, MAX_VALUES)
 MERGE = "tag:yaml.org,2002:merge"
 TEXT = "tag:yaml.org,2002:str"
 
@@ -31,8 +42,9 @@ class PlainLoader(yaml.SafeLoader):
 
     yaml_implicit_resolvers: ClassVar[dict] = {}  # of YAML's, those below
 
-    def __init__(self, text: str | bytes):
+    def __init__(self, text: str | bytes, limits: Limits = CONFIGURATION):
         super().__init__(text)
+        self._limits = limits
         self._depth = self._num_values = 0
         self._sizes: dict[yaml.Node, int] = {}
 
@@ -53,9 +65,11 @@ class PlainLoader(yaml.SafeLoader):
             self._num_values += self._sizes[node]
         else:
             raise Refused(f"the alias {shown(event.anchor)} stands within what it names", mark)
-        if self._num_values > MAX_VALUES:
+        if self._num_values > self._limits.max_values:
             raise Refused(
-                f"too much for a configuration: more than {MAX_VALUES} values, with those that aliases stand for", mark
+                f"too much for {self._limits.kind}: more than {self._limits.max_values} values, with those that "
+                "aliases stand for",
+                mark,
             )
         return node
 
@@ -83,16 +97,16 @@ for tag, pattern, first in (
     PlainLoader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"(?:{pattern})$"), list(first))
 
 
-def read_yaml(text: str | bytes, source: str) -> Any:
+def read_yaml(text: str | bytes, source: str, limits: Limits = CONFIGURATION) -> Any:
     """The value of YAML text (bytes: UTF-8, or UTF-16 with a byte-order mark).
 
     Raises:
         ValueError: not YAML, too large, too deep, or with a key twice; ``source`` and the line are named.
     """
-    if len(text) > MAX_BYTES:
-        raise ValueError(f"{source}: larger than {MAX_BYTES} bytes, the most that a configuration may have")
+    if len(text) > limits.max_bytes:
+        raise ValueError(f"{source}: larger than {limits.max_bytes} bytes, the most that {limits.kind} may have")
     try:
-        loader = PlainLoader(text)
+        loader = PlainLoader(text, limits)
         try:
             return loader.get_single_data()
         finally:

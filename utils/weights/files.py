@@ -13,7 +13,7 @@ import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -94,10 +94,13 @@ def check_weight_file(path: Path, problem: str) -> None:
         raise ValueError(f"{problem} ({found})")
 
 
-def read_torch_file(path: Path, problem: str) -> Any:
+def read_torch_file(path: Path, problem: str, stand_ins: Sequence[tuple[type, str]] = ()) -> Any:
     """What torch.save wrote, on the CPU: tensors and plain values; of a TorchScript archive its state dict.
 
     Check sums are compared.
+
+    Args:
+        stand_ins: plain types with the names of classes in whose place they are read, which are never looked up.
 
     Raises:
         FileNotFoundError, ValueError: see ``check_weight_file``; it is damaged; it holds other objects, the first is
@@ -111,7 +114,7 @@ def read_torch_file(path: Path, problem: str) -> Any:
             if is_torchscript(path):
                 return dict(torch.jit.load(path, map_location="cpu").state_dict())
             file.seek(0)
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), torch.serialization.safe_globals(list(stand_ins)):
                 warnings.simplefilter("ignore")  # about a pickle_protocol that it may not read: then it is an error
                 return torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, *UNREADABLE) as error:

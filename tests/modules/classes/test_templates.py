@@ -6,7 +6,14 @@ import torch
 from clip.tokenizer import tokenize
 from modules.classes import templates
 from modules.classes.base import FixedClasses
-from modules.classes.templates import TEMPLATES, LiveTexts, class_features, template_classes, tokenize_classes
+from modules.classes.templates import (
+    TEMPLATES,
+    LiveTexts,
+    class_features,
+    template_classes,
+    templates_of,
+    tokenize_classes,
+)
 
 # Written out from the paper's appendix.
 PAPER_TEMPLATES = """
@@ -33,6 +40,28 @@ def test_templates_are_distinct_and_take_one_class_name(name):
     filled = [template.format("CLASS") for template in TEMPLATES[name]]
     assert len(set(filled)) == len(filled)
     assert all(text.count("CLASS") == 1 for text in filled)
+
+
+def test_a_template_may_be_given_itself(tiny_clip):
+    assert templates_of("a photo of a {}.") == ("a photo of a {}.",)
+    tokens = tokenize_classes(tiny_clip, ["yoga {1}"], "a photo of a {}.")
+    assert torch.equal(tokens[0], tokenize(["a photo of a yoga {1}."]))
+
+
+@pytest.mark.parametrize("text", ["photo", "", "a {} of {}", "a {name}", "a {0}", "{{}}", "a {} of {", "} {}"])
+def test_what_is_neither_a_set_nor_a_template_is_an_error_that_lists_the_sets(text):
+    with pytest.raises(ValueError, match=r"network.templates: expected one of single, mote28, name, or .*, found "):
+        templates_of(text)
+
+
+def test_classes_carry_a_fingerprint_of_their_texts(tiny_clip):
+    prints = {
+        template_classes(tiny_clip, names, templates, is_live).fingerprint
+        for names, templates in ((["yoga", "tai chi"], "single"), (["tai chi", "yoga"], "single"), (["yoga"], "name"))
+        for is_live in (True, False)
+    }
+    assert len(prints) == 3
+    assert all(len(text) == 16 for text in prints)
 
 
 def test_tokens_of_classes_are_those_of_their_filled_templates(tiny_clip):

@@ -28,6 +28,11 @@ def test_any_floats_under_either_name_are_read_without_class_names(tmp_path, nam
     assert torch.equal(found, torch.from_numpy(VECTORS))
 
 
+def test_the_only_array_may_have_any_name(tmp_path):
+    np.savez(tmp_path / "vectors.npz", matrix=VECTORS, class_names=np.array(NAMES))
+    assert torch.equal(read_vectors(tmp_path / "vectors.npz", NAMES, 4), torch.from_numpy(VECTORS))
+
+
 def test_class_names_may_be_bytes(tmp_path):
     np.savez(tmp_path / "vectors.npz", vectors=VECTORS, class_names=np.array([name.encode() for name in NAMES]))
     assert read_vectors(tmp_path / "vectors.npz", NAMES, 4).shape == (3, 4)
@@ -39,7 +44,7 @@ def changed(row: int, value: float) -> np.ndarray:
 
 BAD = {
     "pickled": ({"vectors": VECTORS.astype(object)}, r"not an npz of arrays \(.*allow_pickle"),
-    "no vectors": ({"weights": VECTORS}, r"expected an array 'vectors', found \['weights'\]"),
+    "no vectors": ({"weights": VECTORS, "more": VECTORS}, r"expected an array 'vectors', found \['more', 'weights'\]"),
     "more classes": ({"vectors": np.ones((4, 4), "f4")}, r"vectors are float32 \[4, 4\], expected floats \[3, 4\]"),
     "other features": ({"classifier": np.ones((3, 5), "f4")}, r"classifier are float32 \[3, 5\], expected .*\[3, 4\]"),
     "no matrix": ({"vectors": np.ones(12, "f4")}, r"vectors are float32 \[12\], expected floats \[3, 4\]"),

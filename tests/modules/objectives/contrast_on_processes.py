@@ -8,10 +8,22 @@ import sys
 import torch
 from torch import Tensor, nn
 
-from modules.objectives.contrast import CONTRASTS
+from modules.objectives.contrast import CONTRASTS, Contrast, both_directions, gathered
 from utils.distributed import gather_rows, is_main, process_group, rank, wrap_ddp
 
 SHARES = ((4, 4), (5, 3), (1, 7), (8, 0), (1, 1))  # videos of each process
+
+
+def by_parts(videos: Tensor, texts: Tensor, labels: Tensor, scale: Tensor, gather: str) -> Contrast:
+    """As OST contrasts: T = 4 frames of a video with two sets of two descriptors, the best match of each frame."""
+    (frames, descriptors), labels = gathered(
+        [videos.unflatten(1, (4, 2)), texts.unflatten(1, (2, 2, 2))], labels, gather
+    )
+    similarity = torch.einsum("vtd,csnd->vcstn", frames, descriptors)
+    return both_directions(scale * similarity.amax(dim=-1).mean(dim=(-2, -1)), labels, is_halved=False)
+
+
+LOSSES = {**CONTRASTS, "by_parts": by_parts}
 
 
 class Pair(nn.Module):
@@ -28,7 +40,7 @@ class Pair(nn.Module):
     def forward(self, batch: tuple[Tensor, Tensor, Tensor], loss: str, gather: str) -> Tensor:
         videos, texts, labels = batch
         videos = self.head(self.encoder(videos).tanh())
-        return CONTRASTS[loss](videos, self.text(texts), labels, self.logit_scale.exp(), gather).total
+        return LOSSES[loss](videos, self.text(texts), labels, self.logit_scale.exp(), gather).total
 
 
 def batch_of(rows: slice) -> tuple[Tensor, Tensor, Tensor]:
@@ -56,7 +68,7 @@ def main() -> None:
         for share in SHARES:
             start = sum(share[: rank()])
             rows = slice(start, start + share[rank()])
-            for loss in CONTRASTS:
+            for loss in LOSSES:
                 for gather in ("full", "published"):
                     model = wrap_ddp(Pair(), device)
                     results[share, loss, gather] = gradients(model, rows, loss, gather)

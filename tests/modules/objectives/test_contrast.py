@@ -10,9 +10,17 @@ import torch
 import torch.nn.functional as F
 
 from modules.objectives.classify import classification_loss
-from modules.objectives.contrast import CONTRASTS, contrast_loss, contrast_targets, ds_loss, dual_softmax, nce_loss
+from modules.objectives.contrast import (
+    CONTRASTS,
+    both_directions,
+    contrast_loss,
+    contrast_targets,
+    ds_loss,
+    dual_softmax,
+    nce_loss,
+)
 from modules.scores import cosines
-from tests.modules.objectives.contrast_on_processes import SHARES, Pair, batch_of, gradients
+from tests.modules.objectives.contrast_on_processes import LOSSES, SHARES, Pair, batch_of, gradients
 
 TIMEOUT_S = 180
 TOLERANCE = 1e-5  # of the largest magnitude
@@ -73,6 +81,21 @@ def test_cross_entropy_against_all_classes_is_that_of_the_published_code(losses,
     } == {}
 
 
+@pytest.mark.parametrize("case", ["T8", "T32"])
+def test_both_directions_of_given_logits_sum_to_the_loss_of_ost(ost_golden, relative_error, case):
+    golden = np.load(ost_golden / "head_step.npz")
+    expected = {
+        name: torch.from_numpy(golden[f"{case}/{name}"]) for name in ("logits", "labels", "target", "grad_logits")
+    }
+    logits = expected["logits"].requires_grad_()
+    found = both_directions(logits, expected["labels"], is_halved=False)
+    found.total.backward()
+    assert relative_error(contrast_targets(expected["labels"]), expected["target"]) < TOLERANCE
+    assert relative_error(logits.grad, expected["grad_logits"]) < TOLERANCE
+    for name, value in {"loss": found.total, "loss_video": found.of_videos, "loss_text": found.of_texts}.items():
+        assert relative_error(value, golden[f"{case}/{name}"]) < TOLERANCE, name
+
+
 def test_logits_that_give_the_target_cost_nothing():
     target = contrast_targets(torch.tensor([0, 1, 0]))
     assert abs(float(contrast_loss(target.log(), target))) < 1e-7
@@ -127,7 +150,7 @@ def test_rows_of_all_processes_are_gathered_in_rank_order_without_filling(of_two
 
 
 @pytest.mark.parametrize("share", SHARES)
-@pytest.mark.parametrize("loss", CONTRASTS)
+@pytest.mark.parametrize("loss", LOSSES)
 def test_two_processes_have_the_gradients_of_one_with_the_batches_of_both(of_two, relative_error, share, loss):
     expected = gradients(Pair(), slice(sum(share)), loss, "full")
     found = of_two[share, loss, "full"]
@@ -139,7 +162,7 @@ def test_two_processes_have_the_gradients_of_one_with_the_batches_of_both(of_two
     assert relative_error(found["encoder.weight"], expected["encoder.weight"]) < TOLERANCE
 
 
-@pytest.mark.parametrize("loss", CONTRASTS)
+@pytest.mark.parametrize("loss", LOSSES)
 def test_published_gathering_gives_half_the_gradient_to_encoders_and_all_of_it_to_the_scale(of_two, loss):
     expected = gradients(Pair(), slice(8), loss, "published")
     for share in SHARES[:4]:

@@ -1,0 +1,94 @@
+"""What a configuration may not ask of a model: found before any weights are read."""
+
+from modules.build import CLASSES, DESCRIPTORS, HEADS, SYSTEMS, head_of, kind_of_classes
+from modules.classes.classifiers import CLASSIFIERS
+from modules.classes.sentences import KEY, NAMES, check_class_text
+from modules.classes.templates import templates_of
+from modules.objectives.contrast import check_batch
+from modules.objectives.mixing import SOFT_LOSSES, is_soft, mixes
+from utils.config import Config, check_choice
+from utils.distributed import GRADIENTS
+
+
+def check_network(config: Config, videos_per_step: int | None = None) -> None:
+    """Settings that contradict each other, found before any weights are read.
+
+    Args:
+        videos_per_step: of training, in the batches of all processes; None: nothing is trained.
+
+    Raises:
+        ValueError: names the keys.
+    """
+    network = config.network
+    check_choice("network.system", network.system, SYSTEMS)
+    check_choice("network.classes", network.classes, CLASSES)
+    templates_of(network.templates)
+    check_class_text(network.class_text)
+    check_choice("network.sim_header", head_of(config), HEADS)
+    system = SYSTEMS[network.system]
+    if network.joint_st and network.tm:
+        raise ValueError("network.tm and network.joint_st: expected one of them, found both")
+    if network.joint_st and head_of(config) != "None" and not system.skips_head:
+        raise ValueError("network.joint_st encodes a clip as one vector, so network.sim_header must be None")
+    check_choice(f"solver.loss_type of {network.system}", config.solver.loss_type, system.losses)
+    check_choice("solver.gather", config.solver.gather, GRADIENTS)
+    if classifier := system.classifier(config.section(network.system, system.Settings)):
+        check_choice(f"{network.system}.classifier", classifier.classifier.partition(":")[0], ("text", *CLASSIFIERS))
+    kind = kind_of_classes(config)
+    if network.class_text != NAMES and (classifier or kind != "templates"):
+        of_system = f"network.system {network.system}, whose classes are {kind}," if system.own_classes else ""
+        other = of_system or (f"{network.system}.classifier" if classifier else f"network.classes {kind}")
+        raise ValueError(f"{KEY} is what templates are filled with, and {other} has none: set it to {NAMES}")
+    if kind == DESCRIPTORS:
+        _check_descriptors(config)
+    if videos_per_step is not None:
+        _check_batches(config, videos_per_step)
+    if config.solver.ema and config.solver.strategy == "fsdp":
+        raise ValueError("solver.ema keeps a whole second model, for which solver.strategy fsdp leaves no room")
+    if config.data.modality == "features":
+        if not network.fix_video:
+            raise ValueError(
+                "data.modality features has no pictures to train the image tower on: set network.fix_video to True"
+            )
+        if network.drop_out or network.emb_dropout:
+            raise ValueError(
+                "network.drop_out and network.emb_dropout act in the image tower, which data.modality features does "
+                "not run: set them to 0"
+            )
+
+
+def _check_descriptors(config: Config) -> None:
+    """See that nothing takes sets of descriptors for one vector a class."""
+    if SYSTEMS[config.network.system].own_classes != DESCRIPTORS:
+        takers = ", ".join(name for name, system in SYSTEMS.items() if system.own_classes == DESCRIPTORS)
+        raise ValueError(
+            f"network.classes {DESCRIPTORS}: {config.network.system} compares with one vector a class; expected "
+            f"network.system {takers}"
+        )
+    if config.eval.fusion == "features":
+        raise ValueError(
+            f"eval.fusion features compares with one vector a class, and {config.network.system} with {DESCRIPTORS}: "
+            "set it to softmax, probabilities or cosines"
+        )
+
+
+def _check_batches(config: Config, videos_per_step: int) -> None:
+    """See that the loss can do with the batches of training, and with several classes in a video if these are mixed."""
+    solver = config.solver
+    if solver.loss_type not in SOFT_LOSSES:  # a contrast
+        check_batch(videos_per_step)
+    if is_soft(solver) and solver.loss_type not in SOFT_LOSSES:
+        raise ValueError(
+            f"solver.label_smoothing, solver.mixup and solver.cutmix make several classes right in part, and "
+            f"solver.loss_type {solver.loss_type} takes one class a video: set them to 0"
+        )
+    if mixes(solver) and config.data.batch_size < 2:
+        raise ValueError(
+            "solver.mixup and solver.cutmix mix the videos of a batch with each other: expected data.batch_size of at "
+            f"least 2, found {config.data.batch_size}"
+        )
+    if solver.cutmix and config.data.modality == "features":
+        raise ValueError(
+            "solver.cutmix puts a part of a picture into another, and data.modality features has no pictures: set it "
+            "to 0 (solver.mixup mixes features, too)"
+        )

@@ -1,0 +1,1 @@
+"""The pages and tables of scripts/run_demo.sh."""
