@@ -26,7 +26,7 @@ LISTS: dict[str, tuple[str | bytes, str]] = {
     "a header with commas": ("path,label\nval 00.mp4,0\n", ":1"),
     "labels first": ("0 val 00.mp4\n", ":1"),
     "two labels": ("val 00.mp4 0 1\n", ":1|val 00.mp4 0"),
-    "two labels with a comma": ("val 00.mp4 0,1\n", ":1"),
+    "two labels with a comma": ("val 00.mp4 0,1\n", "one label a video, found 'val 00.mp4' with the labels 0,1"),
     "a frame list": ("val_00 120 0\nval_01 80 1\n", ":1|val_00 120"),
     "a quote that is not closed": ('"val 00.mp4 0\n', ":1|val 00.mp4"),
     "UTF-16": ("val 00.mp4 x\n".encode("utf-16"), ":1|UTF"),
