@@ -5,13 +5,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip.towers import Towers
 from modules.classes.base import Classes, encode_distinct
 from modules.classes.descriptor_files import SETS, Phrases, fingerprint, read_descriptors
-from modules.classes.templates import CHUNK
+from modules.classes.templates import CHUNK, text_features
 from utils.text import shown
 
 logger = logging.getLogger(__name__)
@@ -77,9 +76,9 @@ class LiveDescriptors(_Descriptors):
         tokens = self.tokens.cpu() if towers.logit_scale.is_meta else self.tokens
         chunk = None if torch.is_grad_enabled() else CHUNK
         if labels is None:
-            return descriptor_features(towers, tokens, chunk)
+            return text_features(towers, tokens, chunk)
         by_class = encode_distinct(
-            lambda some: descriptor_features(towers, tokens[:, some], chunk).transpose(0, 1), labels, len(self)
+            lambda some: text_features(towers, tokens[:, some], chunk).transpose(0, 1), labels, len(self)
         )
         return by_class.transpose(0, 1)
 
@@ -109,7 +108,7 @@ def descriptor_classes(
     logger.info("encoding %d sets x %d classes x %d descriptors", *tokens.shape[:3])
     was_training = towers.training
     with torch.no_grad():
-        features = descriptor_features(towers.eval(), tokens, CHUNK)
+        features = text_features(towers.eval(), tokens, CHUNK)
     towers.train(was_training)
     return FixedDescriptors(phrases, texts, features)
 
@@ -148,14 +147,3 @@ def _tokens(towers: Towers, part: str, name: str, texts: list[str]) -> Tensor:
         except ValueError as error:
             raise ValueError(f"descriptor {place} in {part} of class {shown(name)}: {error}") from None
     return torch.cat(rows)
-
-
-def descriptor_features(towers: Towers, tokens: Tensor, chunk: int | None = None) -> Tensor:
-    """Unit features [S, K, N, D] from tokens [S, K, N, L]; fp32.
-
-    Args:
-        chunk: texts that are encoded at once; None: all.
-    """
-    texts = tokens.flatten(0, -2)
-    embeddings = torch.cat([towers.encode_text(some) for some in texts.split(chunk or len(texts))])
-    return F.normalize(embeddings.float(), dim=-1).unflatten(0, tokens.shape[:-1])

@@ -130,7 +130,15 @@ def class_features(towers: Towers, tokens: Tensor, chunk: int | None = None) -> 
     Args:
         chunk: texts that are encoded at once; None: all.
     """
-    texts = tokens.flatten(0, 1)
+    return F.normalize(text_features(towers, tokens, chunk).mean(dim=1), dim=-1)
+
+
+def text_features(towers: Towers, tokens: Tensor, chunk: int | None = None) -> Tensor:
+    """Unit features [..., D] of texts from tokens [..., L]; fp32.
+
+    Args:
+        chunk: texts that are encoded at once; None: all.
+    """
+    texts = tokens.flatten(0, -2)
     embeddings = torch.cat([towers.encode_text(some) for some in texts.split(chunk or len(texts))])
-    embeddings = F.normalize(embeddings.float(), dim=-1).unflatten(0, tokens.shape[:2])
-    return F.normalize(embeddings.mean(dim=1), dim=-1)
+    return F.normalize(embeddings.float(), dim=-1).unflatten(0, tokens.shape[:-1])
