@@ -104,7 +104,9 @@ def test_a_killed_worker_is_an_error_at_once_and_never_anywhere_else(loader, pid
 def test_a_worker_that_dies_between_two_iterations_is_an_error_of_the_second(loader):
     numbers = loader(Numbers())
     read(numbers)
-    os.kill(pids_of(numbers)[0], signal.SIGKILL)
+    worker = numbers._iterator._workers[0]
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.join(SHORT_S)  # on a busy machine its death takes a moment
     with pytest.raises(ChildProcessError, match="killed by SIGKILL"):
         read(numbers)
     numbers.close()
