@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from clip.model import CLIP
+from clip.names.transformers import from_transformers, is_transformers_clip, read_transformers_config
 from clip.released import OPENAI_MODELS, download
 from clip.shapes import HEAD_WIDTH, POOLED, ClipWeights, infer_config, kind_of
 from clip.shift import pretrained_name
 from clip.towers import Towers
-from clip.transformers_names import from_transformers, is_transformers_clip, read_transformers_config
 from utils.config import SAME_ARCHS
 from utils.weights.files import is_safetensors, read_safetensors, read_torch_file
 from utils.weights.state_dicts import check_fit, check_weights, plain_names

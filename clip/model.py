@@ -111,7 +111,7 @@ class CLIP(Towers):
     def __init__(self, config: CLIPConfig):
         facts = (config.image_size, config.embed_dim, config.text_width, config.context_length)
         super().__init__(TowerSpec(*facts, PIXEL_MEAN, PIXEL_STD, interpolation="bicubic"))
-        self.fixed_frames = config.joint_frames
+        self.fixed_frames, self.joins_frames = config.joint_frames, config.joint_frames > 0
         self.config = config
         self.visual = _resnet(config) if config.resnet_layers else VisionTransformer(config)
         self.facts = {"activation": config.activation, "time_module": self.visual.time_module or "none"}
@@ -182,14 +182,14 @@ class CLIP(Towers):
         x = self.ln_final(self.transformer(x + self.positional_embedding[: x.shape[1]], is_causal=True))
         return x[torch.arange(len(x), device=x.device), ends] @ self.text_projection
 
-    def tokenize(self, texts: list[str]) -> Tensor:
+    def tokenize(self, texts: list[str], truncate: bool = False) -> Tensor:
         """See ``clip.tokenizer.tokenize``: int64 [N, 77].
 
         Raises:
             ValueError: a text is too long; or a text tower of another vocabulary does not know all tokens, or reads
                 shorter texts.
         """
-        tokens = tokenize(texts)
+        tokens = tokenize(texts, truncate)
         longest, highest = int(tokens.argmax(dim=-1).max()) + 1, int(tokens.max())
         if highest >= self.config.vocab_size or longest > self.config.context_length:
             raise ValueError(

@@ -21,17 +21,22 @@ def _tokenizer():
     return SimpleTokenizer(context_length=CONTEXT_LENGTH)
 
 
-def tokenize(texts: list[str]) -> Tensor:
+def tokenize(texts: list[str], truncate: bool = False) -> Tensor:
     """Token ids of ``texts``: start token, text, end token, zeros. int64 [N, 77].
 
+    Args:
+        truncate: cut a text after 76 tokens, and end it; of a caption the beginning says most.
+
     Raises:
-        TooLong: a text needs more than 77 tokens. CLIP's own tokenizer can cut such a text;
-            for a class name that would silently change what is asked, so the text is named instead.
+        TooLong: a text needs more than 77 tokens and is not to be cut: of a class name that would silently change what
+            is asked.
     """
     tokenizer = _tokenizer()
     tokens = torch.zeros(len(texts), CONTEXT_LENGTH, dtype=torch.long)
     for row, text in zip(tokens, texts, strict=True):
         ids = [tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id]
+        if truncate and len(ids) > CONTEXT_LENGTH:
+            ids = [*ids[: CONTEXT_LENGTH - 1], tokenizer.eot_token_id]
         if len(ids) > CONTEXT_LENGTH:
             raise TooLong(f"text needs {len(ids)} tokens, CLIP reads at most {CONTEXT_LENGTH}: {cut(text)!r}")
         row[: len(ids)] = torch.tensor(ids)

@@ -32,6 +32,7 @@ class Towers(nn.Module):
     """
 
     fixed_frames = 0  # T, where the image tower takes clips of one length only
+    joins_frames = False  # a clip is one vector, since its frames see each other in the image tower
     facts: Mapping[str, Any] = {}  # by name: what features depend on that neither weights nor ``spec`` tell
     additions: tuple[str, ...] = ()  # names of tensors that the pretrained weights do not have
     full_rate: tuple[str, ...] = ()  # names of parameters that learn at the head's rate, not at the towers' share of it
@@ -56,10 +57,21 @@ class Towers(nn.Module):
         """Recompute the image tower's activations in the backward pass: less memory, more time."""
         raise NotImplementedError
 
-    def encode_clips(self, clips: Tensor) -> Tensor:
-        """uint8 [B, T, 3, S, S] -> frame features [B, T', D], not normalised; T' = 1 where a clip has one vector."""
+    def encode_clips(self, clips: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """uint8 [B, T, 3, S, S] -> frame features [B, T', D], not normalised; T' = 1 where a clip has one vector.
+
+        Args:
+            lengths: int64 [B], frames of each clip that are real; those behind become zeros, the mean colour.
+        """
+        return self.encode_frames(self.normalised(clips, lengths), clips.shape[1]).unflatten(0, (clips.shape[0], -1))
+
+    def normalised(self, clips: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """uint8 [B, T, 3, S, S] -> what the image tower sees, [B*T, 3, S, S]; ``lengths`` as of ``encode_clips``."""
         images = (clips.flatten(0, 1).to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
-        return self.encode_frames(images, clips.shape[1]).unflatten(0, (clips.shape[0], -1))
+        if lengths is None:
+            return images
+        is_padding = torch.arange(clips.shape[1], device=clips.device) >= lengths[:, None]  # [B, T]
+        return images.masked_fill(is_padding.view(-1, 1, 1, 1), 0.0)
 
     def encode_frames(self, images: Tensor, num_frames: int) -> Tensor:
         """Normalised images [B*T, 3, S, S], the T frames of each clip in order -> embeddings, not L2-normalised.
@@ -76,8 +88,11 @@ class Towers(nn.Module):
         """Tokens [N, L] of ``tokenize`` -> embeddings [N, D], not L2-normalised."""
         raise NotImplementedError
 
-    def tokenize(self, texts: list[str]) -> Tensor:
+    def tokenize(self, texts: list[str], truncate: bool = False) -> Tensor:
         """Token ids of texts, int64 [N, L].
+
+        Args:
+            truncate: cut what is too long, as captions and transcripts are; the last token stays the end token.
 
         Raises:
             ValueError: a text is too long for the text tower, or has tokens that it does not know.

@@ -103,7 +103,7 @@ def chunk_of(
 
 def describe(config: Config, model: System, videos: VideoList, args: argparse.Namespace, num_augmented: int) -> dict:
     """Metadata: everything that the bytes of a cache depend on, apart from the precision."""
-    num_frames = 1 if config.network.joint_st else config.data.num_segments
+    num_frames = 1 if model.towers.joins_frames else config.data.num_segments
     num_views = num_augmented or args.test_clips * args.test_crops
     is_tuned = args.weights != PLAIN_CLIP
     return {

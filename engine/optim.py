@@ -31,7 +31,7 @@ def check_solver(solver: SolverConfig) -> None:
 def build_optimizer(groups: list[Group], solver: SolverConfig) -> torch.optim.Optimizer:
     """An optimizer of the parameters that train; each group's ``lr_ratio`` is what ``set_lr`` multiplies.
 
-    Weight decay applies to every parameter, as published.
+    Weight decay applies to every parameter, as published, but in groups that have one of their own.
 
     Raises:
         ValueError: nothing is trainable.
@@ -40,6 +40,7 @@ def build_optimizer(groups: list[Group], solver: SolverConfig) -> torch.optim.Op
         {
             "name": group.name,
             "lr_ratio": group.lr_ratio,
+            "weight_decay": solver.weight_decay if group.weight_decay is None else group.weight_decay,
             "params": [p for p in group.parameters if p.requires_grad and (p.ndim == 0) == is_scalar],
         }
         # Scalars apart, since a sharded model keeps them whole, and a fused optimizer takes one kind at a time; last,
@@ -50,7 +51,7 @@ def build_optimizer(groups: list[Group], solver: SolverConfig) -> torch.optim.Op
     divided = [group for group in divided if group["params"]]
     if not divided:
         raise ValueError("nothing to train: the towers are fixed and the head has no parameters")
-    return OPTIMIZERS[solver.optim](solver)(divided, lr=solver.lr, weight_decay=solver.weight_decay)
+    return OPTIMIZERS[solver.optim](solver)(divided, lr=solver.lr)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> dict[str, float]:

@@ -26,6 +26,7 @@ from modules.systems.clip import PlainCLIP
 from modules.systems.mote import MoTE
 from modules.systems.ost import OST, OSTSettings
 from modules.systems.text4vis import Text4Vis
+from modules.systems.tvtsv2 import TVTSv2
 from modules.systems.vificlip import ViFiCLIP
 from modules.weights import config_of_tested
 from utils.config import Config, NetworkConfig
@@ -77,6 +78,7 @@ SYSTEMS: dict[str, type[System]] = {
     "text4vis": Text4Vis,
     "vificlip": ViFiCLIP,
     "ost": OST,
+    "tvtsv2": TVTSv2,
 }
 SETTINGS = {name: system.Settings for name, system in SYSTEMS.items()}
 

@@ -2,53 +2,17 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from clip.towers import Towers
 from modules.classes.base import Classes
 from modules.objectives.mixing import mixed, mixes
 from modules.scores import Explanation, cosines
+from modules.systems.parts import Batch, Draws, Group, Losses, Video
 from modules.weights import load_weights, weights_of
 from utils.config import NoSettings, SolverConfig
-
-
-class Video(NamedTuple):
-    """B clips as the image tower left them."""
-
-    frames: Tensor  # [B, T', D], not normalised; T' = 1 where the tower makes one vector of a clip
-
-
-class Batch(NamedTuple):
-    """B clips, as pictures or as features of a cache, and what training matches them with."""
-
-    clips: Tensor | None = None  # uint8 [B, T, 3, S, S]; float where they are mixed
-    features: Tensor | None = None  # [B, T', D], in the place of clips
-    labels: Tensor | None = None  # int64 [B]
-    shares: Tensor | None = None  # [B, K] of classes in mixed clips, in the place of labels
-
-
-class Draws(NamedTuple):
-    """Where a training step takes its random choices from."""
-
-    generator: torch.Generator  # on the CPU; seeded for this step
-
-
-class Losses(NamedTuple):
-    """What a training step yields."""
-
-    total: Tensor  # a scalar, to be minimised
-    reported: dict[str, Tensor]  # parts of the loss and what else is worth a curve, by name, detached
-
-
-class Group(NamedTuple):
-    """Parameters that learn alike."""
-
-    name: str
-    parameters: list[nn.Parameter]
-    lr_ratio: float  # of the learning rate
 
 
 class System(nn.Module):
@@ -84,11 +48,12 @@ class System(nn.Module):
 
     def video_of(self, batch: Batch) -> Video:
         """The batch's clips after the image tower, or the features that take their place."""
-        return self.encode(batch.clips) if batch.features is None else Video(batch.features.float())
+        has_features = batch.features is not None
+        return Video(batch.features.float()) if has_features else self.encode(batch.clips, batch.lengths)
 
-    def encode(self, clips: Tensor) -> Video:
-        """[B, T, 3, S, S] through the image tower; values as of uint8."""
-        return Video(self.towers.encode_clips(clips))
+    def encode(self, clips: Tensor, lengths: Tensor | None = None) -> Video:
+        """[B, T, 3, S, S] through the image tower; values as of uint8. ``lengths``: see ``Batch``."""
+        return Video(self.towers.encode_clips(clips, lengths))
 
     def after_head(self, video: Video, classes: Tensor | None = None) -> Tensor:
         """Frame features after the head, [B, T', D]; ``classes`` where they have a say in it."""

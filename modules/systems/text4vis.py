@@ -35,7 +35,7 @@ class Text4Vis(PlainCLIP):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        if self.towers.fixed_frames:
+        if self.towers.joins_frames:
             self.head.requires_grad_(False)  # checkpoints have it all the same
 
     def loss(self, batch: Batch, draws: Draws) -> Losses:
@@ -51,4 +51,4 @@ class Text4Vis(PlainCLIP):
 
     def after_head(self, video: Video, classes: Tensor | None = None) -> Tensor:
         """Frame features after the head, [B, T', D]; one vector a clip (joint attention) passes it by, as published."""
-        return video.frames if self.towers.fixed_frames else super().after_head(video, classes)
+        return video.frames if self.towers.joins_frames else super().after_head(video, classes)

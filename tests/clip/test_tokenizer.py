@@ -22,5 +22,10 @@ def test_a_text_of_76_tokens_raises_and_is_named():
         tokenize(["fine", "word " * 76])
 
 
+def test_a_caption_is_cut_and_ends_with_the_end_token():
+    texts = ["fine", "word " * 76, "a b c " * 40]
+    assert torch.equal(tokenize(texts, truncate=True), open_clip.tokenize(texts))
+
+
 def test_no_texts_give_an_empty_table():
     assert tokenize([]).shape == (0, 77)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from clip.load import load_clip
 from clip.model import CLIP
 
-CASES = Path(__file__).resolve().parents[1] / "data" / "cases"
+CASES = Path(__file__).resolve().parents[2] / "data" / "cases"
 CONFIG = {
     "model_type": "clip",
     "vision_config": {"hidden_act": "quick_gelu", "num_attention_heads": 1, "hidden_size": 64},
