@@ -12,16 +12,16 @@ from pathlib import Path
 import torch
 
 from commands.arguments import add_view_arguments
-from commands.extraction import describe, views_of, write_cache
+from commands.extraction import describe, read_videos, views_of, write_cache
 from commands.testing import ListToTest, build_tested_model
 from commands.weights import Weights
-from datasets.build import read_data
 from datasets.features.writer import FeatureWriter
 from modules.build import PLAIN_CLIP
+from modules.systems.base import System
 from utils.cli import MOST, add_common_arguments, run_main
 from utils.distributed import is_main, process_group
 from utils.logger import setup_logging
-from utils.precision import resolve_precision
+from utils.precision import Precision, resolve_precision
 
 logger = logging.getLogger(__name__)
 
@@ -69,11 +69,9 @@ def main(argv: list[str] | None = None) -> dict[str, dict]:
         precision = resolve_precision(args.precision, device)
         # Whole lists: few-shot runs find their videos in the cache of all.
         whole = replace(config.data, shot=0)
-        class_names, lists, *_ = read_data(whole, PARTS if args.part == "both" else (args.part,))
+        class_names, lists = read_videos(whole, PARTS if args.part == "both" else (args.part,))
         some_list = ListToTest(config, next(iter(lists.values())), class_names)
-        model, classes = build_tested_model(weights, {"": some_list}, precision)
-        with torch.no_grad():
-            class_features = classes[""].encode(model.eval().towers)
+        model, class_features = build_encoder(weights, some_list, precision)
         caches = {}
         failed: list[Path] = []
         for part, videos in lists.items():
@@ -88,6 +86,17 @@ def main(argv: list[str] | None = None) -> dict[str, dict]:
         message = f"error: {len(failed)} videos could not be read and are not in the cache; failed.txt names them: "
         sys.exit(message + ", ".join(map(str, failed[:3])) if is_main() else 1)
     return caches
+
+
+def build_encoder(weights: Weights, some_list: ListToTest, precision: Precision) -> tuple[System, torch.Tensor]:
+    """The model whose image tower encodes, and features [K, D] of the classes; a list of texts has none."""
+    if some_list.class_names:
+        model, classes = build_tested_model(weights, {"": some_list}, precision)
+        with torch.no_grad():
+            return model, classes[""].encode(model.eval().towers)
+    config = some_list.config
+    model = weights.build(config, weights.towers(config, config.data.input_size).to(precision.device))
+    return model, torch.zeros(0, model.towers.spec.embed_dim)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--labels", help="class names with commas between, or a file (default: the checkpoint's)")
     add_model_arguments(parser)
     parser.add_argument("--top", type=count, default=5, help="classes to show (default: 5)")
-    add_view_arguments(parser, num_clips=3)
+    add_view_arguments(parser, num_clips=None)
     parser.add_argument("--json", type=Path, metavar="OUT", help="write all probabilities")
     parser.add_argument("--csv", type=Path, metavar="OUT", help="write the top classes, a line a video")
     parser.add_argument(
@@ -143,7 +143,8 @@ def write_files(args: argparse.Namespace, classifier: VideoClassifier, predictio
             raise ValueError(f"--embed {args.embed}: not written, no video could be read")
         metadata = facts(args, classifier) | {"model": classifier.fingerprint()}
         vectors = np.stack([prediction.embedding for prediction in good])
-        write_embeddings(args.embed, Embeddings([prediction.path for prediction in good], vectors, metadata))
+        norms = np.array([prediction.norm for prediction in good], dtype=np.float32)
+        write_embeddings(args.embed, Embeddings([prediction.path for prediction in good], vectors, metadata, norms))
 
 
 def csv_rows(predictions: list[Prediction], top: int) -> list[list]:
@@ -163,7 +164,7 @@ def facts(args: argparse.Namespace, classifier: VideoClassifier) -> dict:
         "weights": args.weights,
         "arch": classifier.config.network.arch,
         "num_frames": classifier.num_frames,
-        "num_clips": args.test_clips,
+        "num_clips": args.test_clips or classifier.num_clips,
         "num_crops": args.test_crops,
         "precision": classifier.precision.name,
     }

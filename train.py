@@ -1,20 +1,16 @@
 """Train a video model: python train.py --config configs/k400/vitb16_8f.yaml"""
 
 import argparse
-from dataclasses import replace
-from functools import partial
-
-import torch
 
 from commands.extraction import check_features
-from commands.starting import Run, begin_run, check_run, check_videos, find_start, frozen_features
-from datasets.build import build_eval_loader, build_train_loader, preset_of, read_data
+from commands.starting import Run, begin_run, check_run, check_videos, find_start
+from commands.training_data import read_training_data
+from datasets.build import preset_of
 from engine.optim import build_optimizer, lr_schedule
-from engine.protocols.validation import validate
 from engine.sharding import gathered, shard
 from engine.state import TrainState, averaged
 from engine.train import Training, train
-from modules.build import build_classes, build_system, build_towers
+from modules.build import build_system, build_towers
 from modules.compile import compile_blocks
 from reports.tables import finish_run
 from utils.cli import add_common_arguments, run_main
@@ -42,32 +38,27 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
 
 def prepare(run: Run) -> tuple[TrainState, Training]:
     """Build everything that a run needs; whatever can be wrong is found here, cheapest checks first."""
-    config, data, solver = run.config, run.config.data, run.config.solver
+    config, solver = run.config, run.config.solver
     check_run(run)
 
-    # The lists, the run's folder, the checkpoint that it starts from (to resume, or for its weights), the loaders.
-    videos = read_data(data, ("train", "val"))
-    for part, listed in videos.parts.items():
-        listed.check_one_label(f"data.{part}_list", "training")
-    data = replace(data, shot_repeat=videos.num_passes)  # the run keeps 0 in its configuration
-    run.claim_folder(videos.split)
+    # The lists, the run's folder, the checkpoint that it starts from (to resume, or for its weights).
+    data = read_training_data(config)
+    run.claim_folder(data.split)
     start = find_start(config, run.store)
-    train_loader = build_train_loader(data, videos.parts["train"], videos.class_names, config.seed, *run.share)
-    val_loader = build_eval_loader(data, videos.parts["val"], *run.share)
-    check_videos(data, videos.parts)
+    check_videos(data.readers())
 
     # The model. Its weights are loaded and its operations counted before it is sharded, and the optimizer gets what
     # sharding made of the weights.
-    rules = preset_of(data).of_towers
-    towers = build_towers(config.network, data.num_segments, data.input_size, config.seed, rules)
+    rules = preset_of(config.data).of_towers
+    towers = build_towers(config.network, config.data.num_segments, config.data.input_size, config.seed, rules)
     towers = towers.to(run.precision.device)
+    train_loader = data.loader(run, towers)
     start.load_text_tower(towers, config)
-    train_features = partial(frozen_features, towers, data, videos.parts["train"], run.pass_over("the classifier"))
-    classes = build_classes(config, towers, videos.class_names, start.known, train_features)
-    system = build_system(config, towers, classes)
+    system = build_system(config, towers, data.classes(run, towers, start))
+    validation = data.validation(run, system)
     start.load_weights(system)
     check_features(config, system)
-    operations = run.utilisation(system)
+    operations = run.utilisation(system, data.examples(towers))
     if config.network.compile:
         compile_blocks(system, run.precision.device)
     if solver.strategy == "fsdp":
@@ -77,13 +68,12 @@ def prepare(run: Run) -> tuple[TrainState, Training]:
     optimizer, ema = build_optimizer(system.groups(), solver), averaged(system, solver.ema)
     state = TrainState(system, optimizer, run.precision.grad_scaler(), ema, epoch=solver.start_epoch)
     start.resume(run, state, train_loader)
-    run.write_folder(videos)
-    start.report(run, state, videos.parts["train"].order_fingerprint())
-    labels = torch.from_numpy(videos.parts["val"].labels)
+    run.write_folder(data.split, data.few_shot)
+    start.report(run, state, data.fingerprint)
     return state, Training(
         loader=train_loader,
         lr_at=lr_schedule(solver),
-        validate=partial(validate, loader=val_loader, labels=labels, how=run.pass_over("validation")),
+        validate=validation,
         precision=run.precision,
         epochs=solver.epochs,
         accumulation=solver.grad_accumulation_steps,
@@ -96,7 +86,7 @@ def prepare(run: Run) -> tuple[TrainState, Training]:
         folder=run.folder,
         store=run.store,
         utilisation=operations,
-        metadata=run.metadata(videos, towers, len(train_loader)),
+        metadata=run.metadata(data.class_names, data.fingerprint, towers, train_loader),
     )
 
 

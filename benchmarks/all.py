@@ -6,16 +6,18 @@ from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
-from benchmarks import encode, evaluate, harness, head, loader, train_step, transport
+from benchmarks import encode, evaluate, harness, head, loader, retrieval, spacetime, train_step, transport
 from benchmarks.harness import Measurement
 
 BENCHMARKS = {
     "encode": encode,
     "train_step": train_step,
+    "spacetime": spacetime,
     "head": head,
     "transport": transport,
     "loader": loader,
     "evaluate": evaluate,
+    "retrieval": retrieval,
 }
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 PACKAGES = ("torch", "torchvision", "decord", "av")
@@ -24,7 +26,8 @@ INTRODUCTION = """# Benchmarks
 What `python -m benchmarks.all` measured; the page is written by it. `baseline` is our own plain rendering of how the
 published code works: nn.MultiheadAttention, activation checkpointing always on, the expert pass and the merged pass
 one after the other, experts merged at every call, frames decoded one by one, PIL transforms, fp32 (fp16 autocast on
-CUDA). Weights are random.
+CUDA). That of the space-time tower computes attention by einsum, keeps its probabilities, and runs in fp32. Weights are
+random.
 
 Every contender runs in a process of its own, in turns. `speed-up` is the median over rounds of the baseline's time
 divided by the contender's in the same round; peak memory is that of the whole process on a CPU, of the allocator on

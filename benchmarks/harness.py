@@ -142,7 +142,7 @@ def _serve(build: Callable[[], Callable[[], object]], contender: str) -> None:
         elapsed_s = time.perf_counter() - start
         _leave_gpu()
         _say(elapsed_s)
-    _say(_peak_mib())
+    _say(peak_mib())
 
 
 def _leave_gpu() -> None:
@@ -210,7 +210,8 @@ def _measurement(benchmark: Benchmark, name: str, times: dict[str, list[float]],
     )
 
 
-def _peak_mib() -> float:
+def peak_mib() -> float:
+    """Peak memory of this process, or of the allocator on a GPU."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     # Not getrusage: its peak is inherited from the process that started this one.

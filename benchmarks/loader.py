@@ -18,7 +18,7 @@ from datasets.features.writer import FeatureWriter
 from datasets.lists.records import VideoList
 from datasets.pack import __main__ as pack
 from datasets.pack.shards import ShardPack
-from datasets.shapes.__main__ import encode_video
+from datasets.shapes.videos import encode_video
 
 CLIPS = 8
 VIDEO = Path(tempfile.gettempdir()) / "mote_benchmark_300.mp4"

@@ -48,14 +48,16 @@ class Attention(nn.Module):
         parts = F.linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
         return parts.reshape(-1, x.shape[-2], parts.shape[-1] // x.shape[-1], self.heads, x.shape[-1] // self.heads)
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, is_causal: bool = False) -> Tensor:
-        """Each [N, L, heads, head_dim] -> [N, L, D]"""
+    def _attend(
+        self, query: Tensor, key: Tensor, value: Tensor, is_causal: bool = False, seen: Tensor | None = None
+    ) -> Tensor:
+        """Each [N, L, heads, head_dim] -> [N, L, D]; ``seen``, bool [L, L]: which keys a query sees, None: all."""
         dropout = self.dropout if self.training else 0.0
         query, key, value = (t.transpose(1, 2) for t in (query, key, value))
-        if not dropout and not is_causal and _is_slow_in_fused_backward(query, key):
+        if not dropout and not is_causal and seen is None and _is_slow_in_fused_backward(query, key):
             mixed = (query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)).softmax(dim=-1) @ value
         else:
-            mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=is_causal)
+            mixed = F.scaled_dot_product_attention(query, key, value, seen, dropout, is_causal)
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
 
@@ -132,12 +134,14 @@ class ResidualAttentionBlock(nn.Module):
 class Transformer(nn.Module):
     """A stack of blocks; ``grad_checkpointing`` trades one more forward pass for activation memory."""
 
+    block: type[ResidualAttentionBlock] = ResidualAttentionBlock
+
     def __init__(
         self, width: int, layers: int, heads: int, activation: str, drop_path: float = 0.0, mlp: int | None = None
     ):
         super().__init__()
         rates = [drop_path * layer / max(layers - 1, 1) for layer in range(layers)]
-        self.resblocks = nn.ModuleList(ResidualAttentionBlock(width, heads, activation, r, mlp) for r in rates)
+        self.resblocks = nn.ModuleList(self.block(width, heads, activation, r, mlp) for r in rates)
         self.grad_checkpointing = False
         self._init_weights(width, layers)
 
@@ -152,10 +156,14 @@ class Transformer(nn.Module):
 
     def forward(self, x: Tensor, is_causal: bool = False, only_first: bool = False) -> Tensor:
         """[..., L, D] -> [..., L, D]; with ``only_first`` [..., 1, D]: the last block computes what is read alone."""
+        return self._through_blocks(x, is_causal, only_first)
+
+    def _through_blocks(self, x: Tensor, how: int, only_first: bool) -> Tensor:
+        """``how``: what a block takes as its second argument."""
         for block in self.resblocks:
             is_cut = only_first and block is self.resblocks[-1]
             if self.grad_checkpointing and self.training:
-                x = checkpoint(block, x, is_causal, is_cut, use_reentrant=False)
+                x = checkpoint(block, x, how, is_cut, use_reentrant=False)
             else:
-                x = block(x, is_causal, is_cut)
+                x = block(x, how, is_cut)
         return x

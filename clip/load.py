@@ -9,12 +9,14 @@ from typing import Any
 
 from clip.model import CLIP
 from clip.names.transformers import from_transformers, is_transformers_clip, read_transformers_config
+from clip.names.tvts import STATE, from_tvts, is_tvts, read_any
 from clip.released import OPENAI_MODELS, download
-from clip.shapes import HEAD_WIDTH, POOLED, ClipWeights, infer_config, kind_of
+from clip.shapes import DIVIDED, HEAD_WIDTH, POOLED, ClipWeights, heads_of_width, infer_config, is_space_time, kind_of
 from clip.shift import pretrained_name
 from clip.towers import Towers
 from utils.config import SAME_ARCHS
-from utils.weights.files import is_safetensors, read_safetensors, read_torch_file
+from utils.weights.files import is_safetensors, read_safetensors
+from utils.weights.four_keys import HEAD, MODEL
 from utils.weights.state_dicts import check_fit, check_weights, plain_names
 
 logger = logging.getLogger(__name__)
@@ -25,18 +27,24 @@ FOLDER_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 FOLDER_CONFIG = "config.json"
 
 
-def load_clip(arch: str, visual_only: bool = False, **options) -> CLIP:
+def load_clip(arch: str, visual_only: bool = False, head_width: int = 0, **options) -> CLIP:
     """Load a CLIP in fp32 on the CPU.
 
     Args:
         arch: ``ViT-B/16``, ``RN50`` and the like (downloaded once, checked by SHA-256, kept in ``$CLIP_CACHE``);
             an open_clip tag ``MODEL/PRETRAINED`` such as ``ViT-B-16/laion2b_s34b_b88k``; or a file: an
-            OpenAI archive, a plain state dict or safetensors, with OpenAI's or transformers' names; or a folder of
-            transformers.
+            OpenAI archive, a plain state dict or safetensors, with OpenAI's, transformers' or TVTSv2's names; or a
+            folder of transformers.
         visual_only: leave the text tower at its random initialisation (published option ``init: False``).
+        head_width: of an attention head in the image tower, which no shape tells; 0: as known, see ``clip.shapes``.
         **options: fields of ``CLIPConfig`` to set, e.g. ``drop_path``.
+
+    Raises:
+        FileNotFoundError, ValueError: no weights are there; they are none of a CLIP, or not of the tower asked for.
     """
     weights = read_weights(arch)
+    if head_width:
+        weights = replace(weights, vision_heads=heads_of_width(weights.state_dict, head_width, arch))
     if weights.is_activation_unknown and "activation" not in options:
         logger.warning(
             "%s: transformers' names, without the config.json that tells the activation: quick_gelu is taken, which is "
@@ -44,7 +52,11 @@ def load_clip(arch: str, visual_only: bool = False, **options) -> CLIP:
             arch,
         )
     config = replace(infer_config(weights, source=arch), **options)
+    if is_space_time(weights.state_dict) and config.tower != DIVIDED:
+        raise ValueError(f"network.tower: expected {DIVIDED}, which {arch} is the weights of, found {config.tower}")
     model = CLIP(config)
+    if head_width:
+        model.facts["head_width"] = head_width
     # A temporal module may have changed names; the weights, which were made without it, have the plain ones.
     names = {pretrained_name(name): name for name in model.state_dict()}
     pretrained = {names.get(name, name): value for name, value in weights.state_dict.items()}
@@ -52,6 +64,8 @@ def load_clip(arch: str, visual_only: bool = False, **options) -> CLIP:
         {name: value for name, value in each.items() if name.startswith("visual.") or not visual_only}
         for each in (model.state_dict(), pretrained)
     )
+    if is_space_time(weights.state_dict):
+        model.additions = ()  # the weights have them
     for name in model.additions:  # trained from their initialisation
         expected.pop(name, None)
     check_fit(expected, state, f"{arch}: not a CLIP {kind_of(weights.state_dict, arch)},")
@@ -116,12 +130,13 @@ def _read_state(path: Path) -> dict[str, Any]:
     if path.is_file() and is_safetensors(path):
         state, _ = read_safetensors(path, problem)
     else:
-        state = read_torch_file(path, problem)
+        state = read_any(path, problem)
     if isinstance(state, dict):
-        state = state.get("state_dict", state)
+        # Of a checkpoint in our format, too, where it holds a CLIP and nothing else.
+        state = state.get(STATE, state.get(MODEL, state) if not state.get(HEAD) else state)
     if not isinstance(state, dict):
         raise ValueError(f"{path}: expected a state dict, found {type(state).__name__}")
-    return plain_names(state, str(path))
+    return from_tvts(state, str(path)) if is_tvts(state) else plain_names(state, str(path))
 
 
 def _read_open_clip(model_name: str, tag: str) -> ClipWeights:

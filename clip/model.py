@@ -5,50 +5,20 @@ released archives and of open_clip, so any of their state dicts loads without tr
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from clip.blocks import Transformer
 from clip.resnet import ModifiedResNet, ResNetConfig
+from clip.shapes import DIVIDED, FRAMES, CLIPConfig
 from clip.shift import ADDED, VIT_MODULES, check_time_module
+from clip.spacetime import ADDED as ADDED_OVER_TIME
+from clip.spacetime import SpaceTimeViT
 from clip.tokenizer import tokenize
-from clip.towers import Towers, TowerSpec
-
-
-@dataclass(frozen=True)
-class CLIPConfig:
-    """Shapes of both towers, and the training options of the video task.
-
-    ``joint_frames`` > 0 lets the vision tower attend over the patches of that many frames at once
-    (published option ``joint_st``). ``drop_path`` is the rate of the last block (published ``drop_out``:
-    stochastic depth, rising linearly over the blocks, the same rate on attention weights). ``time_module`` names a
-    module of ``clip.shift`` between the frames of a clip (published ``tm``; empty: none).
-
-    With ``resnet_layers``, the blocks of each stage, the image tower is a ResNet: ``vision_width`` is its stem's,
-    ``vision_layers`` the sum of its blocks, ``patch_size`` the pixels for one place of its last layer.
-    """
-
-    embed_dim: int
-    image_size: int
-    patch_size: int
-    vision_width: int
-    vision_layers: int
-    vision_heads: int
-    text_width: int
-    text_layers: int
-    text_heads: int
-    vision_mlp: int | None = None  # hidden width of the image tower's FFNs, None: 4 times its width
-    context_length: int = 77
-    vocab_size: int = 49408
-    activation: str = "quick_gelu"
-    drop_path: float = 0.0
-    emb_dropout: float = 0.0
-    joint_frames: int = 0
-    time_module: str = ""
-    resnet_layers: tuple[int, ...] = ()
-
+from clip.towers import Tokens, Towers, TowerSpec
 
 # Of OpenAI's pictures; LAION's models keep them.
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -111,10 +81,14 @@ class CLIP(Towers):
     def __init__(self, config: CLIPConfig):
         facts = (config.image_size, config.embed_dim, config.text_width, config.context_length)
         super().__init__(TowerSpec(*facts, PIXEL_MEAN, PIXEL_STD, interpolation="bicubic"))
-        self.fixed_frames, self.joins_frames = config.joint_frames, config.joint_frames > 0
+        is_divided = config.tower == DIVIDED
+        self.fixed_frames, self.joins_frames = config.joint_frames, config.joint_frames > 0 or is_divided
+        self.graph_frames = config.temporal_rows if is_divided else config.joint_frames
         self.config = config
-        self.visual = _resnet(config) if config.resnet_layers else VisionTransformer(config)
+        self.visual = (_resnet if config.resnet_layers else IMAGE_TOWERS[config.tower])(config)
         self.facts = {"activation": config.activation, "time_module": self.visual.time_module or "none"}
+        if is_divided:
+            self.facts["tower"] = config.tower
         self.transformer = Transformer(
             config.text_width, config.text_layers, config.text_heads, config.activation, config.drop_path
         )
@@ -125,10 +99,13 @@ class CLIP(Towers):
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         self.full_rate = tuple(name for name, _ in self.named_parameters() if ADDED in name)
-        self.additions = (*self.full_rate, *["visual.time_embedding"] * bool(config.joint_frames))
+        over_time = ["visual.time_embedding"] * bool(config.joint_frames)
+        if is_divided:
+            over_time = [name for name, _ in self.named_parameters() if any(part in name for part in ADDED_OVER_TIME)]
+        self.additions = (*self.full_rate, *over_time)
 
     @property
-    def image_tower(self) -> VisionTransformer | ModifiedResNet:
+    def image_tower(self) -> VisionTransformer | SpaceTimeViT | ModifiedResNet:
         """See ``Towers``."""
         return self.visual
 
@@ -144,7 +121,7 @@ class CLIP(Towers):
             raise ValueError("network.grad_checkpointing: the image tower is a CLIP ResNet, which has no such option")
 
     def encode_frames(self, images: Tensor, num_frames: int) -> Tensor:
-        """Normalised images [B*T, 3, S, S] -> embeddings [B*T, D]; with ``joint_frames`` = T [B, D].
+        """Normalised images [B*T, 3, S, S] -> embeddings [B*T, D]; [B, D] where clips are joined.
 
         Raises:
             ValueError: the images are no whole clips, or clips of another length than ``joint_frames``.
@@ -154,6 +131,17 @@ class CLIP(Towers):
         if images.shape[0] % num_frames:
             raise ValueError(f"expected clips of {num_frames} frames, found {images.shape[0]} frames in all")
         return self.visual(images, num_frames)
+
+    def encode_tokens(
+        self, clips: Tensor, keep: Tensor | None = None, lengths: Tensor | None = None, with_tokens: bool = True
+    ) -> Tokens:
+        """See ``Towers``: the class token and, of B/32 and B/16, it and all patches; of H/14 the patches alone."""
+        if self.config.tower != DIVIDED:
+            return super().encode_tokens(clips, keep, lengths, with_tokens)
+        images = self.normalised(clips, lengths)
+        if with_tokens:
+            return self.visual.tokens(images, clips.shape[1], keep)
+        return Tokens(self.visual(images, clips.shape[1], keep), None)
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Normalised images [N, 3, S, S] -> embeddings [N, D], not L2-normalised.
@@ -189,14 +177,11 @@ class CLIP(Towers):
             ValueError: a text is too long; or a text tower of another vocabulary does not know all tokens, or reads
                 shorter texts.
         """
-        tokens = tokenize(texts, truncate)
-        longest, highest = int(tokens.argmax(dim=-1).max()) + 1, int(tokens.max())
-        if highest >= self.config.vocab_size or longest > self.config.context_length:
-            raise ValueError(
-                f"network.arch: its text tower reads {self.config.context_length} of {self.config.vocab_size} tokens, "
-                f"the class names need {longest} of {highest + 1}"
-            )
-        return tokens
+        return self.text_reader()(texts, truncate)
+
+    def text_reader(self) -> Callable[..., Tensor]:
+        """See ``Towers``."""
+        return partial(_tokenize, vocab_size=self.config.vocab_size, context_length=self.config.context_length)
 
     def freeze_text(self) -> None:
         """See ``Towers``."""
@@ -220,7 +205,24 @@ class CLIP(Towers):
 
 def _resnet(config: CLIPConfig) -> ModifiedResNet:
     options = {"drop_out": config.drop_path, "emb_dropout": config.emb_dropout, "joint_st": config.joint_frames}
+    options["tower divided"] = config.tower == DIVIDED
     if given := [f"network.{name}" for name, value in options.items() if value]:
         raise ValueError(f"{', '.join(given)}: the image tower is a CLIP ResNet, which has no such option")
     shapes = (config.resnet_layers, config.vision_width, config.vision_heads, config.image_size, config.embed_dim)
     return ModifiedResNet(ResNetConfig(*shapes, config.time_module))
+
+
+# Values of network.tower: how a ViT sees the frames of a clip.
+IMAGE_TOWERS = {FRAMES: VisionTransformer, DIVIDED: SpaceTimeViT}
+
+
+def _tokenize(texts: list[str], truncate: bool = False, *, vocab_size: int, context_length: int) -> Tensor:
+    """See ``CLIP.tokenize``."""
+    tokens = tokenize(texts, truncate)
+    longest, highest = int(tokens.argmax(dim=-1).max()) + 1, int(tokens.max())
+    if highest >= vocab_size or longest > context_length:
+        raise ValueError(
+            f"network.arch: its text tower reads {context_length} of {vocab_size} tokens, the class names need "
+            f"{longest} of {highest + 1}"
+        )
+    return tokens

@@ -1,4 +1,4 @@
-"""What the shapes of a CLIP's tensors tell."""
+"""The shapes of a CLIP, and what its tensors tell of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,6 @@ from typing import Any
 
 from torch import Tensor
 
-from clip.model import CLIPConfig
 from clip.resnet import EXPANSION, STAGES, STRIDE
 from clip.shift import pretrained_name
 
@@ -29,7 +28,48 @@ TELLING = {
     },
 }
 # Beginnings of names that only one kind of image tower has.
+TEMPORAL = "visual.temporal_embedding"  # of a space-time tower
 MARKS = {"ViT": ("visual.proj", "visual.transformer.", "visual.positional_embedding"), "ResNet": ("visual.layer",)}
+
+
+FRAMES, DIVIDED = "frames", "divided"  # network.tower: how a ViT sees the frames of a clip, see ``clip.model``
+NUM_FRAMES = 12  # rows of the temporal embedding in all released space-time towers
+
+
+@dataclass(frozen=True)
+class CLIPConfig:
+    """Shapes of both towers, and the training options of the video task.
+
+    ``joint_frames`` > 0 lets the vision tower attend over the patches of that many frames at once
+    (published option ``joint_st``). ``drop_path`` is the rate of the last block (published ``drop_out``:
+    stochastic depth, rising linearly over the blocks, the same rate on attention weights). ``time_module`` names a
+    module of ``clip.shift`` between the frames of a clip (published ``tm``; empty: none). ``tower`` is one of
+    ``IMAGE_TOWERS``: frames on their own, or divided space-time attention over ``temporal_rows`` frames.
+
+    With ``resnet_layers``, the blocks of each stage, the image tower is a ResNet: ``vision_width`` is its stem's,
+    ``vision_layers`` the sum of its blocks, ``patch_size`` the pixels for one place of its last layer.
+    """
+
+    embed_dim: int
+    image_size: int
+    patch_size: int
+    vision_width: int
+    vision_layers: int
+    vision_heads: int
+    text_width: int
+    text_layers: int
+    text_heads: int
+    vision_mlp: int | None = None  # hidden width of the image tower's FFNs, None: 4 times its width
+    context_length: int = 77
+    vocab_size: int = 49408
+    activation: str = "quick_gelu"
+    drop_path: float = 0.0
+    emb_dropout: float = 0.0
+    joint_frames: int = 0
+    time_module: str = ""
+    resnet_layers: tuple[int, ...] = ()
+    tower: str = "frames"
+    temporal_rows: int = NUM_FRAMES
 
 
 @dataclass(frozen=True)
@@ -56,6 +96,24 @@ def kind_of(state: Mapping[str, Tensor], source: str) -> str:
         return whole
     problems = [f"not a CLIP {kind}, missing {', '.join(missing[kind])}" for kind in kinds]
     raise ValueError(f"{source}: {'; '.join(problems)}")
+
+
+def is_space_time(state: Mapping[str, Tensor]) -> bool:
+    """Whether a state dict is of a space-time tower, see ``clip.spacetime``."""
+    return TEMPORAL in state
+
+
+def heads_of_width(state: Mapping[str, Tensor], head_width: int, source: str) -> int:
+    """Attention heads of a ViT whose heads are so wide.
+
+    Raises:
+        ValueError: it is a ResNet, or its width is no multiple.
+    """
+    kind, width = kind_of(state, source), len(state[STEM])
+    if kind != "ViT" or width % head_width:
+        found = f"one {width} wide" if kind == "ViT" else "a ResNet"
+        raise ValueError(f"network.head_width {head_width}: expected a ViT of a multiple of it, {source} is {found}")
+    return width // head_width
 
 
 def infer_config(weights: ClipWeights, source: str = "weights") -> CLIPConfig:
@@ -103,8 +161,14 @@ def _vit(state: Mapping[str, Tensor], weights: ClipWeights) -> dict[str, Any]:
         "vision_width": width,
         "vision_layers": count_blocks(state, "visual.transformer.resblocks."),
         "vision_heads": weights.vision_heads or WIDE_VISION_HEADS.get(width, width // HEAD_WIDTH),
+        **_over_time(state),
         "vision_mlp": None if first_mlp is None or len(first_mlp) == 4 * width else len(first_mlp),
     }
+
+
+def _over_time(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The fields that a space-time tower tells."""
+    return {"tower": DIVIDED, "temporal_rows": len(state[TEMPORAL])} if is_space_time(state) else {}
 
 
 def _resnet(state: Mapping[str, Tensor], weights: ClipWeights) -> dict[str, Any]:

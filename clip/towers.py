@@ -1,8 +1,8 @@
 """What an image-text model offers, so that any of them can become a video model."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,13 @@ class TowerSpec:
 STATISTICS = ("pixel_mean", "pixel_std")  # fields of ``TowerSpec`` and, times 255, buffers of ``Towers``
 
 
+class Tokens(NamedTuple):
+    """Clips as a space-time tower sees them, projected to the common space, not L2-normalised."""
+
+    cls: Tensor  # [B, D], of the clip
+    tokens: Tensor | None  # [B, L, D], its parts; None where nobody asked for them
+
+
 class Towers(nn.Module):
     """An image tower and a text tower with one space of embeddings.
 
@@ -32,6 +39,7 @@ class Towers(nn.Module):
     """
 
     fixed_frames = 0  # T, where the image tower takes clips of one length only
+    graph_frames = 0  # T of an exported graph, where it cannot take clips of any length
     joins_frames = False  # a clip is one vector, since its frames see each other in the image tower
     facts: Mapping[str, Any] = {}  # by name: what features depend on that neither weights nor ``spec`` tell
     additions: tuple[str, ...] = ()  # names of tensors that the pretrained weights do not have
@@ -70,8 +78,26 @@ class Towers(nn.Module):
         images = (clips.flatten(0, 1).to(self.pixel_mean.dtype) - self.pixel_mean) / self.pixel_std
         if lengths is None:
             return images
-        is_padding = torch.arange(clips.shape[1], device=clips.device) >= lengths[:, None]  # [B, T]
-        return images.masked_fill(is_padding.view(-1, 1, 1, 1), 0.0)
+        return images.masked_fill(_is_padding(clips, lengths).view(-1, 1, 1, 1), 0.0)
+
+    def filled(self, clips: Tensor, lengths: Tensor) -> Tensor:
+        """Clips [B, T, 3, S, S] with the mean colour in their padding, which is zero once normalised; as floats."""
+        return torch.where(_is_padding(clips, lengths)[..., None, None, None], self.pixel_mean, clips)
+
+    def encode_tokens(
+        self, clips: Tensor, keep: Tensor | None = None, lengths: Tensor | None = None, with_tokens: bool = True
+    ) -> Tokens:
+        """uint8 [B, T, 3, S, S] -> an embedding a clip and its parts, of towers that have such.
+
+        Args:
+            keep: int64 [B, n], the patches that are seen, the same in all frames of a clip; None: all.
+            lengths: as of ``encode_clips``.
+            with_tokens: whether the parts are wanted, too.
+
+        Raises:
+            ValueError: the towers have none, or ``keep`` does not fit.
+        """
+        raise ValueError("network.tower: expected divided, for the parts of a clip; this tower sees single frames")
 
     def encode_frames(self, images: Tensor, num_frames: int) -> Tensor:
         """Normalised images [B*T, 3, S, S], the T frames of each clip in order -> embeddings, not L2-normalised.
@@ -115,6 +141,15 @@ class Towers(nn.Module):
         """Forget the text tower: with classes encoded once, a video model only sees images."""
         raise NotImplementedError
 
+    def text_reader(self) -> Callable[..., Tensor]:
+        """``tokenize`` for processes without the weights, such as those of data loaders; by default with them."""
+        return self.tokenize
+
     def text_part(self) -> "Towers":
         """Towers without the image tower that share the text tower, and keep it when these drop theirs."""
         raise NotImplementedError
+
+
+def _is_padding(clips: Tensor, lengths: Tensor) -> Tensor:
+    """Which frames of clips [B, T, ...] are none: bool [B, T]."""
+    return torch.arange(clips.shape[1], device=clips.device) >= lengths[:, None]

@@ -7,9 +7,10 @@ from utils.cli import count
 from utils.config import NetworkConfig
 
 
-def add_view_arguments(parser: argparse.ArgumentParser, num_clips: int = 1) -> None:
-    """``--test_clips`` (default: ``num_clips``) and ``--test_crops``."""
-    parser.add_argument("--test_clips", type=count, default=num_clips, help=f"clips a video (default: {num_clips})")
+def add_view_arguments(parser: argparse.ArgumentParser, num_clips: int | None = 1) -> None:
+    """``--test_clips`` (default: ``num_clips``; None: what the preset says) and ``--test_crops``."""
+    default = "3, or as the preset says" if num_clips is None else num_clips
+    parser.add_argument("--test_clips", type=count, default=num_clips, help=f"clips a video (default: {default})")
     parser.add_argument("--test_crops", type=int, default=1, choices=sorted(CROPS), help="crops a clip (default: 1)")
 
 

@@ -59,8 +59,8 @@ def unreadable(failed: Sequence["Prediction"], num_videos: int) -> str:
 class Prediction:
     """What one video shows.
 
-    T counts the frames of all clips, in the order of time. Of a video that could not be read only path and error
-    are there.
+    T counts the frames of all clips, without padding, in the order of time. Of a video that could not be read only path
+    and error are there.
     """
 
     path: str
@@ -70,6 +70,7 @@ class Prediction:
     seconds: np.ndarray | None = None  # float64 [T], when the frames are shown
     frames: np.ndarray | None = None  # uint8 [T, S, S, 3], as the model sees them (centre crop)
     embedding: np.ndarray | None = None  # float32 [D], unit length
+    norm: float | None = None  # how long it was before, the mean of all views
     explanations: tuple[Explanation, ...] = ()  # of the most probable class, where asked for; shares [T, N]
     error: str | None = None  # why the video could not be read
 
@@ -107,6 +108,7 @@ class VideoClassifier:
     Attributes:
         class_names: classes that the model was trained on, the default of ``predict``; empty if unknown.
         num_frames: T of a clip.
+        num_clips: clips a video, where a call does not say.
         timing: where the time of the last pass went.
 
     One thread at a time may use it.
@@ -124,6 +126,7 @@ class VideoClassifier:
         self.model, self.text, self.config, self.precision = model.eval(), text.eval(), config, precision
         self.class_names, self.classifier = class_names, classifier  # see ``Weights.classifier``
         self.num_frames = config.data.num_segments
+        self.num_clips = preset_of(config.data).own_clips
         self.timing = Timing()
         self._encoded = lru_cache(maxsize=KEPT_CLASS_SETS)(self._encode)
         self._form = model.for_tests()
@@ -170,18 +173,25 @@ class VideoClassifier:
         class_names = list((weights.checkpoint or {}).get("class_names", ()))
         return cls(model, text, settings, resolved, class_names, weights.classifier)
 
-    def predict(self, paths: Paths, labels: Labels = None, num_clips: int = 3, num_crops: int = 1) -> list[Prediction]:
+    def predict(
+        self, paths: Paths, labels: Labels = None, num_clips: int | None = None, num_crops: int = 1
+    ) -> list[Prediction]:
         """Classify videos, in the order asked for; see ``stream``, which holds one batch at a time."""
         return list(self.stream(paths, labels, num_clips, num_crops))
 
     def stream(
-        self, paths: Paths, labels: Labels = None, num_clips: int = 3, num_crops: int = 1, is_explained: bool = False
+        self,
+        paths: Paths,
+        labels: Labels = None,
+        num_clips: int | None = None,
+        num_crops: int = 1,
+        is_explained: bool = False,
     ) -> Iterator[Prediction]:
         """Classify videos one after the other.
 
         Args:
             labels: None: ``class_names``.
-            num_clips: clips a video.
+            num_clips: clips a video; None: ``self.num_clips``.
             num_crops: crops a clip, as ``datasets.clips.transforms.CROPS`` has them.
             is_explained: predictions have ``explanations``, if the system has any.
 
@@ -193,7 +203,7 @@ class VideoClassifier:
         names = tuple(self.class_names if labels is None else read_labels(labels))
         return self._begin(paths, names, num_clips, num_crops, is_explained)
 
-    def embed(self, paths: Paths, num_clips: int = 3, num_crops: int = 1) -> Iterator[Prediction]:
+    def embed(self, paths: Paths, num_clips: int | None = None, num_crops: int = 1) -> Iterator[Prediction]:
         """As ``stream``, without classes: predictions have embeddings and no scores."""
         return self._begin(paths, (), num_clips, num_crops)
 
@@ -230,9 +240,10 @@ class VideoClassifier:
         return weights_sha256(text | joined(self.model.weights()) | statistics)[:16]
 
     def _begin(
-        self, paths: Paths, names: tuple[str, ...], num_clips: int, num_crops: int, is_explained: bool = False
+        self, paths: Paths, names: tuple[str, ...], num_clips: int | None, num_crops: int, is_explained: bool = False
     ) -> Iterator[Prediction]:
         """Find what is wrong before the iteration begins."""
+        num_clips = self.num_clips if num_clips is None else num_clips
         crops = preset_of(self.config.data).crops
         if num_clips < 1 or num_crops not in crops:
             expected = f"at least 1 clip, and {', '.join(map(str, crops))} crops"
@@ -319,12 +330,12 @@ def _prediction(
     """One video's row of the tables, the frames in the order of time.
 
     Args:
-        seconds: times [C, T].
+        seconds: times [C, T]; NaN: padding.
         clips: [C, T, 3, S, S].
         reasons: with shares [C, T, N].
     """
     ranking = np.argsort(-shown.probabilities.numpy(), kind="stable")
-    order = np.argsort(seconds.ravel(), kind="stable")
+    order = np.argsort(seconds.ravel(), kind="stable")[: np.isfinite(seconds).sum()]  # without padding, which is last
     return Prediction(
         path=path,
         scores={names[place]: shown.probabilities[place].item() for place in ranking},
@@ -333,6 +344,7 @@ def _prediction(
         seconds=seconds.ravel()[order],
         frames=clips.flatten(0, 1).numpy()[order].transpose(0, 2, 3, 1),
         embedding=shown.embeddings.numpy(),
+        norm=shown.norms.item(),
         explanations=tuple(each._replace(shares=each.shares.flatten(0, 1)[order]) for each in reasons),
     )
 

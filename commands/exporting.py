@@ -58,7 +58,7 @@ def write_graph(
 def describe(graph: VideoGraph, labels: list[str], config: Config) -> dict:
     """What one must know to feed a graph: inputs, outputs, classes, frames as the model was trained."""
     model, size = graph.model, config.data.input_size
-    frames = model.towers.fixed_frames or f"T (1 to {MAX_FRAMES})"
+    frames = model.towers.graph_frames or f"T (1 to {MAX_FRAMES})"
     inputs = [f"uint8 [B, {frames}, 3, {size}, {size}], RGB", f"float32 [K, {model.towers.spec.embed_dim}], unit rows"]
     num_classes = len(labels) or "K"
     outputs = [f"float32 [B, {num_classes}], cosines", f"float32 [B, {num_classes}], softmax of the scaled cosines"]

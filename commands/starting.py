@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from clip.towers import Towers
-from datasets.build import LabelledVideos, build_eval_loader, build_source, decoder_of
+from datasets.build import build_eval_loader, decoder_of
 from datasets.clips.trial import problem_of
+from datasets.clips.video import VideoSource
 from datasets.lists.class_folders import ClassFolders
 from datasets.lists.records import VideoList, write_video_list
 from engine.checkpoints import CheckpointStore
@@ -76,31 +77,42 @@ class Run:
         if split:
             split.check_written(self.folder)
 
-    def write_folder(self, videos: LabelledVideos) -> None:
-        """Write what the run is made of, now that nothing is wrong with it, and log into the folder from here on."""
+    def write_folder(self, split: ClassFolders | None, few_shot: VideoList | None) -> None:
+        """Write what the run is made of, now that nothing is wrong with it, and log into the folder from here on.
+
+        Args:
+            split: what the lists were made from, where they were.
+            few_shot: what was chosen of a list, if so.
+        """
         config = self.config
         create_run_folder(self.folder, to_yaml(config), decoder=decoder_of(config.data))
-        if videos.split and is_main():
-            videos.split.write(self.folder)
-        if config.data.shot and is_main():
-            write_video_list(self.folder / FEW_SHOT_LIST, videos.parts["train"])
+        if split and is_main():
+            split.write(self.folder)
+        if few_shot is not None and is_main():
+            write_video_list(self.folder / FEW_SHOT_LIST, few_shot)
         setup_logging(self.folder / "log.txt")
         logger.info("run folder %s, %s, %d processes", self.folder, self.precision.name, world_size())
 
-    def metadata(self, videos: LabelledVideos, towers: Towers, steps_per_epoch: int) -> dict[str, Any]:
-        """What every checkpoint says of the run."""
+    def metadata(self, class_names: list[str], train_list: str, towers: Towers, loader: DataLoader) -> dict[str, Any]:
+        """What every checkpoint says of the run.
+
+        Args:
+            train_list: fingerprint of what is trained on, in its order.
+        """
         return {
             "config": to_yaml(self.config),
-            "class_names": videos.class_names,
+            "class_names": class_names,
             "towers": asdict(towers.spec),
-            "videos_per_step": self.config.data.batch_size * world_size(),
-            "steps_per_epoch": steps_per_epoch,
-            "train_list": videos.parts["train"].order_fingerprint(),
+            "videos_per_step": loader.batch_sampler.videos_per_step,
+            "steps_per_epoch": len(loader),
+            "train_list": train_list,
         }
 
-    def utilisation(self, system: System) -> tuple[float | None, float | None]:
-        """Operations of a video and of the device, see ``engine.flops``."""
-        return utilisation(system, example_of(self.config.data, system.towers.spec.embed_dim), self.precision)
+    def utilisation(self, system: System, examples: list[Batch]) -> tuple[float | None, float | None]:
+        """Operations of a video, the mean over batches of each kind, and of the device; see ``engine.flops``."""
+        found = [utilisation(system, example, self.precision) for example in examples]
+        operations = [each for each, _ in found if each is not None]
+        return (sum(operations) / len(operations) if operations else None), found[0][1]
 
     def pass_over(self, what: str) -> Pass:
         """How clips go through the model outside training."""
@@ -128,7 +140,9 @@ def check_run(run: Run) -> None:
     Raises:
         ValueError: names the keys.
     """
-    check_network(run.config, run.config.data.batch_size * world_size())
+    data = run.config.data
+    batch_size = min((source.batch_size or data.batch_size for source in data.sources), default=data.batch_size)
+    check_network(run.config, batch_size * world_size())
     check_solver(run.config.solver)
 
 
@@ -165,12 +179,11 @@ class Start:
         if not self.is_resumed:
             return
         state.resume(self.checkpoint, self.source)
-        data, solver = run.config.data, run.config.solver
-        videos_per_step = data.batch_size * world_size()
-        videos_per_epoch = len(loader.dataset) * loader.batch_sampler.num_passes
+        solver, batches = run.config.solver, loader.batch_sampler
+        videos_per_epoch, videos_per_step = batches.videos_per_epoch, batches.videos_per_step
         check_place(self.checkpoint, solver.epochs, videos_per_epoch, videos_per_step, f"checkpoint {self.source}")
         state.step = resumed_step(
-            state.step, self.checkpoint, videos_per_step, len(loader), solver.grad_accumulation_steps
+            state.step, self.checkpoint, videos_per_step, len(loader), solver.grad_accumulation_steps, batches.turns
         )
 
     def report(self, run: Run, state: TrainState, train_list: str) -> None:
@@ -207,11 +220,24 @@ def find_start(config: Config, store: CheckpointStore) -> Start:
     return Start(source, read_checkpoint(source) if source else None, is_resumed=source != config.pretrain)
 
 
-def resumed_step(step: int, checkpoint: dict, videos_per_step: int, steps_per_epoch: int, accumulation: int) -> int:
+def resumed_step(
+    step: int, checkpoint: dict, videos_per_step: int, steps_per_epoch: int, accumulation: int, turns: int = 1
+) -> int:
     """Where an epoch goes on whose first ``step`` steps were of another size, perhaps: at the start of an accumulation
-    window, with no video left out; or at its end, where only the end's work is left to do."""
+    window, with no video left out; or at its end, where only the end's work is left to do.
+
+    Args:
+        turns: lists that steps take videos from in turn. With batches of another size the epoch then goes on with the
+            first, where its videos are.
+    """
     if step and step == checkpoint.get("steps_per_epoch"):
         return steps_per_epoch
+    if turns > 1 and checkpoint.get("videos_per_step") == videos_per_step:
+        return step - step % accumulation
+    if turns > 1:
+        rounds = checkpoint | {"steps_per_epoch": None}
+        step = turns * resumed_step(step // turns, rounds, videos_per_step, steps_per_epoch // turns, 1)
+        return step if step == steps_per_epoch else step - step % accumulation
     videos = min(step * checkpoint.get("videos_per_step", videos_per_step), steps_per_epoch * videos_per_step)
     step = videos // videos_per_step
     if step < steps_per_epoch:  # the last window may be shorter
@@ -221,16 +247,13 @@ def resumed_step(step: int, checkpoint: dict, videos_per_step: int, steps_per_ep
     return step
 
 
-def check_videos(data: DataConfig, videos: dict[str, VideoList]) -> None:
-    """Read a few videos of every list.
+def check_videos(readers: list[tuple[str, VideoSource]]) -> None:
+    """Read a few videos of every list, which is given with its name.
 
     Raises:
         ValueError: on every process, if none of a list's can be read.
     """
-    if data.modality == "features":
-        return
-    sources = {part: build_source(data, listed) for part, listed in videos.items()} if is_main() else {}
-    problems = [problem_of(source, data.folder or f"data.{part}_list") for part, source in sources.items()]
+    problems = [problem_of(reader, name) for name, reader in readers] if is_main() else []
     if problem := broadcast("; ".join(filter(None, problems))):
         raise ValueError(problem)
 
@@ -249,7 +272,7 @@ def frozen_features(towers: Towers, data: DataConfig, videos: VideoList, how: Pa
     was_training = towers.training
     towers.eval()
     found = collect(
-        lambda batch: {"features": towers.encode_clips(batch.clips).float().mean(dim=1)},
+        lambda batch: {"features": towers.encode_clips(batch.clips, batch.lengths).float().mean(dim=1)},
         build_eval_loader(data, videos, rank(), world_size()),
         {"features": (1, towers.spec.embed_dim)},
         how,
@@ -258,14 +281,19 @@ def frozen_features(towers: Towers, data: DataConfig, videos: VideoList, how: Pa
     return found.tables["features"][:, 0], torch.from_numpy(videos.labels)
 
 
-def example_of(data: DataConfig, width: int) -> Batch:
+def example_of(data: DataConfig, width: int, texts: tuple[int, int] | None = None) -> Batch:
     """A training batch of the right shape on the meta device, where it takes no memory.
 
     Args:
         width: D of features.
+        texts: how many a clip has, and the tokens of each, where they are in the place of labels; they have values.
     """
     size, clips = data.input_size, (data.batch_size, data.num_segments)
     labels = torch.zeros(data.batch_size, dtype=torch.long, device="meta")
+    if texts:
+        # Text towers look at the values, to see where texts end: these fill their rows, which is the most.
+        tokens = torch.ones(data.batch_size, *texts, dtype=torch.long).cumsum(dim=-1)
+        return Batch(clips=torch.zeros(*clips, 3, size, size, dtype=torch.uint8, device="meta"), texts=tokens)
     if data.modality == "features":
         return Batch(features=torch.zeros(*clips, width, device="meta"), labels=labels)
     return Batch(clips=torch.zeros(*clips, 3, size, size, dtype=torch.uint8, device="meta"), labels=labels)

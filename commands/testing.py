@@ -56,6 +56,11 @@ class ListToTest(NamedTuple):
 
 def parse_args(description: str, argv: list[str] | None, many_configs: bool) -> argparse.Namespace:
     """Arguments of a test command."""
+    return build_parser(description, many_configs).parse_intermixed_args(argv)
+
+
+def build_parser(description: str, many_configs: bool) -> argparse.ArgumentParser:
+    """What parses them; a command may add its own."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
         "--config",
@@ -75,7 +80,7 @@ def parse_args(description: str, argv: list[str] | None, many_configs: bool) -> 
     parser.add_argument("--report", type=Path, metavar="DIR", help="write a page on every class and the worst mistakes")
     parser.add_argument("--strict", action="store_true", help="an unreadable video is an error")
     add_common_arguments(parser)
-    return parser.parse_intermixed_args(argv)
+    return parser
 
 
 def run_test(args: argparse.Namespace, protocol_of: Callable[[EvalConfig], Protocol]) -> dict:
@@ -99,7 +104,7 @@ def run_test(args: argparse.Namespace, protocol_of: Callable[[EvalConfig], Proto
             check_features(config, model, ["val_root"])
         protocol = protocol_of(next(iter(configs.values())).eval)  # alike in all
         check_targets(lists, protocol)
-        folder = _create_output_folder(args, protocol, configs)
+        folder = create_output_folder(args, protocol.name, configs)
         splits, tested, views_of = {}, [], {}
         for name, (config, videos, class_names) in lists.items():
             data, num_views = config.data, args.test_clips * args.test_crops
@@ -115,14 +120,14 @@ def run_test(args: argparse.Namespace, protocol_of: Callable[[EvalConfig], Proto
                 figures["mAP"] = float(precisions.mean())
             how = {"fusion": protocol.fusion.rule, "precision": precision.name}
             texts = classes[name].fingerprint or None
-            splits[name] = _result(args, data, videos, views, class_texts=texts, **how, **figures)
+            splits[name] = result_of(args, data, videos, views, class_texts=texts, **how, **figures)
             if args.save_logits and is_main():
                 _save_logits(args, name, views, scores, videos)
             if args.report:
                 cosines = scores if protocol.fusion.gives_cosines else views.tables["scores"].mean(dim=1)
                 log_probabilities = (model.logit_scale.item() * cosines).log_softmax(dim=1)
-                what = splits[name], class_names, videos.labels, _paths(videos), scores, log_probabilities
-                tested.append(TestedSplit(name, *what, views.failures, _pictures(data, videos), targets, precisions))
+                what = splits[name], class_names, videos.labels, paths_of(videos), scores, log_probabilities
+                tested.append(TestedSplit(name, *what, views.failures, film_strips(data, videos), targets, precisions))
         results = next(iter(splits.values())) if len(splits) == 1 else over_splits(splits)
         if is_main():
             write_results(folder / "results.json", results)
@@ -146,7 +151,7 @@ def check_targets(lists: dict[str, ListToTest], protocol: Protocol) -> None:
             videos.check_one_label(f"{name}: data.val_list", "a test without eval.mean_ap=True")
 
 
-def _result(args: argparse.Namespace, data: DataConfig, videos: VideoList, views: Tables, **figures: Any) -> Results:
+def result_of(args: argparse.Namespace, data: DataConfig, videos: VideoList, views: Tables, **figures: Any) -> Results:
     """Figures of one list, with everything that one must know to compare them."""
     decoder = decoder_of(data)
     return Results(
@@ -165,7 +170,7 @@ def _result(args: argparse.Namespace, data: DataConfig, videos: VideoList, views
     )
 
 
-def _create_output_folder(args: argparse.Namespace, protocol: Protocol, configs: dict[str, Config]) -> Path:
+def create_output_folder(args: argparse.Namespace, protocol: str, configs: dict[str, Config]) -> Path:
     """``--output``, or a folder beside the weights that names protocol, weights, data and views.
 
     Made before the first video, like those of ``--save_logits`` and ``--report``: what cannot be written is known
@@ -178,7 +183,7 @@ def _create_output_folder(args: argparse.Namespace, protocol: Protocol, configs:
     elif is_hub_id(args.weights):  # nothing local to be beside
         weights = Path("exps", weights.name)
     datasets = "+".join(dict.fromkeys(config.data.dataset for config in configs.values()))
-    folder = args.output or weights.parent / f"{protocol.name}_{weights.stem}_{datasets}_{views}"
+    folder = args.output or weights.parent / f"{protocol}_{weights.stem}_{datasets}_{views}"
     for needed in (folder, args.report, args.save_logits and args.save_logits.parent):
         if needed and is_main():
             needed.mkdir(parents=True, exist_ok=True)
@@ -209,7 +214,7 @@ def _check_same_network(configs: dict[str, Config]) -> None:
     """One model is loaded for all configurations."""
     (first, reference), *others = configs.items()
     for name, config in others:
-        for section in ("network", "eval", reference.network.system):
+        for section in ("network", "eval", "probe", reference.network.system):
             found, expected = (getattr(each, section, each.sections.get(section)) for each in (config, reference))
             if found != expected:
                 raise ValueError(f"configurations {first} and {name} differ in section {section}; test them one by one")
@@ -228,14 +233,15 @@ def build_tested_model(
     return weights.build(config, towers, next(iter(classes.values()))), classes
 
 
-def _pictures(data: DataConfig, videos: VideoList) -> Callable[[int], bytes | None]:
+def film_strips(data: DataConfig, videos: VideoList) -> Callable[[int], bytes | None]:
     """A video's index -> its picture, read by the configured decoder; a feature cache holds no frames."""
     if data.modality == "features":
         return lambda index: None
     return partial(film_strip, build_source(data, videos))
 
 
-def _paths(videos: VideoList) -> list[str]:
+def paths_of(videos: VideoList) -> list[str]:
+    """As the list has them."""
     return [videos.path(index) for index in range(len(videos))]
 
 
@@ -244,11 +250,16 @@ def _save_logits(args: argparse.Namespace, name: str, views: Tables, scores: Ten
     path = args.save_logits
     if len(args.config) > 1:
         path = path.with_name(f"{path.stem}_{name.replace('/', '_')}{path.suffix}")
-    path = path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")
     is_set = videos.has_label_sets
     tables = {"view_logits": views.tables["scores"].numpy(), "scores": scores.float().numpy()}
     tables |= {"targets": videos.multi_hot(scores.shape[1])} if is_set else {"labels": videos.labels}
     if "features" in views.tables:  # how much each view counts
         tables["view_norms"] = views.tables["features"].norm(dim=-1).numpy()
+    save_npz(path, tables | {"paths": np.array(paths_of(videos))})
+
+
+def save_npz(path: Path, tables: dict[str, np.ndarray]) -> None:
+    """Write arrays; the file's name gets ``.npz`` if it has no such end."""
+    path = path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")
     with whole_file(path) as unfinished, unfinished.open("wb") as file:
-        np.savez(file, **tables, paths=np.array(_paths(videos)))
+        np.savez(file, **tables)

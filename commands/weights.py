@@ -95,5 +95,7 @@ class Weights:
         if classes is None:
             classes = brought_classes(config, towers, self.classifier)
         if self.checkpoint is None:
-            return build_system(config, towers, classes)
+            system = build_system(config, towers, classes)
+            system.drop_training_parts()
+            return system
         return load_system(config, towers, classes, self.checkpoint, self.name)

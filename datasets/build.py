@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import os
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -12,10 +13,11 @@ from torch.utils.data import Dataset
 
 from datasets.clips.presets import OWN_PRESET, PRESETS, TRAIN_SAMPLINGS, Preset, Sampling
 from datasets.clips.samplers import TrainBatches
-from datasets.clips.transforms import mirror_labels
+from datasets.clips.transforms import TrainTransform, mirror_labels
 from datasets.clips.video import AugmentedViews, Batch, EvalVideos, TrainVideos, VideoSource, collate
 from datasets.decode.decoders import AUTO, DECODERS, PYAV, resolve_decoder
 from datasets.features.cache import AUGMENTATION, FeatureCache, FeatureVideos, TrainFeatureVideos
+from datasets.lists.captions import TextList, read_captions, read_choices
 from datasets.lists.checks import NUM_LOOKED_AT, check_numbering, check_template, log_missing_classes
 from datasets.lists.class_folders import ClassFolders, read_class_folders
 from datasets.lists.few_shot import few_shot_indices, full_length_passes
@@ -114,6 +116,24 @@ def read_lists(config: DataConfig, part: str, num_classes: int) -> VideoList:
     return videos
 
 
+def read_texts(config: DataConfig, is_choices: bool) -> TextList:
+    """The list of videos and texts that ``data.val_list`` names: captions, or choices.
+
+    Raises:
+        ValueError, FileNotFoundError: see ``datasets.lists.captions``; or ``data.decoder``, ``data.transforms`` or
+            ``data.modality`` is nothing that goes with such a list.
+    """
+    check_choice("data.decoder", config.decoder, (AUTO, *DECODERS))
+    preset_of(config)
+    if config.modality == "RGB" or config.folder:
+        found = "data.modality=RGB" if config.modality == "RGB" else "data.folder"
+        raise ValueError(f"{found}: a list of texts says nothing of frames or classes; it goes with video files")
+    found = (read_choices if is_choices else read_captions)(config.val_list, config.val_root, "val")
+    if config.modality == "shards":
+        ShardPack.open(config.val_root).check(found.videos)
+    return found
+
+
 def decoder_of(config: DataConfig) -> str | None:
     """Name of the decoder that reads the videos, or read them for a feature cache; None where they are not video files.
 
@@ -150,20 +170,30 @@ def build_train_loader(
     else:
         dataset = TrainVideos(*_train_clips(config, videos, class_names), seed)
     batches = TrainBatches(len(dataset), config.batch_size, rank, world_size, seed, config.shot_repeat)
-    return WorkerLoader(dataset, batch_sampler=batches, **_loader_options(config, config.batch_size))
+    return WorkerLoader(dataset, batch_sampler=batches, **loader_options(config, config.batch_size))
 
 
 def _train_clips(config: DataConfig, videos: VideoList, class_names: list[str]) -> tuple:
     """Videos, frame rule and augmentation of training."""
-    rule = _sampling_of(config)
-    indices_of = rule.train if config.random_shift else partial(_first_eval_clip, rule=rule)
-    transform = preset_of(config).train_transform(
-        config.input_size,
-        mirror_labels(class_names),
-        config.crop_area,
-        (config.randaug.N, config.randaug.M) if config.randaug else None,
-    )
-    return build_source(config, videos), partial(indices_of, num_segments=config.num_segments), transform
+    return build_source(config, videos), train_rule(config), train_transform(config, mirror_labels(class_names))
+
+
+def train_rule(config: DataConfig) -> Callable[..., np.ndarray]:
+    """Frame rule of training: (number of frames, rng=generator) -> int64 [T]."""
+    if not config.random_shift:
+        return eval_rule(config)
+    return partial(_sampling_of(config).train, num_segments=config.num_segments)
+
+
+def eval_rule(config: DataConfig) -> Callable[..., np.ndarray]:
+    """The frames of validation, as a rule of training: nothing is drawn."""
+    return partial(_first_eval_clip, rule=_sampling_of(config), num_segments=config.num_segments)
+
+
+def train_transform(config: DataConfig, mirrored: list[int]) -> TrainTransform:
+    """Augmentation of training; ``mirrored``: see ``datasets.clips.transforms.mirror_labels``."""
+    randaug = (config.randaug.N, config.randaug.M) if config.randaug else None
+    return preset_of(config).train_transform(config.input_size, mirrored, config.crop_area, randaug)
 
 
 def _train_features(config: DataConfig, videos: VideoList, class_names: list[str], seed: int) -> TrainFeatureVideos:
@@ -200,14 +230,14 @@ def build_eval_loader(
     share = range(rank, len(dataset), world_size)  # no padding, every video exactly once
     # About as many clips as a training batch: with 12 views, whole videos of a batch would fill the shared memory.
     num_videos = max(1, config.batch_size // (num_clips * num_crops))
-    options = _loader_options(config, num_videos * num_clips * num_crops)
+    options = loader_options(config, num_videos * num_clips * num_crops)
     return WorkerLoader(dataset, sampler=share, batch_size=num_videos, **options)
 
 
 def build_chunk_loader(config: DataConfig, views: Dataset, chunks: list[range], num_views: int) -> WorkerLoader:
     """Loader whose batches are the given rows of a dataset of views, ``num_views`` a video."""
     num_clips = max(map(len, chunks), default=0) * num_views
-    return WorkerLoader(views, batch_sampler=chunks, **_loader_options(config, num_clips))
+    return WorkerLoader(views, batch_sampler=chunks, **loader_options(config, num_clips))
 
 
 def augmented_views_of(
@@ -291,7 +321,7 @@ def build_own_loader(config: DataConfig, paths: list[str], num_clips: int, num_c
     most = max(1, config.batch_size // (num_clips * num_crops))
     num_videos = min(most, -(-len(paths) // max(config.workers, 1)))
     few = dataclasses.replace(config, workers=min(config.workers, len(paths) - 1))
-    options = _loader_options(few, num_videos * num_clips * num_crops)
+    options = loader_options(few, num_videos * num_clips * num_crops)
     return WorkerLoader(_eval_views(config, source, num_clips, num_crops), batch_size=num_videos, **options)
 
 
@@ -309,7 +339,7 @@ def _as_is(batch: Batch) -> Batch:
     return batch
 
 
-def _loader_options(config: DataConfig, num_clips: int) -> dict:
+def loader_options(config: DataConfig, num_clips: int) -> dict:
     """Options of a loader whose batches hold ``num_clips`` clips."""
     is_cached = config.modality == "features"  # these come as batches, and are small
     clip_bytes = 0 if is_cached else 3 * config.num_segments * config.input_size**2  # uint8 [T, 3, S, S]

@@ -70,6 +70,18 @@ def score_views(
     return replace(found, classes=encoded.float().cpu())
 
 
+@torch.inference_mode()
+def embed_views(system: System, loader: DataLoader, num_views: int, how: Pass) -> Tables:
+    """One vector a view, not normalised, whatever it will be compared with: the table ``embeddings`` [N, V, D]."""
+    was_training = system.training
+    system.eval()
+    shapes = {"embeddings": (num_views, system.towers.spec.embed_dim)}
+    with system.for_tests():
+        found = collect(lambda batch: {"embeddings": system.embed(system.video_of(batch))}, loader, shapes, how)
+    system.train(was_training)
+    return found
+
+
 def rows_of_clips(system: System, video: Video, classes: Tensor, tables: Sequence[str]) -> Rows:
     """What fusing views asks of B clips against encoded classes [K, D].
 
@@ -145,10 +157,16 @@ def _rows(compute: Callable[[Batch], Rows], loaded: Any, how: Pass) -> Rows:
     """The views of a batch of videos, a chunk at a time."""
     is_cached = loaded.features is not None
     views = loaded.features if is_cached else loaded.clips  # [B, V, T, ...]
-    clips = views.to(how.precision.device, non_blocking=True).flatten(0, 1)
+    inputs = {"features" if is_cached else "clips": views, "lengths": loaded.lengths}
+    if loaded.texts is not None:  # the same for each view
+        inputs["texts"] = loaded.texts[:, None].expand(-1, views.shape[1], -1, -1)
+    flat = {
+        name: value.to(how.precision.device, non_blocking=True).flatten(0, 1)
+        for name, value in inputs.items()
+        if value is not None
+    }
+    starts = range(0, views.shape[0] * views.shape[1], how.clips_at_once)
+    chunks = ({name: value[start : start + how.clips_at_once] for name, value in flat.items()} for start in starts)
     with how.precision.autocast():
-        computed = [
-            compute(Batch(features=chunk) if is_cached else Batch(clips=chunk))
-            for chunk in clips.split(how.clips_at_once)
-        ]
+        computed = [compute(Batch(**chunk)) for chunk in chunks]
     return {name: torch.cat([chunk[name] for chunk in computed]).unflatten(0, views.shape[:2]) for name in computed[0]}

@@ -36,5 +36,5 @@ def check_failed_share(failed: set[str], num_videos: int) -> None:
     if num_failed > MAX_FAILED_SHARE * num_videos:
         raise ValueError(
             f"{num_failed} of {num_videos} training videos could not be read, more than {MAX_FAILED_SHARE:.0%}; "
-            "check data.train_root and the files named above"
+            "check data.train_root, or the roots of data.sources, and the files named above"
         )

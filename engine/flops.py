@@ -43,7 +43,8 @@ def utilisation(system: System, example: Batch, precision: Precision) -> tuple[f
         return None, None
     # Of a whole batch: a text tower that trains runs once for all its videos.
     any_draws = Draws(torch.Generator().manual_seed(0))
-    return count_flops(system, example, any_draws) / len(example.labels), peak
+    num_videos = len(example.features if example.clips is None else example.clips)
+    return count_flops(system, example, any_draws) / num_videos, peak
 
 
 def count_flops(system: System, batch: Batch, draws: Draws) -> float:

@@ -1,8 +1,9 @@
 """Parameter groups, optimizers, and the learning rate as a pure function of the epoch."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -12,6 +13,7 @@ from utils.config import SolverConfig, check_choice
 # Values of solver.optim. Epsilon 1e-8 is torch's default and the published value. Fused: one kernel for all tensors.
 OPTIMIZERS: dict[str, Callable[[SolverConfig], Callable[..., torch.optim.Optimizer]]] = {
     "adamw": lambda solver: partial(torch.optim.AdamW, betas=solver.betas, fused=True),
+    "adamw_transformers": lambda solver: partial(TransformersAdamW, betas=solver.betas),
     "adam": lambda solver: partial(torch.optim.Adam, betas=solver.betas, fused=True),
     "sgd": lambda solver: partial(torch.optim.SGD, momentum=solver.momentum),
 }
@@ -110,3 +112,63 @@ SCHEDULES: dict[str, Callable[[SolverConfig], Callable[[float], float]]] = {
     "multistep": _multistep,
     "timm_cosine": _timm_cosine,
 }
+
+
+class TransformersAdamW(torch.optim.Optimizer):
+    """AdamW as the library transformers had it up to version 4, with which TVTSv2 was trained.
+
+    torch's divides the root of the mean square by its bias correction and adds epsilon then. Here epsilon is added to
+    the root as it is, so it weighs more in the first updates (at the first as much as 3.2e-5 there), and weights decay
+    after the step, in proportion to what they have become.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-6,
+        weight_decay: float = 0.0,
+    ):
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Change the parameters that have gradients; ``closure`` as of torch's optimizers."""
+        loss = None
+        if closure:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            if parameters := [parameter for parameter in group["params"] if parameter.grad is not None]:
+                self._change(parameters, group)
+        return loss
+
+    def _change(self, parameters: list[torch.Tensor], group: dict[str, Any]) -> None:
+        """One update of some parameters of a group, all together."""
+        states = [self._state_of(parameter) for parameter in parameters]
+        gradients = [parameter.grad for parameter in parameters]
+        means, squares = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq"))
+        first, second = group["betas"]
+        torch._foreach_mul_(means, first)
+        torch._foreach_add_(means, gradients, alpha=1 - first)
+        torch._foreach_mul_(squares, second)
+        torch._foreach_addcmul_(squares, gradients, gradients, value=1 - second)
+        roots = torch._foreach_sqrt(squares)
+        torch._foreach_add_(roots, group["eps"])
+        steps = []
+        for state in states:
+            state["step"] += 1
+            count = state["step"].item()  # on the CPU, so nobody waits
+            steps.append(-group["lr"] * math.sqrt(1 - second**count) / (1 - first**count))
+        torch._foreach_addcdiv_(parameters, means, roots, steps)
+        if group["weight_decay"]:
+            torch._foreach_add_(parameters, parameters, alpha=-group["lr"] * group["weight_decay"])
+
+    def _state_of(self, parameter: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Under the names, and in the types, of torch's AdamW, so that checkpoints are checked alike."""
+        state = self.state[parameter]
+        if not state:
+            state["step"] = torch.tensor(0.0)
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        return state

@@ -10,6 +10,19 @@ from utils.files import checked, no_file, read_json, write_text
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProbeFacts:
+    """How the classifier of a linear probe was fitted, see ``engine.protocols.probe``."""
+
+    solver: str
+    value: float  # of its setting
+    held_out_top1: float | None = None  # of training videos that chose it; None: nothing chose
+    normalized: bool  # vectors were made unit before
+    num_train: int  # videos that could be read
+    train_fingerprint: str  # of the training list
+    shot: int = 0  # videos of each class; 0: all
+
+
+@dataclass(frozen=True, kw_only=True)
 class Results:
     """Figures in percent, and everything that must agree before two tests compare.
 
@@ -35,7 +48,9 @@ class Results:
     decoder: str | None = None  # None: not video files, or several decoders
     failed_videos: list[str]  # could not be read, count as wrong
     frame_count_mismatches: list[str] | None = None  # None: the decoder cannot be wrong about them
+    cut_texts: int | None = None  # of multiple choice: options that are longer than the text tower reads
     half_class: dict[str, float] | None = None  # see ``engine.protocols.zero_shot.half_class``
+    probe: ProbeFacts | None = None  # of one list
     splits: "dict[str, Results] | None" = None  # the lists, where there are several
 
     @property
@@ -55,7 +70,53 @@ class Results:
 
     def to_dict(self) -> dict[str, Any]:
         """What ``results.json`` holds."""
-        return asdict(self, dict_factory=lambda pairs: {name: value for name, value in pairs if value is not None})
+        return without_none(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalResults:
+    """Figures of a search in both directions, see ``engine.protocols.retrieval.figures``; else as ``Results``."""
+
+    dataset: str
+    t2v: dict[str, float]
+    v2t: dict[str, float]
+    dual_softmax: dict[str, Any] | None = None
+    num_texts: int
+    num_videos: int
+    tie_rule: str
+    num_clips: int
+    num_crops: int
+    dense: bool = False
+    weights: str
+    list_fingerprint: str
+    precision: str
+    decoder: str | None = None
+    cut_texts: int  # longer than the text tower reads
+    failed_videos: list[str]  # found last
+    frame_count_mismatches: list[str] | None = None
+
+    @property
+    def views(self) -> str:
+        """The views of a video in words."""
+        return f"{self.num_clips} clips x {self.num_crops} crops{', dense' * self.dense}"
+
+    @property
+    def rows(self) -> dict[str, dict[str, float]]:
+        """The sets of figures by their titles."""
+        titles = {"t2v": "text to video", "v2t": "video to text"}
+        rows = {title: getattr(self, key) for key, title in titles.items()}
+        if dual := self.dual_softmax:
+            rows |= {f"{title}, dual softmax {dual['lambda']:g}": dual[key] for key, title in titles.items()}
+        return rows
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``results.json`` holds."""
+        return without_none(self)
+
+
+def without_none(results: Any) -> dict[str, Any]:
+    """The fields of a dataclass, and of those in it, that apply."""
+    return asdict(results, dict_factory=lambda pairs: {name: value for name, value in pairs if value is not None})
 
 
 def over_splits(splits: dict[str, Results]) -> Results:
@@ -79,11 +140,12 @@ def over_splits(splits: dict[str, Results]) -> Results:
         failed_videos=[path for test in tests for path in test.failed_videos],
         frame_count_mismatches=[path for paths in compared for path in paths] if compared else None,
         half_class=None,
+        probe=None,
         splits=splits,
     )
 
 
-def write_results(path: Path, results: Results) -> None:
+def write_results(path: Path, results: Results | RetrievalResults) -> None:
     """Write ``results.json``."""
     write_text(path, json.dumps(results.to_dict(), indent=2) + "\n")
 

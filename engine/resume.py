@@ -36,6 +36,7 @@ SCALER = {
     "growth_interval": ("a positive number of steps", COUNT, 1, MOST_STEPS),
     "_growth_tracker": ("a number of steps", COUNT, 0, MOST_STEPS),
 }
+COUNT_AVERAGED = "n_averaged"  # beside the averaged weights: of how many steps they are
 RATE = {"lr": ("a number from 0 on", NUMBER, 0, HUGE)}
 
 
@@ -152,11 +153,12 @@ def _check_moments(entry: Any, parameter: Tensor, defaults: Mapping[str, Any], s
 
 def _check_averaged(ema: Any, source: str) -> None:
     """Averaged weights, and how many steps they are the average of."""
-    if not isinstance(ema, dict) or not all(isinstance(ema.get(key), dict) for key in STATE_DICTS):
+    states = {key: value for key, value in ema.items() if key != COUNT_AVERAGED} if isinstance(ema, dict) else {}
+    if not states.keys() >= set(STATE_DICTS) or not all(isinstance(state, dict) for state in states.values()):
         raise ValueError(f"{source}: ema: expected {', '.join(STATE_DICTS)} and n_averaged, found {outline(ema)}")
-    for key in STATE_DICTS:
-        check_weights(ema[key], f"{source}: ema")
-    count = ema.get("n_averaged")
+    for state in states.values():
+        check_weights(state, f"{source}: ema")
+    count = ema.get(COUNT_AVERAGED)
     kind = (count.shape, count.dtype, count.device.type) if type(count) is Tensor else None
     if kind != ((), torch.int64, "cpu") or count < 0:
         raise ValueError(f"{source}: ema: n_averaged: expected a number of steps, int64, found {outline(count)}")

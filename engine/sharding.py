@@ -25,7 +25,7 @@ def shard(model: nn.Module, blocks: Iterable[nn.Module]) -> None:
         fully_shard(block, mesh=mesh)
     scalars = {p for p in model.parameters() if p.ndim == 0}  # cannot be cut: every process keeps them
     fully_shard(model, mesh=mesh, ignored_params=scalars)
-    for scalar in scalars:
+    for scalar in filter(lambda scalar: scalar.requires_grad, scalars):
         scalar.register_post_accumulate_grad_hook(_average_gradient)
     # Now, or the first block that runs alone, in a test before any training, would take itself for the whole.
     model._get_fsdp_state()._lazy_init()

@@ -24,7 +24,7 @@ class TrainState:
     ema: AveragedModel | None = None  # weights averaged over the steps
     epoch: int = 0  # epochs finished
     step: int = 0  # steps done of the epoch after these
-    best_top1: float = -1.0
+    best_top1: float = -1.0  # of the validation's first figure, whatever it is; checkpoints know it by this name
     best_epoch: int = 0
     must_validate: bool = False  # the last epoch is finished, but not validated
 

@@ -39,9 +39,10 @@ logger = logging.getLogger(__name__)
 class Training:
     """What training needs and does not change."""
 
-    loader: DataLoader  # its batch_sampler is a TrainBatches
+    loader: DataLoader  # its batch_sampler is a TrainBatches, or SourceBatches
     lr_at: Callable[[float], float]  # epoch with fraction -> lr
-    validate: Callable[[System], dict[str, float]]  # top1 and top5 of a model, raw or averaged
+    # Figures in percent of a model, raw or averaged; the first, such as top1, says which is the best
+    validate: Callable[[System], dict[str, float]]
     precision: Precision
     epochs: int
     accumulation: int  # steps of an update
@@ -110,7 +111,7 @@ def train_epoch(
         if state.step == window.stop:
             report["grad_norm"] = update(state, training, reports)
             reports = []
-        meter.add(len(loaded.labels), report)
+        meter.add(len(loaded.labels), report | share_of_cut_texts(loaded))
         if state.step == window.stop and _is_due(window, training.print_freq, num_steps):
             _log(state, training, writer, meter.read() | rates)
             # Processes agree here only, since asking all of them takes time; the main process's clock counts.
@@ -120,7 +121,7 @@ def train_epoch(
                 last_save = time.monotonic()
             if must_stop:
                 _stop(state, stop)
-    check_failed_share(failed, len(training.loader.dataset))
+    check_failed_share(failed, training.loader.batch_sampler.num_videos)
 
 
 def batch_of(loaded: Any, device: torch.device) -> Batch:
@@ -131,9 +132,15 @@ def batch_of(loaded: Any, device: torch.device) -> Batch:
     """
     if loaded.is_empty:
         raise ValueError(f"no video of a batch could be read, the last was {loaded.failures[-1].path}")
-    inputs = {"clips": loaded.clips, "features": loaded.features}
+    inputs = {"clips": loaded.clips, "features": loaded.features, "lengths": loaded.lengths}
     views = {name: value[:, 0].to(device, non_blocking=True) for name, value in inputs.items() if value is not None}
-    return Batch(**views, labels=loaded.labels.to(device, non_blocking=True))
+    targets = {"labels": loaded.labels} if loaded.texts is None else {"texts": loaded.texts}
+    return Batch(**views, **{name: value.to(device, non_blocking=True) for name, value in targets.items()})
+
+
+def share_of_cut_texts(loaded: Any) -> dict[str, Tensor]:
+    """What is worth a curve of a batch's texts: the share of them that the text tower does not see whole."""
+    return {} if loaded.texts is None else {"cut_texts": torch.tensor(loaded.num_cut / loaded.texts[..., 0].numel())}
 
 
 def train_step(ddp: nn.Module, batch: Batch, state: TrainState, training: Training, window: range) -> dict[str, Tensor]:
@@ -209,8 +216,8 @@ def _validate(state: TrainState, training: Training, writer: MetricWriter) -> di
             figures |= {prefix + name: value for name, value in training.validate(model).items()}
     logger.info("epoch %d: %s", state.epoch, "  ".join(f"{name} {value:.2f}" for name, value in figures.items()))
     writer.write(state.epoch * len(training.loader), {f"val/{name}": value for name, value in figures.items()})
-    if figures["top1"] > state.best_top1:
-        state.best_top1, state.best_epoch = figures["top1"], state.epoch
+    if (first := next(iter(figures.values()))) > state.best_top1:
+        state.best_top1, state.best_epoch = first, state.epoch
     return figures
 
 

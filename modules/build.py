@@ -11,6 +11,8 @@ from torch import nn
 
 import utils.config
 from clip.load import load_towers
+from clip.shapes import DIVIDED
+from clip.spacetime import fit_to_clips
 from clip.towers import Towers
 from modules.classes.base import Classes, FixedClasses
 from modules.classes.classifiers import TrainFeatures, build_classifier
@@ -104,11 +106,12 @@ def parse_config(text: str, source: str, overrides: Sequence[str] = (), told: st
 
 
 def _settled(config: Config) -> Config:
-    """The same with the system's preset and loss, where the file leaves them to the system."""
+    """The same with the system's tower, preset and loss, where the file leaves them to the system."""
     system = SYSTEMS[config.network.system]
+    network = replace(config.network, tower=config.network.tower or system.tower)
     data = replace(config.data, transforms=config.data.transforms or system.preset)
     solver = replace(config.solver, loss_type=config.solver.loss_type or system.losses[0])
-    return replace(config, data=data, solver=solver)
+    return replace(config, network=network, data=data, solver=solver)
 
 
 def plain(config: Config) -> Config:
@@ -157,11 +160,17 @@ def build_towers(
         "emb_dropout": config.emb_dropout,
         "joint_frames": num_frames if config.joint_st else 0,
         "time_module": str(config.tm) if config.tm else "",
+        "tower": DIVIDED if config.tower == DIVIDED else "",
+        "head_width": config.head_width,
         "activation": "" if config.activation == "auto" else config.activation,
     }
     torch.manual_seed(seed)
     with first_process_first():
         towers = load_towers(config.arch, **{name: value for name, value in options.items() if value})
+    if towers.joins_frames and not (config.joint_st or config.tower == DIVIDED):
+        raise ValueError(f"network.tower: {config.arch} is a space-time tower, expected divided, found {config.tower}")
+    if config.tower == DIVIDED:
+        fit_to_clips(towers, num_frames, input_size)
     if input_size not in (None, towers.spec.image_size):
         raise ValueError(f"data.input_size is {input_size}, but {config.arch} takes {towers.spec.image_size} pixels")
     towers.set_spec(replace(towers.spec, **rules))
@@ -231,6 +240,7 @@ def load_system(config: Config, towers: Towers, classes: Classes, checkpoint: Ma
     """
     config = config_of_tested(config, checkpoint)
     system = build_system(config, towers, classes)
+    system.drop_training_parts()
     system.load_weights(checkpoint, source, config.eval.weight_average)
     return system
 

@@ -1,5 +1,7 @@
 """What a configuration may not ask of a model: found before any weights are read."""
 
+from clip.model import IMAGE_TOWERS
+from clip.shapes import DIVIDED
 from modules.build import CLASSES, DESCRIPTORS, HEADS, SYSTEMS, head_of, kind_of_classes
 from modules.classes.classifiers import CLASSIFIERS
 from modules.classes.sentences import KEY, NAMES, check_class_text
@@ -26,10 +28,7 @@ def check_network(config: Config, videos_per_step: int | None = None) -> None:
     check_class_text(network.class_text)
     check_choice("network.sim_header", head_of(config), HEADS)
     system = SYSTEMS[network.system]
-    if network.joint_st and network.tm:
-        raise ValueError("network.tm and network.joint_st: expected one of them, found both")
-    if network.joint_st and head_of(config) != "None" and not system.skips_head:
-        raise ValueError("network.joint_st encodes a clip as one vector, so network.sim_header must be None")
+    _check_tower(config)
     check_choice(f"solver.loss_type of {network.system}", config.solver.loss_type, system.losses)
     check_choice("solver.gather", config.solver.gather, GRADIENTS)
     if classifier := system.classifier(config.section(network.system, system.Settings)):
@@ -42,6 +41,7 @@ def check_network(config: Config, videos_per_step: int | None = None) -> None:
     if kind == DESCRIPTORS:
         _check_descriptors(config)
     if videos_per_step is not None:
+        _check_targets(config)
         _check_batches(config, videos_per_step)
     if config.solver.ema and config.solver.strategy == "fsdp":
         raise ValueError("solver.ema keeps a whole second model, for which solver.strategy fsdp leaves no room")
@@ -57,6 +57,18 @@ def check_network(config: Config, videos_per_step: int | None = None) -> None:
             )
 
 
+def _check_tower(config: Config) -> None:
+    """See that frames are joined in one way, and that a head finds some to mix."""
+    network, system = config.network, SYSTEMS[config.network.system]
+    check_choice("network.tower", network.tower or system.tower, IMAGE_TOWERS)
+    is_divided = (network.tower or system.tower) == DIVIDED
+    ways = {"tower divided": is_divided, "tm": network.tm, "joint_st": network.joint_st}
+    if len(found := [f"network.{name}" for name, is_on in ways.items() if is_on]) > 1:
+        raise ValueError(f"{' and '.join(found)}: expected one of them, found {'both' if len(found) == 2 else 'all'}")
+    if (network.joint_st or is_divided) and head_of(config) != "None" and not system.skips_head:
+        raise ValueError(f"{found[0]} encodes a clip as one vector, so network.sim_header must be None")
+
+
 def _check_descriptors(config: Config) -> None:
     """See that nothing takes sets of descriptors for one vector a class."""
     if SYSTEMS[config.network.system].own_classes != DESCRIPTORS:
@@ -69,6 +81,23 @@ def _check_descriptors(config: Config) -> None:
         raise ValueError(
             f"eval.fusion features compares with one vector a class, and {config.network.system} with {DESCRIPTORS}: "
             "set it to softmax, probabilities or cosines"
+        )
+
+
+def _check_targets(config: Config) -> None:
+    """See that training has what its loss matches videos with: labels, or texts."""
+    name, solver = config.network.system, config.solver
+    wants_texts = solver.loss_type in SYSTEMS[name].text_losses
+    if wants_texts and not config.data.sources:
+        raise ValueError(
+            f"solver.loss_type {solver.loss_type} of {name} matches videos with texts: set data.sources (lists of "
+            "captions or transcripts)"
+        )
+    if config.data.sources and not wants_texts:
+        takers = [f"{other} with {', '.join(each.text_losses)}" for other, each in SYSTEMS.items() if each.text_losses]
+        raise ValueError(
+            f"data.sources has texts in the place of labels, which solver.loss_type {solver.loss_type} of {name} does "
+            f"not take; expected network.system {', '.join(takers)}"
         )
 
 

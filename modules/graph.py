@@ -49,7 +49,7 @@ class VideoGraph(nn.Module):
         """Random inputs; K is ignored by a graph with classes of its own."""
         generator = torch.Generator().manual_seed(seed)
         towers, spec = self.model.towers, self.model.towers.spec
-        shape = (num_clips, towers.fixed_frames or num_frames, 3, spec.image_size, spec.image_size)
+        shape = (num_clips, towers.graph_frames or num_frames, 3, spec.image_size, spec.image_size)
         frames = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
         if not self.is_open:
             return (frames,)
@@ -60,7 +60,7 @@ class VideoGraph(nn.Module):
 def trace(graph: VideoGraph) -> ExportedProgram:
     """The graph as a torch.export program."""
     shapes: dict = {"frames": {0: Dim("batch", min=1)}}
-    if not graph.model.towers.fixed_frames:
+    if not graph.model.towers.graph_frames:
         shapes["frames"][1] = Dim("frames", min=1, max=MAX_FRAMES)
     if graph.is_open:
         # From 2 on: torch.export takes a size of 1 for a constant.

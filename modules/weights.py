@@ -14,7 +14,7 @@ from modules.formats.ours import IN_MODEL, TRAIN_CLASS_FEATURES, joined, split
 from modules.formats.published import text_tower
 from modules.formats.vifi import TOKENS
 from utils.config import Config, to_yaml
-from utils.weights.four_keys import CLASSIFIER, HEAD, MERGED, MODEL
+from utils.weights.four_keys import CLASSIFIER, HEAD, MERGED, MODEL, SORTER
 from utils.weights.state_dicts import check_fit
 
 logger = logging.getLogger(__name__)
@@ -86,6 +86,7 @@ def load_weights(
             expected[name] = expected[name].new_empty(len(head[TRAIN_CLASS_FEATURES]), expected[name].shape[1])
     classifier = checkpoint if with_classifier else split(expected, IN_MODEL)
     tensors = {MODEL: tuned, HEAD: head, CLASSIFIER: classifier.get(CLASSIFIER, {})}
+    tensors[SORTER] = _sorter(split(expected, IN_MODEL).get(SORTER, {}), checkpoint, source)
     problem = f"checkpoint {source} does not fit the configured model:"
     _check_time_module(tuned, pretrained, problem)
     check_fit(joined(split(expected, IN_MODEL)), joined(tensors), problem)  # by their names in files
@@ -100,6 +101,16 @@ def _with_tokens(tuned: Mapping[str, Tensor], pretrained: Mapping[str, Tensor], 
         return dict(tuned)
     logger.info("%s brings no token embedding: the pretrained one is taken", source)
     return {**tuned, TOKENS: pretrained[TOKENS]}
+
+
+def _sorter(expected: Mapping[str, Tensor], checkpoint: Mapping[str, Any], source: str) -> Mapping[str, Tensor]:
+    """What training alone has: in a test nothing, whatever the file brings; the model's own, where it brings none."""
+    found = checkpoint.get(SORTER, {}) if expected else {}
+    if expected and not found:
+        logger.info("%s brings no sorter: a new one is trained", source)
+        return expected
+    check_fit(expected, found, f"checkpoint {source} does not fit the configured model: its sorter has")
+    return found
 
 
 def _check_time_module(tuned: Mapping[str, Tensor], pretrained: Mapping[str, Tensor], problem: str) -> None:

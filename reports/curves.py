@@ -6,11 +6,17 @@ from pathlib import Path
 
 from reports.style import new_figure
 
+LOSSES = (
+    "train/loss", "train/expert_ce", "train/merged_ce", "train/feature_mse", "train/contrastive", "train/sorting",
+)  # fmt: skip
+FIGURES = (
+    "val/top1", "val/top5", "val/ema_top1", "val/ema_top5", "val/t2v_r1", "val/v2t_r1", "val/order_accuracy",
+)  # fmt: skip
 # Panels of the picture: title, unit, and the metrics that they show where a run has them.
 PANELS = (
-    ("training loss", "", ("train/loss", "train/expert_ce", "train/merged_ce", "train/feature_mse")),
-    ("validation accuracy", "%", ("val/top1", "val/top5", "val/ema_top1", "val/ema_top5")),
-    ("learning rate", "", ("train/lr_head", "train/lr_clip")),
+    ("training loss", "", LOSSES),
+    ("validation accuracy", "%", FIGURES),
+    ("learning rate", "", ("train/lr_head", "train/lr_new", "train/lr_clip")),
     ("gradient norm", "", ("train/grad_norm",)),
     ("logit scale", "", ("train/logit_scale",)),
     ("speed", "videos/s", ("train/videos_per_s",)),

@@ -61,6 +61,18 @@ def write_page(folder: Path, results: Results, splits: list[TestedSplit]) -> Pat
     """
     first = list(results.figures.items())[:1]
     rows = [[title, *(str(show(split.result)) for split in splits)] for title, show in FIGURES]
+    return render_page(
+        folder,
+        "page.html.jinja",
+        title=", ".join([results.dataset, *(f"{title} {mean:.2f} %" for title, (mean, _) in first)]),
+        results=results,
+        figures=[row for row in rows if any(row[1:])],
+        sections=[_section(split, folder) for split in splits],
+    )
+
+
+def render_page(folder: Path, template: str, **values: Any) -> Path:
+    """Write ``index.html`` from a template of this folder, in which text from data is escaped."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -68,12 +80,7 @@ def write_page(folder: Path, results: Results, splits: list[TestedSplit]) -> Pat
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    text = environment.get_template("page.html.jinja").render(
-        title=", ".join([results.dataset, *(f"{title} {mean:.2f} %" for title, (mean, _) in first)]),
-        results=results,
-        figures=[row for row in rows if any(row[1:])],
-        sections=[_section(split, folder) for split in splits],
-    )
+    text = environment.get_template(template).render(values)
     page = folder / "index.html"
     # Names of files that are not UTF-8 come as surrogates.
     page.write_bytes(text.encode("utf-8", errors="backslashreplace"))
@@ -108,7 +115,7 @@ def _section(split: TestedSplit, folder: Path) -> dict[str, Any]:
         "num_classes": len(split.class_names),
         "num_absent": int((num_videos == 0).sum()),
         "figure": figure,
-        "accuracy_picture": _picture(picture, folder / f"{anchor}_classes.png"),
+        "accuracy_picture": write_picture(picture, folder / f"{anchor}_classes.png"),
         "classes": [  # that have videos, the worst first
             {
                 "label": label,
@@ -135,7 +142,7 @@ def _mistakes(split: TestedSplit, predicted: np.ndarray, folder: Path, anchor: s
     mistaken = counts - np.diag(counts.diagonal())
     pairs = confusion.confused_pairs(counts, np.bincount(labels, minlength=len(names)), NUM_PAIRS)
     worst = confusion.worst_mistakes(split.log_probabilities, labels, predicted, NUM_MISTAKES)
-    picture = _picture(draw_confusion(counts, names), folder / f"{anchor}_confusion.png") if counts.any() else ""
+    picture = write_picture(draw_confusion(counts, names), folder / f"{anchor}_confusion.png") if counts.any() else ""
     return {
         "taken": [(names[row.argmax()], int(row.max())) for row in mistaken],  # for which class, the most of each
         "confusion_picture": picture,
@@ -155,7 +162,7 @@ def _mistake(split: TestedSplit, index: int, predicted: int) -> dict[str, Any]:
     return {"true": true, "predicted": wrong, "path": split.paths[index], "picture": picture}
 
 
-def _picture(png: bytes, path: Path) -> str:
+def write_picture(png: bytes, path: Path) -> str:
     """Write a PNG file; returns it for the page."""
     path.write_bytes(png)
     return data_uri(png, "png")

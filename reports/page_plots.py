@@ -63,6 +63,34 @@ def draw_class_accuracy(accuracy: np.ndarray, class_names: list[str], figure_nam
         return _png(figure)
 
 
+def draw_recall(curves: dict[str, np.ndarray]) -> bytes:
+    """Which share of the queries is found within the first places.
+
+    Args:
+        curves: by title, the place from 1 of what each query looks for.
+    """
+    with plain_text():
+        figure = new_figure(8, 4)
+        axes = figure.subplots()
+        for number, (title, places) in enumerate(curves.items()):
+            shares = 100.0 * np.arange(len(places) + 1) / len(places)
+            style = "-" if number < 2 else "--"
+            steps = np.append(1.0, np.sort(places))
+            axes.step(steps, shares, style, where="post", color=("C0", "C1")[number % 2], label=title)
+        axes.set_xscale("log")
+        most = max(float(places.max()) for places in curves.values())
+        axes.set_xticks(
+            [tick for power in range(7) for tick in (10**power, 2 * 10**power, 5 * 10**power) if tick <= most]
+        )
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("")
+        axes.set(xlim=(1, None), ylim=(0, 101), xlabel="places", ylabel="found, %")
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+        open_frame(axes)
+        return _png(figure)
+
+
 def _png(figure: "Figure") -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", bbox_inches="tight")

@@ -4,12 +4,15 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-from engine.results import Results
+from engine.results import Results, RetrievalResults
 from reports.curves import draw_curves
 from utils.distributed import is_main
 from utils.run_folder import BEST_CHECKPOINT, CHECKPOINT, EMA_CHECKPOINT
 
 logger = logging.getLogger(__name__)
+
+AVERAGED = "ema_"  # before figures of the averaged weights
+SEARCHES = ("t2v_r1",)  # figures of a search, see commands.training_data
 
 
 def table(results: dict[str, Results], mean: Results | None = None) -> str:
@@ -41,6 +44,20 @@ def _figures(result: Results, titles: Iterable[str]) -> str:
     return "".join(f"  {result.figures[title][0]:5.2f}" if title in result.figures else " " * 7 for title in titles)
 
 
+def retrieval_table(results: RetrievalResults) -> str:
+    """One line for each direction, without and with dual softmax."""
+    lines = [f"{results.weights}  ({results.views}, {results.precision}, ties: {results.tie_rule})"]
+    counts = f"{results.num_texts} texts, {results.num_videos} videos, {len(results.failed_videos)} failed"
+    lines.append(f"{results.dataset}: {counts}" + f", {results.cut_texts} texts cut" * bool(results.cut_texts))
+    width = max(map(len, results.rows))
+    lines.append(f"{'':{width}}" + "".join(f"  {name.replace('_', ' '):>11}" for name in results.t2v))
+    for title, figures in results.rows.items():
+        lines.append(f"{title:{width}}" + "".join(f"  {value:11.2f}" for value in figures.values()))
+    if failed := results.failed_videos:
+        lines.append(f"{len(failed)} unreadable videos are found last; the first: {', '.join(failed[:3])}")
+    return "\n".join(lines) + "\n"
+
+
 def finish_run(folder: Path, figures: dict[str, float]) -> None:
     """Draw ``curves.png`` and log a summary of what ``engine.train.train`` returned; on the main process."""
     if not is_main():
@@ -58,14 +75,17 @@ def summary(folder: Path, figures: dict[str, float]) -> list[str]:
     best = folder / BEST_CHECKPOINT
     if not best.exists():  # a run that went on in a new folder, and was never better than in the old one
         best = folder / CHECKPOINT
+    last = {name: value for name, value in figures.items() if not name.startswith(("best_", AVERAGED))}
+    averaged = {name.removeprefix(AVERAGED): value for name, value in figures.items() if name.startswith(AVERAGED)}
+    first = next(iter(last), "figure")  # whose best it is; there is none where nothing was left to train
     lines = [
         f"trained: {folder}",
-        f"  best      top1 {figures['best_top1']:.2f} (epoch {figures['best_epoch']})  {best.name}",
+        f"  best      {first} {figures['best_top1']:.2f} (epoch {figures['best_epoch']})  {best.name}",
     ]
-    if "top1" in figures:  # absent where nothing was left to train
-        lines.append(f"  last      top1 {figures['top1']:.2f} top5 {figures['top5']:.2f}  {CHECKPOINT}")
-    if "ema_top1" in figures:
-        lines.append(f"  averaged  top1 {figures['ema_top1']:.2f} top5 {figures['ema_top5']:.2f}  {EMA_CHECKPOINT}")
+    for title, found, file in (("last", last, CHECKPOINT), ("averaged", averaged, EMA_CHECKPOINT)):
+        if found:
+            lines.append(f"  {title:8}  {' '.join(f'{name} {value:.2f}' for name, value in found.items())}  {file}")
     lines.append("  curves    curves.png, metrics.jsonl")
-    lines.append(f"test the best: bash scripts/run_test.sh {folder / 'config.yaml'} {best}")
+    script = "run_test_retrieval.sh" if first in SEARCHES else "run_test.sh"
+    lines.append(f"test the best: bash scripts/{script} {folder / 'config.yaml'} {best}")
     return lines

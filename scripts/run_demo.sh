@@ -76,8 +76,9 @@ if [ "${1:-}" = --systems ]; then
   rows="$(python -m tools.demo.systems --rows)"
   while IFS='|' read -r system name overrides of_zero_shot <&3; do
     weights="$runs/$name/last_model.pt"
+    # Rows that are named clip... are the pretrained model itself.
     # shellcheck disable=SC2086  # several values
-    if [ "$name" = clip ]; then weights=clip; else train "$system" "$name" $overrides; fi
+    case "$name" in clip*) weights=clip ;; *) train "$system" "$name" $overrides ;; esac
     # shellcheck disable=SC2086
     evaluate "$system" "$name" "$weights" $overrides
   done 3<<<"$rows"

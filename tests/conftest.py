@@ -21,6 +21,7 @@ from PIL import Image
 
 from clip.model import CLIP, CLIPConfig
 from commands.starting import Run
+from datasets.lists.transcripts import Transcript, write_transcripts
 from engine.state import TrainState
 from engine.train import Training
 from tools.make_debug_data import CLASS_NAMES, write_debug_data
@@ -56,6 +57,12 @@ def zero_shot() -> Callable[[list[str]], dict]:
     return runpy.run_path(str(ROOT / "test_zeroshot.py"))["main"]
 
 
+@pytest.fixture(scope="session")
+def retrieval() -> Callable[[list[str]], dict]:
+    """``test_retrieval.main``"""
+    return runpy.run_path(str(ROOT / "test_retrieval.py"))["main"]
+
+
 def golden_of(system: str) -> Path:
     folder = ROOT.parent / "shared" / "golden" / system
     if not folder.is_dir():
@@ -79,6 +86,12 @@ def text4vis_golden() -> Path:
 def ost_golden() -> Path:
     """Folder of the published OST and ViFi-CLIP implementations' results."""
     return golden_of("ost")
+
+
+@pytest.fixture(scope="session")
+def tvtsv2_golden() -> Path:
+    """Folder of the published TVTSv2 implementation's results."""
+    return golden_of("tvtsv2")
 
 
 @pytest.fixture(scope="session")
@@ -122,6 +135,30 @@ def debug_descriptors(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("descriptors") / "debug.yaml"
     path.write_text(yaml.safe_dump({"classes": classes}))
     return path
+
+
+@pytest.fixture(scope="session")
+def debug_texts(debug_data, tmp_path_factory) -> tuple[str, ...]:
+    """Overrides of ``debug_config`` for training on transcripts and captions in turn, in batches of 2 and 3."""
+    folder, rng = tmp_path_factory.mktemp("texts"), np.random.default_rng(0)
+    for part in ("train", "val"):
+        paths = [line.rsplit(" ", 1)[0] for line in (debug_data / f"{part}.txt").read_text().splitlines()]
+        lines = "".join(f"{path}\ta bar that goes {way}\n" for path in paths for way in ("on", "away"))
+        (folder / f"{part}.tsv").write_text(lines)
+        times = np.arange(0.25, 30, 0.5)
+        words = rng.choice(["go", "left", "and", "Right.", ""], (len(paths), len(times)), p=[0.3, 0.2, 0.2, 0.2, 0.1])
+        said = [(path, Transcript(30, times, list(row))) for path, row in zip(paths, words.tolist(), strict=True)]
+        write_transcripts(folder / part, said[:10], {})
+    root = f"root: {debug_data / 'videos'}"
+    transcripts = f"{{kind: transcripts, {root}, list: {folder / 'train'}, num_texts: 3, batch_size: 2}}"
+    captions = f"{{kind: captions, {root}, list: {folder / 'train.tsv'}, batch_size: 3}}"
+    ordered = f"{{kind: transcripts, {root}, list: {folder / 'val'}, num_texts: 3}}"
+    return (
+        "data.train_root=", "data.train_list=", "data.label_list=", "data.num_classes=0", "network.system=tvtsv2",
+        "network.fix_text=false", "network.sim_header=None", "tvtsv2.sorter_places=3", "tvtsv2.sorter_heads=2",
+        "tvtsv2.mask_ratio=0.5", f"data.sources=[{transcripts}, {captions}]", f"data.val_list={folder / 'val.tsv'}",
+        f"data.val_transcripts={ordered}", "data.num_segments=4", "solver.lr_warmup_step=0",
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="session")

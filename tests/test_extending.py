@@ -24,8 +24,11 @@ from commands.testing import parse_args, run_test
 from datasets.clips.presets import MOTE, PRESETS
 from datasets.decode.decoders import DECODERS
 from datasets.decode.pyav_reader import PyAVReader
-from datasets.lists.video_files import bare_name
+from datasets.lists.label_sets import NO_LABEL
+from datasets.lists.records import VideoList
+from datasets.lists.video_files import VideoFiles, bare_name
 from datasets.prepare.official import OFFICIAL, Official, Wanted
+from datasets.sources.kinds import SOURCES, Visit
 from engine.protocols.accuracy import accuracy
 from engine.protocols.close_set import CloseSet
 from engine.protocols.fusion import FUSIONS, Fusion, fusion_of
@@ -37,7 +40,7 @@ from modules.scores import cosines
 from modules.systems.base import Losses, System
 from utils.config import Number, settings
 
-REGISTRIES = (CLASSES, DECODERS, FUSIONS, HEADS, OFFICIAL, PRESETS, SETTINGS, SYSTEMS, TEMPLATES, TOWERS)
+REGISTRIES = (CLASSES, DECODERS, FUSIONS, HEADS, OFFICIAL, PRESETS, SETTINGS, SOURCES, SYSTEMS, TEMPLATES, TOWERS)
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +88,8 @@ def checkpoint(folder: Path) -> dict:
 
 
 def test_every_section_is_proved_here(blocks):
-    parts = ["head", "tower", "classes", "objective", "system", "fusion", "protocol", "decoder", "data set", "preset"]
-    assert list(blocks) == parts
+    of_model = ["head", "tower", "classes", "objective", "system"]
+    assert list(blocks) == [*of_model, "fusion", "protocol", "decoder", "data set", "source", "preset"]
 
 
 def test_a_head(add, train_and_test, tmp_path):
@@ -184,6 +187,15 @@ def test_a_data_set(add, train_and_test, debug_data, tmp_path, monkeypatch):
              (("root", videos), ("list", lists / f"{part}.txt"))}  # fmt: skip
     overrides = [f"data.{key}={value}" for key, value in keys.items()]
     assert train_and_test(*overrides, "data.batch_size=2")["num_videos"] == 4
+
+
+def test_a_source(add, debug_config, debug_texts, debug_data, tmp_path):
+    add("source")
+    arguments = ["--config", str(debug_config), "--log_time", "run", "--precision", "fp32", *debug_texts]
+    own = [f"data.sources=[{{kind: file_names, root: {debug_data / 'videos'}}}]", f"data.output_path={tmp_path}"]
+    figures = train.main([*arguments, *own, "data.batch_size=10", "solver.epochs=1"])
+    assert 0 <= figures["t2v_r1"] <= 100
+    assert "kind: file_names" in next(tmp_path.rglob("config.yaml")).read_text()
 
 
 def test_a_preset(add, train_and_test):

@@ -10,7 +10,7 @@ from engine.optim import OPTIMIZERS, SCHEDULES
 from modules.build import HEADS, SYSTEMS
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = ("train", "test", "test_zeroshot", "extract_features", "predict", "app", "export")
+COMMANDS = ("train", "test", "test_zeroshot", "test_retrieval", "probe", "extract_features", "predict", "app", "export")
 ROOMS = ("clip", "commands", "datasets", "engine", "modules", "reports", "tools", "utils")
 MOST_FILES, MOST_MODULES, LONGEST_SYSTEM = 12, 12, 150
 TENSOR_NAMES = ("clip.", "head.", "visual.", "fusion_model.")

@@ -1,6 +1,7 @@
 """Every shipped configuration means what it always meant, builds its model at full size, and takes a training step."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from clip.model import CLIP, CLIPConfig
 from clip.shapes import ClipWeights
 from datasets.lists.labels import read_class_names, read_label_table
 from datasets.prepare.official import OFFICIAL
+from datasets.prepare.texts import TEXT_SETS
 from engine.optim import build_optimizer, lr_schedule, set_lr
 from modules.build import SETTINGS, build_system, build_towers, head_of, load_config
 from modules.check import check_network
@@ -63,11 +65,14 @@ def test_a_shipped_configuration_means_what_it_meant_under_the_old_names(name, t
 
 
 def test_every_system_has_a_file_of_its_settings():
-    assert {path.stem for path in (CONFIGS / "systems").glob("*.yaml")} == set(SETTINGS)
-    for name in SETTINGS:
+    files = {path.stem for path in (CONFIGS / "systems").glob("*.yaml")}
+    # A system whose models differ in more than their weights has one of each, too: tvtsv2_b16.
+    assert {name for name in files if name.partition("_")[0] not in files} == set()
+    assert {name.partition("_")[0] for name in files} == set(SETTINGS)
+    for name in files:
         config = load_config(CONFIGS / "systems" / f"{name}.yaml")
         check_network(config)
-        assert config.network.system == name
+        assert config.network.system == name.partition("_")[0]
 
 
 TWO_ROUTES = {"expert_ce", "merged_ce"}
@@ -134,6 +139,23 @@ def test_base_and_novel_are_one_model_and_all_classes(path):
     names = [read_class_names(CONFIGS.parent / config.data.label_list) for config in (base, novel)]
     assert len(names[0]) - len(names[1]) in (0, 1)
     assert sorted(names[0] + names[1]) == sorted(read_class_names(labels.parents[1] / "labels.csv"))
+
+
+PROBES = sorted(path for path in (CONFIGS / "probe").glob("*.yaml") if not path.stem.startswith("recipe"))
+
+
+@pytest.mark.parametrize("path", PROBES, ids=lambda path: path.stem)
+def test_a_probe_learns_and_tests_on_the_lists_of_its_split(path):
+    config, system = load_config(path), load_config(CONFIGS / "systems" / "tvtsv2_b16.yaml")
+    check_network(config)
+    assert config.network == replace(system.network, arch="TVTSv2_ViT_B_16.pth")
+    assert (config.data.transforms, config.data.num_segments) == ("tvts", 12)
+    name, split = re.fullmatch(r"([a-z0-9]+?)(_split\d)?_b16", path.stem).groups()
+    dataset = {"k400": "kinetics400"}.get(name, name)
+    parts = [f"lists/{dataset}/{part}{split or ''}.txt" for part in ("train", "test" if split else "val")]
+    assert [config.data.train_list, config.data.val_list] == parts
+    assert len(read_class_names(ROOT / config.data.label_list, config.data.num_classes)) == SIZES[dataset]
+    assert config.probe.solver == ("linear" if dataset == "kinetics400" else "logistic")
 
 
 class Row(NamedTuple):
@@ -236,3 +258,21 @@ def test_text4vis_has_class_names_of_its_own_for_the_same_ids_of_ucf101():
     files = [name for name in ROWS if load_row(name).data.dataset.startswith("ucf101")]
     assert files == ["finetune/ucf101_vitl14_16f", "few_shot/ucf101", "zero_shot/ucf101"]
     assert {load_row(name).data.label_list for name in files} == {"lists/ucf101/text4vis_labels.csv"}
+
+
+RETRIEVAL = sorted((CONFIGS / "retrieval").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RETRIEVAL, ids=lambda path: path.stem)
+def test_a_retrieval_configuration_has_a_list_that_is_prepared(path):
+    config = load_config(path)
+    check_network(config)
+    assert config.network.system == ("clip" if "clip" in path.stem else "tvtsv2")
+    name = config.data.dataset
+    assert (TEXT_SETS[name].list_name, f"{name}_") == (Path(config.data.val_list).name, path.stem[: len(name) + 1])
+    assert config.data.num_segments == 12
+    assert not config.data.label_list
+
+
+def test_every_data_set_with_texts_has_configurations():
+    assert {path.stem for path in RETRIEVAL} == {f"{name}{clip}_b16" for name in TEXT_SETS for clip in ("", "_clip")}

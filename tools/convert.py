@@ -1,4 +1,4 @@
-"""Convert a checkpoint: python -m tools.convert IN OUT --to ours|mote|merged|bike|text4vis|ost|vificlip
+"""Convert a checkpoint: python -m tools.convert IN OUT --to ours|mote|merged|bike|text4vis|ost|vificlip|tvts
 
 IN is a file, a folder in the Hub's format or hf://owner/name, in any of these formats. OUT is a .pt file, for ours and
 merged also .safetensors. Tensors keep every bit; only merged averages and merges them, as a test does.
@@ -12,6 +12,8 @@ from typing import Any
 import torch
 
 from clip.load import load_clip
+from clip.names.tvts import is_tvts
+from clip.shapes import TEMPORAL
 from datasets.build import preset_of
 from datasets.lists.labels import read_class_names
 from modules.build import (
@@ -34,6 +36,7 @@ from modules.formats.published import (
     plain_head,
     text_tower,
 )
+from modules.formats.tvts import TVTS, four_keys, published
 from modules.formats.vifi import NUM_FRAMES, TOKENS, from_vifi, is_vifi, to_vifi
 from modules.weights import config_of_tested, merged_checkpoint
 from utils.cli import run_main
@@ -69,6 +72,9 @@ def main(argv: list[str] | None = None) -> Content:
     setup_logging()
     content = read_content(args.source)
     kind = format_of(content, args.source)
+    if TEMPORAL in content[MODEL] and args.to not in SPACE_TIME:
+        places = ", ".join(SPACE_TIME)
+        raise ValueError(f"{args.source} has a space-time tower, expected --to one of {places}, found {args.to}")
     config = _config(content, args)
     four_keys = _four_keys(content, kind, config, args.source)
     converted = TARGETS[args.to](four_keys, kind, config, args.source)
@@ -153,10 +159,10 @@ def to_mote(content: Content, kind: str, config: Config | None, source: str) -> 
 
 
 def to_merged(content: Content, kind: str, config: Config | None, source: str) -> Content:
-    """Weights as they are tested. Text4Vis and BIKE average nothing: theirs are marked, not changed."""
+    """Weights as they are tested. Text4Vis, BIKE and TVTSv2 average nothing: theirs are marked, not changed."""
     if kind == "merged":
         return content
-    if kind in ("text4vis", "bike"):
+    if kind in ("text4vis", "bike", TVTS):
         return to_ours({**content, MERGED: True}, kind, config, source)
     config = _needed(config, source, "whose network.arch names the CLIP that a test averages with")
     rules = preset_of(config.data).of_towers
@@ -197,6 +203,12 @@ def to_vificlip(content: Content, kind: str, config: Config | None, source: str)
     return to_vifi({**content, MODEL: state}, _missing_text(content, config, source, with_tokens=False), source)
 
 
+def to_tvts(content: Content, kind: str, config: Config | None, source: str) -> Content:
+    """Both towers, the space-time one and CLIP's of texts."""
+    _check_classifier(content, "TVTSv2's format", source)
+    return published(content, _missing_text(content, config, source), source)
+
+
 def _check_plain(content: Content, config: Config | None, source: str) -> None:
     """See what the names of tensors do not tell, see ``to_vifi``."""
     _check_classifier(content, "OST's and ViFi-CLIP's format", source)
@@ -223,13 +235,15 @@ def _check_classifier(content: Content, target: str, source: str) -> None:
 
 TARGETS = {
     each.__name__.removeprefix("to_"): each
-    for each in (to_ours, to_mote, to_merged, to_bike, to_text4vis, to_ost, to_vificlip)
+    for each in (to_ours, to_mote, to_merged, to_bike, to_text4vis, to_ost, to_vificlip, to_tvts)
 }
+SPACE_TIME = ("ours", "merged", TVTS)  # those that have a place for such towers
 
 
 def _left_out(content: Content, converted: Content) -> list[str]:
     """What the result does not hold any more, so that nobody has to find out later."""
     converted = from_vifi(converted, "the result") if is_vifi(converted) else converted
+    converted = four_keys(converted, "the result") if is_tvts(converted) else converted
     names = [
         name
         for name in content

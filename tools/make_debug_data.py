@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from clip.model import CLIP, CLIPConfig
-from datasets.shapes.__main__ import encode_video
+from datasets.shapes.videos import encode_video
 from utils.cli import run_main
 from utils.logger import setup_logging
 

@@ -85,8 +85,8 @@ def check_model(embeddings: Embeddings, source: str, classifier: VideoClassifier
             f"{source} was made with other weights ({weights}, model {found}; those given here are model {expected}); "
             "search with the same --weights, --config and --arch"
         )
-    if (width := embeddings.vectors.shape[1]) != classifier.text.config.embed_dim:
-        raise ValueError(f"{source}: damaged, its vectors are {width} wide, not {classifier.text.config.embed_dim}")
+    if (width := embeddings.vectors.shape[1]) != classifier.text.spec.embed_dim:
+        raise ValueError(f"{source}: damaged, its vectors are {width} wide, not {classifier.text.spec.embed_dim}")
 
 
 if __name__ == "__main__":

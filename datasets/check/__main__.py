@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from datasets.build import build_source, decoder_of, read_data, read_lists
+from datasets.build import build_source, decoder_of, read_data, read_lists, read_texts
 from datasets.check.isolated import Lost, run_isolated
 from datasets.check.summary import Examined, Findings, place, write_findings
 from datasets.clips.video import VideoSource
@@ -25,6 +25,7 @@ from datasets.decode.decoders import AUTO, DECODERS, PYAV
 from datasets.decode.probe import Facts, diagnosed, probe
 from datasets.decode.readers import Reader, UnreadableVideo, open_regular, reason_of
 from datasets.lists.records import VideoList
+from datasets.sources.build import read_sources
 from utils.cli import count, run_main, seconds
 from utils.config import DataConfig, load_config
 from utils.logger import progress, setup_logging
@@ -87,6 +88,10 @@ def _read_lists(args: argparse.Namespace) -> tuple[DataConfig, dict[str, VideoLi
     if args.root:
         raise ValueError("--root goes with a list file; a configuration names its roots")
     config = load_config(args.target, [f"data.decoder={args.decoder}"] if args.decoder else []).data
+    if config.sources:
+        found = {f"source_{number}": source for number, source in enumerate(read_sources(config))}
+        lists = {name: source.texts.videos for name, source in found.items() if source.data.modality == "video"}
+        return config, lists | {"val": read_texts(config, is_choices=False).videos}, []
     if config.modality not in ("video", "RGB"):
         raise ValueError(f"data.modality is {config.modality}: check reads videos, or folders of frames")
     parts = tuple(name for name in ("train", "val") if config.folder or getattr(config, f"{name}_list"))

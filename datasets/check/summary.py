@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from datasets.decode.probe import Facts
+from datasets.lists.label_sets import NO_LABEL
 from datasets.lists.records import VideoList, write_video_list
 from utils.files import write_text
 from utils.text import render
@@ -111,6 +112,8 @@ def write_findings(
     content = {**run, "lists": lists, "problems": [problem._asdict() for problem in problems]}
     write_text(out / "report.json", json.dumps(content, indent=2) + "\n")
     for name, videos in found.lists.items():
+        if not videos.has_label_sets and (videos.labels == NO_LABEL).all():
+            continue  # of texts, which a list of paths would lose
         good = [index for index in range(len(videos)) if not found.examined[place(videos, index)].reason]
         write_video_list(out / f"{name}_clean.txt", videos.take(np.array(good, dtype=np.int64)))
     counts = Counter(problem.kind for problem in problems)

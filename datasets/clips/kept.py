@@ -45,5 +45,5 @@ def _num_bytes(batch: Batch) -> int:
 
 def _copied(batch: Batch) -> Batch:
     """What workers send lies in shared memory, of which systems have little."""
-    clips, features = (None if tensor is None else tensor.clone() for tensor in (batch.clips, batch.features))
-    return batch._replace(clips=clips, features=features)
+    tensors = {name: getattr(batch, name) for name in ("clips", "features", "lengths")}
+    return batch._replace(**{name: tensor.clone() for name, tensor in tensors.items() if tensor is not None})

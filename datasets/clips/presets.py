@@ -14,12 +14,13 @@ from torchvision.transforms.v2 import functional as F
 
 from datasets.clips import sampling
 from datasets.clips.augment import FrameJitter, MultiScaleCrop
-from datasets.clips.resize import resize_short_side
-from datasets.clips.transforms import CROPS, VIFI_CROPS, Crops, TrainTransform
+from datasets.clips.resize import nearest_short_side, resize_short_side, squash
+from datasets.clips.transforms import CROPS, TVTS_CROPS, VIFI_CROPS, Crops, TrainTransform
 from utils.config.pixels import IMAGENET
 
 ANY_AREA = (0.08, 1.0)  # the default of data.crop_area
 VIFI_SHORT_SIDE = 256 / 224  # of S
+TVTS_SHORT_SIDE = 1.2  # of S
 
 
 class Sampling(NamedTuple):
@@ -44,6 +45,7 @@ class Preset:
     short_sides: Mapping[int, int] = field(default_factory=dict)  # S -> pixels, where ``short_side`` does not hold
     whole: Callable[[float], int] = round  # pixels of the short side, from the product
     jitter: Callable[[Tensor], Tensor] | None = None  # of training clips' colours, before some lose them
+    own_clips: int = 3  # of one's own videos (predict.py), where nobody says a number
     # What it lays over the towers' own rules: fields of ``TowerSpec`` by name, such as the statistics of pixels.
     of_towers: Mapping[str, Any] = field(default_factory=dict)
 
@@ -103,12 +105,27 @@ def multi_scale_crop(input_size: int, crop_area: tuple[float, float]) -> MultiSc
     Raises:
         ValueError: ``crop_area`` asks for others.
     """
+    _check_own_shapes("vifi", crop_area)
+    return MultiScaleCrop(input_size, int(VIFI_SHORT_SIDE * input_size))
+
+
+def square_crop(input_size: int, crop_area: tuple[float, float]) -> T.Compose:
+    """S x S pixels from any place of frames whose short side is 1.2 S, as in TVTSv2's training.
+
+    Raises:
+        ValueError: ``crop_area`` asks for others.
+    """
+    _check_own_shapes("tvts", crop_area)
+    enlarge = partial(nearest_short_side, short_side=int(TVTS_SHORT_SIDE * input_size))
+    return T.Compose([enlarge, T.RandomCrop(input_size)])
+
+
+def _check_own_shapes(name: str, crop_area: tuple[float, float]) -> None:
     if tuple(crop_area) != ANY_AREA:
         raise ValueError(
-            f"data.crop_area: the crops of data.transforms=vifi have shapes of their own, expected {list(ANY_AREA)}, "
-            f"found {list(crop_area)}"
+            f"data.crop_area: the crops of data.transforms={name} have shapes of their own, "
+            f"expected {list(ANY_AREA)}, found {list(crop_area)}"
         )
-    return MultiScaleCrop(input_size, int(VIFI_SHORT_SIDE * input_size))
 
 
 MOTE = Preset(
@@ -141,7 +158,38 @@ VIFI = Preset(
     of_towers=IMAGENET | {"interpolation": "bilinear of OpenCV, not antialiased"},
 )
 
-PRESETS: dict[str, Preset] = {"mote": MOTE, "text4vis": TEXT4VIS, "vifi": VIFI}
+# Of TVTSv2, whose frames are resized by Pillow's NEAREST. Zeros behind the frames of a short video are padding, see
+# ``sampling.NO_FRAME``. Dense clips, and several crops, are not in its code.
+TVTS = Preset(
+    sampling=Sampling(sampling.part_train_indices, sampling.part_eval_indices),
+    dense_sampling=MOTE.dense_sampling,
+    train_crop=square_crop,
+    gray_share=0.0,
+    flip_share=0.0,
+    short_side=TVTS_SHORT_SIDE,
+    resize=nearest_short_side,
+    crops=TVTS_CROPS,
+    whole=int,
+    of_towers=IMAGENET | {"interpolation": "nearest of Pillow"},
+)
+
+# Of TVTSv2's features of single files, which no training and no benchmark of it has: frames are squashed to squares.
+TVTS_FEATURE = replace(
+    TVTS,
+    sampling=TVTS.sampling._replace(evaluation=sampling.whole_eval_indices),
+    short_side=1.0,
+    resize=squash,
+    own_clips=1,
+    of_towers=IMAGENET | {"interpolation": "bilinear of Pillow, to a square"},
+)
+
+PRESETS: dict[str, Preset] = {
+    "mote": MOTE,
+    "text4vis": TEXT4VIS,
+    "vifi": VIFI,
+    "tvts": TVTS,
+    "tvts_feature": TVTS_FEATURE,
+}
 # Rules of training frames, which ``data.train_sampling`` may put in the place of a preset's.
 TRAIN_SAMPLINGS: dict[str, Callable[..., np.ndarray]] = {
     "bins": sampling.bin_train_indices,

@@ -1,12 +1,15 @@
-"""OpenCV's bilinear resize of uint8 pictures, in its integers: what models tested with it saw, to the last bit.
+"""Resizes of uint8 pictures as OpenCV and Pillow have them: what models tested with them saw, to the last bit.
 
-It neither averages over the pixels that a smaller picture leaves out (no antialiasing), nor interpolates in real
-numbers. torchvision's resizes differ from it by a grey level in many pixels, or by far more where they antialias.
+OpenCV's bilinear one neither averages over the pixels that a smaller picture leaves out (no antialiasing), nor
+interpolates in real numbers. torchvision's resizes differ from it by a grey level in many pixels, or by far more where
+they antialias.
 """
 
 from functools import lru_cache
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 ONE = 2048  # a weight of 1
@@ -19,8 +22,49 @@ def resize_short_side(frames: Tensor, short_side: int) -> Tensor:
     return resize(frames, (int(height * scale + 0.5), int(width * scale + 0.5)))
 
 
+def nearest_short_side(frames: Tensor, short_side: int) -> Tensor:
+    """Resize by Pillow's NEAREST so that the short side has ``short_side`` pixels: uint8 [..., H, W].
+
+    The long side follows, rounded down. Frames whose short side is right stay as they are.
+    """
+    height, width = frames.shape[-2:]
+    if min(height, width) == short_side:
+        return frames
+    sides = [int(short_side * side / min(height, width)) for side in (height, width)]
+    rows, columns = (_nearest(*pair).to(frames.device) for pair in zip((height, width), sides, strict=True))
+    return frames.index_select(-2, rows).index_select(-1, columns)
+
+
+@lru_cache(maxsize=64)
+def _nearest(source: int, target: int) -> Tensor:
+    """The pixel of ``source`` that each of ``target`` takes, int64 [target].
+
+    Pillow adds up positions step by step, which floating-point numbers feel.
+    """
+    scale = source / target
+    steps = np.full(target, scale)
+    steps[0] = scale * 0.5
+    return torch.from_numpy(np.add.accumulate(steps).astype(np.int64)).clamp(max=source - 1)
+
+
+def squash(frames: Tensor, side: int) -> Tensor:
+    """Resize to a square by Pillow's antialiased bilinear rule, whatever the shape: uint8 [T, 3, H, W] on the CPU.
+
+    One side is resized after the other, and rounded between. Pillow 13 begins with the height of tall pictures, those
+    before it always with the width, which is another grey level in every seventh pixel or so; here it is Pillow 13's
+    order with any of them.
+    """
+    height, width = frames.shape[-2:]
+    is_tall = height > side and height - side > 2 * (width - side)
+    sizes = [(width, side) if is_tall else (side, height), (side, side)]  # Pillow has the width first
+    pictures = (Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in frames)
+    for size in sizes:
+        pictures = [picture.resize(size, Image.Resampling.BILINEAR) for picture in pictures]
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+
+
 def resize(frames: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize to (height, width): uint8 [..., H, W] -> [..., height, width].
+    """OpenCV's bilinear resize to (height, width): uint8 [..., H, W] -> [..., height, width].
 
     Positions between two pixels are weighed in 2048ths, first along the width, then along the height; each row loses 4
     bits before it is weighed, each weighed row 16, and the sum is rounded by its last 2.

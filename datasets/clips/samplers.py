@@ -16,22 +16,45 @@ class TrainBatches(Sampler):
         num_passes: permutations, one after the other, that make an epoch. Their keys count as epochs of their own,
             so that a video is augmented differently each time.
 
+        name: of the list, and of the key of its batch size, in errors.
+
     Raises:
         ValueError: fewer videos than one global batch.
     """
 
-    def __init__(self, num_videos: int, batch_size: int, rank: int, world_size: int, seed: int, num_passes: int = 1):
+    turns = 1  # lists that batches are taken from in turn, see ``datasets.sources.batches``
+
+    def __init__(
+        self,
+        num_videos: int,
+        batch_size: int,
+        rank: int,
+        world_size: int,
+        seed: int,
+        num_passes: int = 1,
+        name: tuple[str, str] = ("the train list", "data.batch_size"),
+    ):
         self.num_videos, self.batch_size, self.rank, self.world_size = num_videos, batch_size, rank, world_size
         self.seed, self.num_passes, self.epoch, self.first_batch = seed, num_passes, 0, 0
         if len(self) == 0:
             passes = f" x {num_passes} passes" if num_passes > 1 else ""
             raise ValueError(
-                f"the train list has {num_videos} videos{passes}, fewer than one batch of {batch_size} x {world_size} "
-                "processes; lower data.batch_size"
+                f"{name[0]} has {num_videos} videos{passes}, fewer than one batch of {batch_size} x {world_size} "
+                f"processes; lower {name[1]}"
             )
 
     def __len__(self) -> int:
-        return self.num_passes * self.num_videos // (self.batch_size * self.world_size)
+        return self.videos_per_epoch // self.videos_per_step
+
+    @property
+    def videos_per_step(self) -> int:
+        """Videos of a global batch."""
+        return self.batch_size * self.world_size
+
+    @property
+    def videos_per_epoch(self) -> int:
+        """Videos of an epoch, each as often as there are passes."""
+        return self.num_passes * self.num_videos
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """Choose the permutation of the next iteration, and how many of its batches to skip."""

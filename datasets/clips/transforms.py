@@ -97,3 +97,6 @@ def _ends_and_middle(free_y: int, free_x: int) -> list[tuple[int, int]]:
 
 # Of ViFi-CLIP and OST, whose published code has no other numbers.
 VIFI_CROPS = CROPS | {1: Crops(_floor_centre, centre=0), 3: Crops(_ends_and_middle, centre=2, of_smallest=True)}
+
+# Of TVTSv2, whose published code has one crop: in the middle, halves of pixels rounded to even.
+TVTS_CROPS = VIFI_CROPS | {1: CROPS[1]}

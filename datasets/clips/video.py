@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from datasets.clips.sampling import NO_FRAME
 from datasets.decode.decoders import DECODERS, PYAV
 from datasets.decode.probe import diagnosed
 from datasets.decode.readers import FrameFolderReader, Reader, UnreadableVideo
@@ -37,7 +38,11 @@ class Sample(NamedTuple):
     clips: Tensor | None  # uint8 [V, T, 3, S, S]; None: unreadable
     failures: tuple[Failure, ...]
     mismatches: tuple[Failure, ...] = ()  # read, but perhaps not at the frames asked for
-    seconds: np.ndarray | None = None  # float64 [C, T], when the frames of every clip are shown, if that is known
+    # float64 [C, T], when the frames of every clip are shown, if that is known; NaN: padding
+    seconds: np.ndarray | None = None
+    lengths: np.ndarray | None = None  # int64 [V], frames of each clip that are real, the rest is padding; None: all
+    texts: Tensor | None = None  # int64 [K, L], token ids of what the clip is matched with in the place of a label
+    num_cut: int = 0  # of these texts, too long for the tower
 
 
 class Batch(NamedTuple):
@@ -51,6 +56,9 @@ class Batch(NamedTuple):
     failures: list[Failure]
     mismatches: Sequence[Failure] = ()  # see ``Sample``
     seconds: Sequence[np.ndarray | None] = ()  # of B videos, see ``Sample``
+    lengths: Tensor | None = None  # int64 [B, V], frames of each clip that are real; None: all are
+    texts: Tensor | None = None  # int64 [B, K, L]
+    num_cut: int = 0  # of the texts
 
     @property
     def is_empty(self) -> bool:
@@ -59,11 +67,23 @@ class Batch(NamedTuple):
 
 
 class Frames(NamedTuple):
-    """What was read of one video."""
+    """What was read of one video; black pictures where a rule gives ``NO_FRAME``."""
 
     pixels: Tensor  # uint8 [n, 3, H, W]
     indices: np.ndarray  # int64, n in all
     reader: Reader
+
+    @property
+    def lengths(self) -> np.ndarray | None:
+        """Of indices [..., T]: how many of T frames are real, int64 [...]; None: all are."""
+        is_real = self.indices != NO_FRAME
+        return None if is_real.all() else is_real.sum(axis=-1)
+
+    @property
+    def seconds(self) -> np.ndarray | None:
+        """When the frames are shown, float64 in the shape of the indices, NaN for padding; None: unknown."""
+        shown = self.reader.seconds(np.maximum(self.indices, 0))
+        return None if shown is None else np.where(self.indices == NO_FRAME, np.nan, shown)
 
 
 def collate(samples: list[Sample]) -> Batch:
@@ -78,7 +98,19 @@ def collate(samples: list[Sample]) -> Batch:
         failures=[failure for sample in samples for failure in sample.failures],
         mismatches=[mismatch for sample in samples for mismatch in sample.mismatches],
         seconds=[sample.seconds for sample in good],
+        lengths=_lengths_of(good),
+        texts=torch.stack([sample.texts for sample in good]) if good and good[0].texts is not None else None,
+        num_cut=sum(sample.num_cut for sample in good),
     )
+
+
+def _lengths_of(samples: list[Sample]) -> Tensor | None:
+    """Real frames of the clips of B samples, int64 [B, V]; None where no clip is padded."""
+    if all(sample.lengths is None for sample in samples):
+        return None
+    full = (np.full(sample.clips.shape[0], sample.clips.shape[1]) for sample in samples)
+    found = [whole if each.lengths is None else each.lengths for each, whole in zip(samples, full, strict=True)]
+    return torch.from_numpy(np.stack(found)).long()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +126,7 @@ class VideoSource:
     pack: ShardPack | None = None  # where the videos were packed
 
     def read(self, index: int, indices_of: Callable[[int], np.ndarray]) -> Frames:
-        """One video's frames at the indices (any shape) chosen for its number of frames.
+        """One video's frames at the indices (any shape) chosen for its number of frames; ``NO_FRAME`` is not read.
 
         Raises:
             UnreadableVideo: see ``open``; or it took longer than the time limit.
@@ -102,12 +134,13 @@ class VideoSource:
         try:
             reader = within(self.timeout_s, self.open, index)
             indices = indices_of(reader.num_frames)
-            pixels = within(self.timeout_s, reader.read, indices.ravel())
+            is_real = indices.ravel() != NO_FRAME
+            pixels = within(self.timeout_s, reader.read, indices.ravel()[is_real])
         except UnreadableVideo as error:
             if not self.has_files:
                 raise
             raise UnreadableVideo(diagnosed(self.place(index), error, self.timeout_s)) from error
-        return Frames(pixels, indices, reader)
+        return Frames(pixels if is_real.all() else _with_padding(pixels, is_real), indices, reader)
 
     @property
     def has_files(self) -> bool:
@@ -164,8 +197,15 @@ class EvalVideos(Dataset):
             return Sample(index, label, None, (self.source.failure(index, error),))
         crops = self.views_of(read.pixels)  # [crops, C*T, 3, S, S]
         views = crops.unflatten(1, read.indices.shape).flatten(0, 1)  # [crops*C, T, 3, S, S]
-        seconds = read.reader.seconds(read.indices)
-        return Sample(index, label, views, (), self.source.mismatches(index, read), seconds)
+        lengths = None if read.lengths is None else np.tile(read.lengths, len(crops))
+        return Sample(index, label, views, (), self.source.mismatches(index, read), read.seconds, lengths)
+
+
+def _with_padding(pixels: Tensor, is_real: np.ndarray) -> Tensor:
+    """Real frames [m, 3, H, W] at their places among n, black ones between: [n, 3, H, W]."""
+    padded = pixels.new_zeros(len(is_real), *pixels.shape[1:])
+    padded[torch.from_numpy(is_real)] = pixels
+    return padded
 
 
 def candidates(index: int, num_videos: int, rng: np.random.Generator) -> Iterator[int]:
@@ -197,20 +237,52 @@ class TrainVideos(Dataset):
         failures = []
         for index in candidates(asked_for, len(self), rng):
             try:
-                frames, label, mismatches = self._load(index, rng)
+                clip = self._load(index, rng)
             except UnreadableVideo as error:
                 failures.append(self.source.failure(index, error))
             else:
-                return Sample(index, label, frames[None], tuple(failures), mismatches)
+                return side_by_side(index, [clip])._replace(label=clip.label, failures=tuple(failures))
         return Sample(index, int(self.source.videos.labels[index]), None, tuple(failures))
 
-    def _load(self, index: int, rng: np.random.Generator) -> tuple[Tensor, int, tuple[Failure, ...]]:
-        read = self.source.read(index, partial(self.indices_of, rng=rng))
-        # torchvision's transforms draw from torch's global generator: seed it for this sample only.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(rng.integers(2**63)))
-            frames, label = self.transform(read.pixels, int(self.source.videos.labels[index]))
-        return frames, label, self.source.mismatches(index, read)
+    def _load(self, index: int, rng: np.random.Generator) -> "TrainClip":
+        label = int(self.source.videos.labels[index])
+        return train_clip(self.source, index, self.indices_of, self.transform, label, rng)
+
+
+class TrainClip(NamedTuple):
+    """One augmented clip of training."""
+
+    frames: Tensor  # uint8 [T, 3, S, S]
+    label: int
+    length: int  # real frames, the rest is padding
+    mismatches: tuple[Failure, ...]
+
+
+def side_by_side(index: int, clips: list[TrainClip]) -> Sample:
+    """Clips of a video as the views of a sample, each with a label of its own."""
+    frames = torch.stack([clip.frames for clip in clips])
+    lengths = np.array([clip.length for clip in clips])
+    labels, mismatches = [clip.label for clip in clips], max((clip.mismatches for clip in clips), key=len)
+    is_full = (lengths == frames.shape[1]).all()
+    return Sample(index, labels, frames, (), mismatches, lengths=None if is_full else lengths)
+
+
+def train_clip(
+    source: VideoSource,
+    index: int,
+    indices_of: Callable[..., np.ndarray],
+    transform: Callable[[Tensor, int], tuple[Tensor, int]],
+    label: int,
+    rng: np.random.Generator,
+) -> TrainClip:
+    """One augmented clip of a video, see ``TrainVideos``."""
+    read = source.read(index, partial(indices_of, rng=rng))
+    # torchvision's transforms draw from torch's global generator: seed it for this sample only.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(rng.integers(2**63)))
+        frames, label = transform(read.pixels, label)
+    length = len(frames) if read.lengths is None else int(read.lengths)
+    return TrainClip(frames, label, length, source.mismatches(index, read))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,8 +294,7 @@ class AugmentedViews(TrainVideos):
     def __getitem__(self, index: int) -> Sample:
         rngs = [np.random.default_rng((self.seed, view, index)) for view in range(self.num_views)]
         try:
-            clips, labels, mismatches = zip(*(self._load(index, rng) for rng in rngs), strict=True)
+            return side_by_side(index, [self._load(index, rng) for rng in rngs])
         except UnreadableVideo as error:
             label = int(self.source.videos.labels[index])
             return Sample(index, [label] * self.num_views, None, (self.source.failure(index, error),))
-        return Sample(index, list(labels), torch.stack(clips), (), max(mismatches, key=len))

@@ -25,6 +25,7 @@ class Embeddings:
     paths: list[str]
     vectors: np.ndarray  # float32 [N, D], unit length
     metadata: dict
+    norms: np.ndarray | None = None  # float32 [N], how long the vectors were before; None: unknown
 
 
 def check_embeddings_path(path: Path) -> None:
@@ -40,17 +41,19 @@ def check_embeddings_path(path: Path) -> None:
 
 
 def write_embeddings(path: Path, embeddings: Embeddings) -> None:
-    """Write a file that ``read_embeddings`` reads back; parquet has the columns ``path`` and ``embedding``."""
+    """Write a file that ``read_embeddings`` reads back; parquet has the columns ``path``, ``embedding``, ``norm``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = json.dumps(embeddings.metadata)
     if path.suffix == ".npz":
         paths = np.array(embeddings.paths, dtype=str)
         with whole_file(path) as part, part.open("wb") as file:
-            np.savez(file, paths=paths, embeddings=embeddings.vectors, metadata=np.array(metadata))
+            norms = {} if embeddings.norms is None else {"norms": embeddings.norms}
+            np.savez(file, paths=paths, embeddings=embeddings.vectors, metadata=np.array(metadata), **norms)
         return
     pa, parquet = _pyarrow(path)
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.vectors.ravel()), embeddings.vectors.shape[1])
-    table = pa.table({"path": pa.array(embeddings.paths, pa.string()), "embedding": vectors})
+    columns = {"path": pa.array(embeddings.paths, pa.string()), "embedding": vectors}
+    table = pa.table(columns if embeddings.norms is None else columns | {"norm": embeddings.norms})
     with whole_file(path) as part:
         parquet.write_table(table.replace_schema_metadata({PARQUET_METADATA: metadata.encode()}), part)
 
@@ -76,11 +79,12 @@ def read_embeddings(path: Path) -> Embeddings:
 def _read_npz(path: Path) -> Embeddings:
     with np.load(path, allow_pickle=False) as file:
         paths, vectors, metadata = (file[name] for name in ("paths", "embeddings", "metadata"))
+        norms = file.get("norms")
     if paths.dtype.kind != "U" or paths.ndim != 1 or metadata.dtype.kind != "U" or metadata.ndim:
         raise ValueError(
             f"paths are {paths.dtype} {list(paths.shape)}, metadata {metadata.dtype} {list(metadata.shape)}"
         )
-    return Embeddings(paths.tolist(), vectors, json.loads(metadata.item()))
+    return Embeddings(paths.tolist(), vectors, json.loads(metadata.item()), norms)
 
 
 def _read_parquet(path: Path) -> Embeddings:
@@ -91,7 +95,8 @@ def _read_parquet(path: Path) -> Embeddings:
     if not pa.types.is_fixed_size_list(column.type) or column.null_count:
         raise ValueError(f"embedding is {column.type}, expected lists of one size without gaps")
     vectors = column.flatten().to_numpy().reshape(len(column), column.type.list_size)
-    return Embeddings(table["path"].to_pylist(), vectors, metadata)
+    norms = table["norm"].to_numpy() if "norm" in table.column_names else None
+    return Embeddings(table["path"].to_pylist(), vectors, metadata, norms)
 
 
 def _check(embeddings: Embeddings) -> None:
@@ -103,6 +108,9 @@ def _check(embeddings: Embeddings) -> None:
         raise ValueError(f"embeddings are {vectors.dtype} {list(vectors.shape)}, expected float32 [{len(paths)}, D]")
     if not np.isfinite(vectors).all():
         raise ValueError("embeddings are not finite")
+    norms = np.ones(len(paths), dtype=np.float32) if embeddings.norms is None else embeddings.norms
+    if norms.dtype != np.float32 or norms.shape != (len(paths),) or not np.isfinite(norms).all():
+        raise ValueError(f"norms are {norms.dtype} {list(norms.shape)}, expected finite float32 [{len(paths)}]")
 
 
 def _pyarrow(path: Path) -> tuple:

@@ -75,7 +75,7 @@ def _ucf_part(name: str, split: int) -> str:
 
 
 def _ucf101_split_files(annotations: Path) -> list[Wanted]:
-    paths = _find(annotations, "*list0[123].txt", "trainlist01.txt, testlist01.txt, ...")
+    paths = find_annotations(annotations, "*list0[123].txt", "trainlist01.txt, testlist01.txt, ...")
     class_ids = _ucf_class_ids(annotations)
     wanted, differences = [], []
     for path in paths:
@@ -114,7 +114,7 @@ def hmdb51(annotations: Path, files: VideoFiles) -> list[Wanted]:
     All three uses are in ``ALL``.
     """
     wanted = []
-    for path in _find(annotations, "*_test_split[123].txt", "<class>_test_split1.txt, ..."):
+    for path in find_annotations(annotations, "*_test_split[123].txt", "<class>_test_split1.txt, ..."):
         class_folder, split = path.stem.rsplit("_test_split", 1)
         for line_number, line in numbered_lines(read_text(path)):
             video, _, use = line.strip().rpartition(" ")
@@ -138,7 +138,9 @@ def kinetics(annotations: Path, files: VideoFiles) -> list[Wanted]:
     A file is ``ID_000010_000020.*``, or ``ID.*`` where only one clip of that id is annotated.
     """
     clips = []
-    for path in _find(annotations, "*.csv", "train.csv, val.csv with label,youtube_id,time_start,time_end,split"):
+    for path in find_annotations(
+        annotations, "*.csv", "train.csv, val.csv with label,youtube_id,time_start,time_end,split"
+    ):
         table = read_table(path, ("youtube_id", "time_start", "time_end", "split"))
         for line, row in zip(table.lines, table.rows, strict=True):
             video, part = row["youtube_id"], KINETICS_PARTS.get(row["split"].lower())
@@ -165,11 +167,11 @@ def something_v2(annotations: Path, files: VideoFiles) -> list[Wanted]:
     """The train, validation and test JSON files: ``id`` and ``template`` with ``[something]``; test has no labels."""
     wanted = []
     parts = {"train": "train", "validation": "val", "test": "test"}
-    for path in _find(annotations, "*.json", "something-something-v2-train.json, ...-validation.json"):
+    for path in find_annotations(annotations, "*.json", "something-something-v2-train.json, ...-validation.json"):
         part = parts.get(path.stem.lower().removeprefix("something-something-v2-"))
         if not part:  # labels.json: what the label file of this repository was made from
             continue
-        for number, record in enumerate(_json(path, list)):
+        for number, record in enumerate(json_of(path, list)):
             is_object = isinstance(record, dict) and isinstance(record.get("template", ""), str)
             if not is_object or not record.get("id") or (part != "test" and not record.get("template")):
                 raise ValueError(
@@ -190,8 +192,8 @@ def activitynet(annotations: Path, files: VideoFiles) -> list[Wanted]:
     """
     wanted = []
     parts = {"training": "train", "validation": "val", "testing": "test"}
-    for path in _find(annotations, "activity_net*.json", "activity_net.v1-3.min.json")[:1]:
-        database = _json(path, dict).get("database")
+    for path in find_annotations(annotations, "activity_net*.json", "activity_net.v1-3.min.json")[:1]:
+        database = json_of(path, dict).get("database")
         if not isinstance(database, dict):
             raise ValueError(f"{path}: expected an object with the key database")
         for video, record in database.items():
@@ -221,7 +223,7 @@ def _longest_label(where: str, segments: list[dict]) -> str:
 # --- files
 
 
-def _find(annotations: Path, pattern: str, expected: str) -> list[Path]:
+def find_annotations(annotations: Path, pattern: str, expected: str) -> list[Path]:
     """The annotation file itself, or the files below a folder that fit a pattern; sorted."""
     paths = sorted(annotations.rglob(pattern)) if annotations.is_dir() else [annotations]
     if not paths or not paths[0].is_file():
@@ -229,7 +231,8 @@ def _find(annotations: Path, pattern: str, expected: str) -> list[Path]:
     return paths
 
 
-def _json(path: Path, kind: type) -> Any:
+def json_of(path: Path, kind: type) -> Any:
+    """What a JSON file holds, a list or an object (``kind``)."""
     text = read_text(path)
     try:
         content = json.loads(text)

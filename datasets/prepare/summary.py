@@ -45,7 +45,7 @@ def summary(report: dict[str, Any], path: Path) -> str:
         (-count["missing"], count["found"], folder, name)
         for name, entry in report["lists"].items()
         if entry["num_videos"]
-        for folder, count in entry["classes"].items()
+        for folder, count in entry.get("classes", {}).items()
         if count["missing"]
     )
     worst = [(folder, name, f"{found:,}", f"{-few:,}") for few, found, folder, name in incomplete[:NUM_CLASSES_SHOWN]]
@@ -57,14 +57,15 @@ def summary(report: dict[str, Any], path: Path) -> str:
 
 
 def _row(name: str, entry: dict[str, Any]) -> tuple[str, ...]:
-    num_classes = sum(count["found"] > 0 for count in entry["classes"].values())
+    classes = entry.get("classes", {})
+    num_classes = sum(count["found"] > 0 for count in classes.values())
     official = f"{entry['official']:,}" if entry.get("official") else "-"
     return (
         name if entry["num_videos"] else f"{name} (not written)",
         f"{entry['num_videos']:,}",
         f"{entry['num_missing']:,}",
         official,
-        f"{num_classes} of {len(entry['classes'])}",
+        f"{num_classes} of {len(classes)}" if classes else f"{entry['num_lines']:,} lines",
         entry["fingerprint"] or "-",
         entry["root"],
     )

@@ -18,12 +18,14 @@ class Shown(NamedTuple):
     probabilities: Tensor  # [B, K]
     frame_probabilities: Tensor  # [B, C, T, K], of every frame of every clip
     embeddings: Tensor  # [B, D], unit length
+    norms: Tensor  # [B], how long the vectors of the views were, in the mean
 
 
 def rows_of(
     system: System, classes: Tensor, fusion: Fusion, keeps_frames: bool = False
 ) -> Callable[[Batch], dict[str, Tensor]]:
-    """What a pass computes of each clip: ``embeddings`` [B, D], ``frame_scores`` [B, T', K], and what fusion needs.
+    """What a pass computes of each clip: unit ``embeddings`` [B, D] and how long they were, ``norms`` [B];
+    ``frame_scores`` [B, T', K], and what fusion needs.
 
     Args:
         system: in eval mode and its form for tests.
@@ -33,7 +35,8 @@ def rows_of(
 
     def compute(batch: Batch) -> dict[str, Tensor]:
         video = system.video_of(batch)
-        rows = {"embeddings": F.normalize(system.embed(video), dim=-1)}
+        vectors = system.embed(video)
+        rows = {"embeddings": F.normalize(vectors, dim=-1), "norms": vectors.norm(dim=-1)}
         if keeps_frames:
             rows["frames"] = video.frames
         if len(classes):
@@ -59,10 +62,11 @@ def fuse_shown(
         num_frames: T of a clip, which may have one feature for all.
     """
     embeddings = F.normalize(rows["embeddings"].mean(dim=1), dim=-1).cpu()
+    norms = rows["norms"].mean(dim=1).cpu()
     if "scores" not in rows:
         num_clips = rows["embeddings"].shape[1] // num_crops
         shape = len(embeddings), num_clips, num_frames, 0
-        return Shown(torch.zeros(len(embeddings), 0), torch.zeros(shape), embeddings)
+        return Shown(torch.zeros(len(embeddings), 0), torch.zeros(shape), embeddings, norms)
     scores = fusion.fuse(rows, classes, float(logit_scale)) if fusion.gives_cosines else rows["scores"].mean(dim=1)
     by_crop = rows["frame_scores"].unflatten(1, (num_crops, -1)).mean(dim=1)  # [B, C, T', K]
     by_crop = by_crop.expand(-1, -1, num_frames, -1)
@@ -70,6 +74,7 @@ def fuse_shown(
         (logit_scale * scores).softmax(dim=-1).float().cpu(),
         (logit_scale * by_crop).softmax(dim=-1).float().cpu(),
         embeddings,
+        norms,
     )
 
 

@@ -50,6 +50,15 @@ class FixedClasses:
         return features if labels is None else features[labels]
 
 
+class NoClasses(FixedClasses):
+    """Of a system that learns from texts: nothing to compare with, and the text tower stays with the model."""
+
+    needs_text = True
+
+    def __init__(self, width: int):
+        super().__init__(torch.zeros(0, width))
+
+
 def encode_distinct(encode: Callable[[Tensor], Tensor], labels: Tensor, num_classes: int) -> Tensor:
     """Each distinct label encoded once, spread to the rows that ask for it: int64 [n] -> [n, D].
 

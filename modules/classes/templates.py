@@ -25,6 +25,7 @@ ACTIONS = ("{}", "a person {}", *(f"a person {verb} {{}}" for verb in VERBS))
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "single": ("a video of a person {}.",),  # Text4Vis, BIKE
     "mote28": tuple(f"a {noun} of {action}." for noun in NOUNS for action in ACTIONS),
+    "person": ("a person {}",),  # TVTSv2
     "name": ("{}",),  # the bare class name, ViFi-CLIP
 }
 CHUNK = 512  # texts that are encoded at once, where no graph holds them all

@@ -2,7 +2,8 @@
 
 ``model_state_dict`` holds CLIP (``visual.*``, ``logit_scale``), ``fusion_model_state_dict`` the temporal head; in
 safetensors these are ``clip.*`` and ``head.*``, in a system ``towers.*`` and ``head.*``. Where videos are compared with
-vectors that no text tower makes, ``classifier_state_dict`` has them (``classifier.*``, ``classes.*``).
+vectors that no text tower makes, ``classifier_state_dict`` has them (``classifier.*``, ``classes.*``). What training
+alone has is in ``sorter_state_dict`` (``sorter.*``), in the four-key format only.
 """
 
 from collections.abc import Mapping
@@ -11,14 +12,16 @@ from typing import Any
 
 from torch import Tensor
 
+from clip.names.tvts import is_tvts, read_any
+from modules.formats.tvts import four_keys
 from modules.formats.vifi import FORMAT, STAND_INS, from_vifi, is_vifi
 from utils.files import no_file
-from utils.weights.files import is_safetensors, is_torchscript, read_safetensors, read_torch_file
-from utils.weights.four_keys import CLASSIFIER, HEAD, MODEL, check_state_dicts, plain_content
+from utils.weights.files import is_safetensors, is_torchscript, read_safetensors
+from utils.weights.four_keys import CLASSIFIER, HEAD, MODEL, SORTER, check_state_dicts, plain_content
 from utils.weights.model_files import WEIGHTS_FILE, locate, read_facts
 
 IN_FILES = {MODEL: "clip.", HEAD: "head.", CLASSIFIER: "classifier."}  # of safetensors
-IN_MODEL = {MODEL: "towers.", HEAD: "head.", CLASSIFIER: "classes."}
+IN_MODEL = {MODEL: "towers.", HEAD: "head.", CLASSIFIER: "classes.", SORTER: "sorter."}
 TEXT4VIS_HEAD = "fusion_model."  # before the head's names in Text4Vis's one state dict
 TRAIN_CLASS_FEATURES = "spe_cls_feature"  # [K_train, D], belongs to the data set that the head was trained on
 CLIP_HINT = "a CLIP is given as network.arch (or --arch of predict.py), a checkpoint of this project is expected here"
@@ -30,7 +33,7 @@ def split(state: Mapping[str, Tensor], prefixes: Mapping[str, str] = IN_FILES) -
         key: {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
         for key, prefix in prefixes.items()
     }
-    return {key: part for key, part in parts.items() if part or key != CLASSIFIER}
+    return {key: part for key, part in parts.items() if part or key in (MODEL, HEAD)}
 
 
 def joined(content: Mapping[str, Any], prefixes: Mapping[str, str] = IN_FILES) -> dict[str, Tensor]:
@@ -63,7 +66,7 @@ def split_text4vis(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_content(name: str | Path) -> Any:
-    """What a file holds, whatever that is; of OST and ViFi-CLIP with our names.
+    """What a file holds, whatever that is; of OST, ViFi-CLIP and TVTSv2 with our names.
 
     Weights are finite, without the prefixes that wrappers put before names.
 
@@ -87,7 +90,9 @@ def read_content(name: str | Path) -> Any:
     elif file.is_file() and is_torchscript(file):
         raise ValueError(f"checkpoint {file}: found a TorchScript archive, such as CLIP's own; {CLIP_HINT}")
     else:
-        content = read_torch_file(file, problem, STAND_INS)
+        content = read_any(file, problem, STAND_INS)
         if is_vifi(content):
             content = from_vifi(content, f"checkpoint {name}")
+        elif is_tvts(content):
+            content = four_keys(content, f"checkpoint {name}")
     return plain_content(content, f"checkpoint {name}")

@@ -5,7 +5,7 @@ All of them keep CLIP's tensors under ``visual.*`` and ``logit_scale`` and a tem
 - MoTE (and ours): two state dicts, the head's with ``spe_cls_feature`` and experts (``mlp.fc_up.e``, ``mlp.fc_dn.e``);
 - BIKE: two state dicts, CLIP's with its text tower, the head's with plain FFNs;
 - Text4Vis: one state dict, the head's names behind ``fusion_model.``; no text tower;
-- OST, ViFi-CLIP: see ``vifi.py``, which gives them our names when they are read.
+- OST, ViFi-CLIP, TVTSv2: see ``vifi.py`` and ``tvts.py``, which give them our names when they are read.
 
 Ours adds entries beside the four that MoTE and BIKE have; ``merged`` is one of them.
 """
@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from modules.formats.ours import TEXT4VIS_HEAD, TRAIN_CLASS_FEATURES
+from modules.formats.tvts import is_told_tvts
 from modules.formats.vifi import FORMAT, FORMATS
 from utils.weights.four_keys import HEAD, MERGED, MODEL, outline
 
@@ -32,7 +33,7 @@ FOREIGN = {
 
 
 def format_of(content: Any, source: str) -> str:
-    """``ours``, ``mote``, ``merged``, ``bike``, ``text4vis``, ``ost`` or ``vificlip``.
+    """``ours``, ``mote``, ``merged``, ``bike``, ``text4vis``, ``ost``, ``vificlip`` or ``tvts``.
 
     Raises:
         ValueError: none of them, or with parts that are not read.
@@ -50,7 +51,7 @@ def format_of(content: Any, source: str) -> str:
         raise ValueError(f"{source}: {MODEL} holds no image tower of CLIP ({' or '.join(PROJECTIONS)}), found {found}")
     if HEAD not in content:
         return "text4vis"
-    if is_told_vifi(content) and "config" not in content:
+    if (is_told_vifi(content) or is_told_tvts(content)) and "config" not in content:
         return content[FORMAT]
     if MERGED in content:
         return "merged"
@@ -65,6 +66,8 @@ def system_of(checkpoint: Mapping[str, Any]) -> str:
     Args:
         checkpoint: two state dicts, see ``modules.formats.ours.read_checkpoint``.
     """
+    if is_told_tvts(checkpoint):
+        return "tvtsv2"
     if is_told_vifi(checkpoint):
         return checkpoint[FORMAT]
     is_mote = TRAIN_CLASS_FEATURES in checkpoint[HEAD]

@@ -1,4 +1,4 @@
-"""Videos and texts against each other, over the batches of all processes: NCE and DS of Text4Vis, and OST's sum."""
+"""Videos and texts against each other, over the batches of all processes: NCE and DS of Text4Vis, OST's sum, pairs."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,7 +17,7 @@ DUAL_TEMPERATURE = 1000.0  # of the softmax that DS multiplies with
 class Contrast(NamedTuple):
     """A loss and its two directions, scalars."""
 
-    total: Tensor  # their mean, or in OST their sum
+    total: Tensor  # their mean, or in OST and TVTSv2 their sum
     of_videos: Tensor  # each video against all texts
     of_texts: Tensor
 
@@ -46,6 +46,29 @@ def ds_loss(video: Tensor, text: Tensor, labels: Tensor, logit_scale: Tensor, ga
     return both_directions(dual_softmax(logits), labels, dual_softmax(logits.T))
 
 
+def pair_loss(video: Tensor, text: Tensor, temperature: float, gather: str = "full") -> Contrast:
+    """Cross-entropy of each video among all texts and of each text among all videos, their sum, as TVTSv2 trains.
+
+    The batches of all processes count as one. Every text belongs to its own video alone, whatever others say.
+
+    Args:
+        video: [B, D], normalised here.
+        text: [B, D], row i the text of video i; normalised here.
+        temperature: what cosines are divided by.
+        gather: ``full`` or ``published`` gradients, see ``gather_rows``.
+
+    Raises:
+        ValueError: one video in the batches of all processes, which leaves nothing to compare it with.
+    """
+    with without_autocast(video):
+        own = F.normalize(video.float(), dim=-1), F.normalize(text.float(), dim=-1)
+        videos, texts = gathered_rows(own, gather)
+        logits = videos @ texts.T / temperature
+        pairs = torch.arange(len(logits), device=logits.device)
+        losses = F.cross_entropy(logits, pairs), F.cross_entropy(logits.T, pairs)
+    return Contrast(sum(losses), *losses)
+
+
 CONTRASTS = {"NCE": nce_loss, "DS": ds_loss}  # values of solver.loss_type
 
 
@@ -63,26 +86,29 @@ def check_batch(num_videos: int) -> None:
 
 
 def gathered(rows: Sequence[Tensor], labels: Tensor, gather: str = "full") -> tuple[list[Tensor], Tensor]:
-    """The rows of all processes' batches, and their labels: what a contrast makes its logits of, alike on each process.
+    """The rows of all processes' batches, see ``gathered_rows``, and their labels, int64 [B] -> [N]."""
+    return gathered_rows(rows, gather), gather_rows(labels)
+
+
+def gathered_rows(rows: Sequence[Tensor], gather: str = "full") -> list[Tensor]:
+    """The rows of all processes' batches: what a contrast makes its logits of, alike on each process.
 
     Args:
         rows: of each kind (frame features, descriptors, ...) one tensor [B, ...], all of one dtype.
-        labels: int64 [B].
         gather: ``full`` or ``published`` gradients, see ``gather_rows``.
 
     Returns:
-        Each kind as [N, ...], a part of the graph, and labels [N].
+        Each kind as [N, ...], a part of the graph.
 
     Raises:
         ValueError: one video in the batches of all processes, which leaves nothing to compare it with.
     """
     flat = [kind.flatten(1) for kind in rows]
     together = gather_rows(torch.cat(flat, dim=1), gather)  # one exchange each way
+    if not together.is_meta:
+        check_batch(len(together))
     parts = together.split([kind.shape[1] for kind in flat], dim=1)
-    labels = gather_rows(labels)
-    if not labels.is_meta:
-        check_batch(len(labels))
-    return [part.unflatten(1, kind.shape[1:]) for part, kind in zip(parts, rows, strict=True)], labels
+    return [part.unflatten(1, kind.shape[1:]) for part, kind in zip(parts, rows, strict=True)]
 
 
 def both_directions(logits: Tensor, labels: Tensor, of_texts: Tensor | None = None, is_halved: bool = True) -> Contrast:

@@ -21,6 +21,8 @@ class System(nn.Module):
     Settings: type = NoSettings  # the section of the configuration that is named like the system
     heads: Mapping[str, str] = {"None": "None"}  # network.sim_header: what it means here of modules.build.HEADS
     losses: tuple[str, ...] = ("CE",)  # values of solver.loss_type
+    tower = "frames"  # its network.tower, where a configuration says none
+    text_losses: tuple[str, ...] = ()  # those of them that want texts of clips in the place of labels
     preset = ""  # its data.transforms, where a configuration says none; empty: the default one
     own_classes = ""  # its network.classes, whatever a configuration says
     knows_head = False  # its loss asks more of a head than [B, T, D] -> [B, T, D]: with another one it is plain CLIP
@@ -37,6 +39,8 @@ class System(nn.Module):
     def forward(self, batch: Batch, draws: Draws) -> Losses:
         """The loss, of mixed clips if the settings say so: what DDP and FSDP wrap."""
         if mixes(self.solver):
+            if batch.lengths is not None:  # of two mixed clips each has its own: padding gets its colour before
+                batch = batch._replace(clips=self.towers.filled(batch.clips, batch.lengths), lengths=None)
             name = "clips" if batch.features is None else "features"
             inputs, shares = mixed(getattr(batch, name), batch.labels, len(self.classes), draws.generator, self.solver)
             batch = batch._replace(**{name: inputs, "shares": shares})
@@ -101,6 +105,18 @@ class System(nn.Module):
     def for_tests(self) -> AbstractContextManager:
         """Context in which the model has its form for tests; nothing may train in it."""
         return nullcontext()
+
+    def drop_training_parts(self) -> None:
+        """Forget what training alone needs, before a checkpoint is loaded for tests."""
+
+    @property
+    def num_ordered(self) -> int:
+        """Of how many texts of a clip it learns the order, so that ``in_order`` can be asked; 0: of none."""
+        return 0
+
+    def in_order(self, batch: Batch) -> Tensor:
+        """Of which clips of a batch the texts are put in their order, all of them: float [B], 1 or 0."""
+        raise NotImplementedError
 
     def remember(self, classes: Tensor) -> None:
         """Keep the encoded training classes [K, D], where tests need them."""

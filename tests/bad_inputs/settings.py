@@ -182,6 +182,12 @@ ARGUMENTS: dict[str, tuple[str, list[str], str]] = {
         "test_zeroshot", ["--config", "{config}", "{config}", "--weights", "{weights}"], "twice"
     ),
     "zero-shot, weights missing": ("test_zeroshot", ["--config", "{config}", "--weights", "gone.pt"], "gone.pt"),
+    "retrieval, a list of labels": ("test_retrieval", TEST, r"val\.txt:1.*path TAB caption"),
+    "retrieval, choices of labels": ("test_retrieval", [*TEST, "--choices"], r"val\.txt:1.*path TAB answer"),
+    "retrieval, lambda in words": ("test_retrieval", [*TEST, "--dual_softmax", "much"], "dual_softmax"),
+    "retrieval, lambda of infinity": ("test_retrieval", [*TEST, "--dual_softmax", "inf"], "dual_softmax"),
+    "retrieval, no such rule of ties": ("test_retrieval", [*TEST, "eval.tie_rule=best"], "eval.tie_rule"),
+    "retrieval, dual softmax of choices": ("test_retrieval", [*TEST, "--choices", "--dual_softmax", "1"], "--choices"),
     "predict without videos": ("predict", ["--labels", "a,b"], "videos"),
     "predict, no such video": ("predict", ["{w}/none.mp4", "--labels", "a, b", "--arch", "{data}/tiny_clip.pt"],
                                "none.mp4"),

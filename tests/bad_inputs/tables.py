@@ -125,6 +125,25 @@ TEMPLATES = (
     "img_{:0999999999d}.jpg",
 )
 
+# Lists of captions, and of choices.
+CAPTION_LISTS: dict[str, tuple[str | bytes, str]] = {
+    "empty": ("", "empty"),
+    "a label": ("val 00.mp4\ta bar\nval 01.mp4 1\n", ":2"),
+    "no caption": ("val 00.mp4\ta bar\nval 01.mp4\t\n", ":2.*empty"),
+    "no path": ("\ta bar\n", ":1"),
+    "a video in two places": ("val 00.mp4\ta\nval 01.mp4\tb\nval 00.mp4\tc\n", ":3.*line 1"),
+    "videos that are not there": ("gone.mp4\ta bar\n", "gone.mp4"),
+    "bytes of a video": (b"\x00\x00\x00\x20ftypisom\t" + bytes(range(128, 256)) * 9, "UTF|:1|NUL"),
+    "a NUL": ("val 00.mp4\ta\0b\n", ":1|NUL"),
+}  # fmt: skip
+CHOICE_LISTS: dict[str, tuple[str | bytes, str]] = {
+    "captions": ("val 00.mp4\ta bar\n", ":1"),
+    "an answer beyond the options": ("val 00.mp4\t2\ta\tb\n", ":1.*2 options"),
+    "a negative answer": ("val 00.mp4\t-1\ta\tb\n", ":1"),
+    "a superscript": ("val 00.mp4\t\u00b2\ta\tb\n", ":1"),
+    "an empty option": ("val 00.mp4\t0\ta\t\tb\n", ":1.*option 1"),
+}
+
 TEST = ["--config", "{config}", "--weights", "{weights}", "--output", "{w}/out", "--precision", "fp32"]
 TRAIN = ["--config", "{config}", "--log_time", "x", "--precision", "fp32", "data.output_path={w}/runs"]
 PREDICT = ["{data}/videos/val 00.mp4", "--arch", "{data}/tiny_clip.pt"]
@@ -134,6 +153,11 @@ TABLE_KINDS = (
          text("l.txt", content)) for kind, (content, says) in LISTS.items()]
     + [Bad(f"labels: {kind}", "test", [*TEST, "data.label_list={w}/t.csv"], rf"(?=.*(t\.csv)).*({says})",
            text("t.csv", content)) for kind, (content, says) in TABLES.items()]
+    + [Bad(f"captions: {kind}", "test_retrieval", [*TEST, "data.val_list={w}/l.txt"],
+           rf"(?=.*(l\.txt|debug)).*({says})", text("l.txt", content))
+       for kind, (content, says) in CAPTION_LISTS.items()]
+    + [Bad(f"choices: {kind}", "test_retrieval", [*TEST, "--choices", "data.val_list={w}/l.txt"],
+           rf"(?=.*l\.txt).*({says})", text("l.txt", content)) for kind, (content, says) in CHOICE_LISTS.items()]
     + [Bad(f"names: {kind}", "predict", [*PREDICT, "--labels", f"{{w}}/{name}"], rf"(?=.*{name}|.*word).*({says})",
            text(name, content)) for kind, (name, content, says) in NAME_FILES.items()]
     + [Bad(f"frames: {kind}", "test", [*TEST, "data.modality=RGB", "data.val_list={w}/l.txt", "data.val_root={w}"],

@@ -1,5 +1,7 @@
 """Tokens: equal to open_clip's, and no silent cut."""
 
+import pickle
+
 import open_clip
 import pytest
 import torch
@@ -29,3 +31,10 @@ def test_a_caption_is_cut_and_ends_with_the_end_token():
 
 def test_no_texts_give_an_empty_table():
     assert tokenize([]).shape == (0, 77)
+
+
+def test_loader_workers_read_texts_without_the_weights(tiny_clip):
+    reader = pickle.dumps(tiny_clip.text_reader())
+    assert len(reader) < 1000
+    texts = ["a cat", "a dog " * 100]
+    assert torch.equal(pickle.loads(reader)(texts, truncate=True), tiny_clip.tokenize(texts, truncate=True))

@@ -185,6 +185,34 @@ def test_two_processes_train_like_one_with_the_batch_of_both(
     assert apart < 1e-5 < moved / 50
 
 
+def test_two_processes_train_on_texts_like_one(on_two_processes, debug_config, debug_data, debug_texts, tmp_path):
+    recipe = [*debug_texts, "solver.optim=sgd", "solver.lr=0.05", "solver.clip_ratio=1.0", "solver.draws=shared"]
+    recipe.append("solver.epochs=1")
+    twice = [
+        each.replace("batch_size: 2", "batch_size: 4").replace("batch_size: 3", "batch_size: 6") for each in recipe
+    ]
+    fixed = ["--config", str(debug_config), "--precision", "fp32", f"data.output_path={tmp_path}", "--log_time"]
+    one = train.main([*fixed, "one", *twice])
+    done = on_two_processes("train.py", *fixed, "two", *recipe)
+    assert done.returncode == 0, done.stderr[-2000:]
+    files = (tmp_path / "debug" / "tiny_clip" / name / "last_model.pt" for name in ("one", "two"))
+    alone, together = (torch.load(file, weights_only=True) for file in files)
+    assert (alone["epoch"], alone["steps_per_epoch"], together["steps_per_epoch"]) == (0, 4, 4)
+    assert together["videos_per_step"] == alone["videos_per_step"] == 4
+    for name, tensor in alone["model_state_dict"].items():
+        assert (tensor - together["model_state_dict"][name]).abs().max() < 1e-5, name
+    start = torch.load(debug_data / "tiny_clip.pt", weights_only=True)
+    moved = max(
+        (alone["model_state_dict"][name] - start[name].float()).abs().max()
+        for name in ("visual.proj", "text_projection")
+    )
+    assert moved > 1e-3
+    rows = [json.loads(line) for line in (tmp_path / "debug/tiny_clip/two/metrics.jsonl").read_text().splitlines()]
+    assert {name: rows[-1][f"val/{name}"] for name in ("t2v_r1", "order_accuracy")} == {
+        name: one[name] for name in ("t2v_r1", "order_accuracy")
+    }
+
+
 def test_a_mistake_ends_all_processes(on_two_processes, debug_config, tmp_path):
     done = on_two_processes("train.py", "--config", debug_config, "data.train_list=none.txt")
     assert done.returncode != 0

@@ -185,7 +185,7 @@ def test_testing_stops_before_the_first_video(debug_config, weights, close_set, 
         ("data.train_list={bad}/outside.txt", r"outside\.txt:5"),
         ("data.train_list={bad}/empty.txt", r"data\.train_list .*the list is empty"),
         ("data.batch_size=13", r"12 videos, fewer than one batch of 13 x 1"),
-        ("solver.optim=lion", r"solver\.optim: expected one of adamw, adam, sgd, found 'lion'"),
+        ("solver.optim=lion", r"solver\.optim: expected one of adamw, adamw_transformers, adam, sgd, found 'lion'"),
         ("solver.type=step", r"solver\.type: expected one of cosine, multistep, timm_cosine, found 'step'"),
     ],
 )

@@ -66,6 +66,16 @@ def test_processes_and_accumulation_share_a_batch_without_a_difference(run_train
     assert max(moved) > 1e-3
 
 
+def test_a_space_time_tower_is_shared_without_a_difference(run_train):
+    recipe = ["network.system=clip", "network.tower=divided", "network.sim_header=None", "solver.epochs=1",
+              "solver.optim=sgd", "solver.lr=0.02"]  # fmt: skip
+    whole = run_train("whole", 1, "data.batch_size=8", *recipe)
+    assert "visual.transformer.resblocks.0.timeattn.in_proj_weight" in whole["model_state_dict"]
+    assert largest_difference(whole, run_train("two", 2, "data.batch_size=4", *recipe)) < 1e-5
+    sharded = run_train("sharded", 2, "data.batch_size=4", "solver.strategy=fsdp", *recipe)
+    assert largest_difference(whole, sharded) < 1e-5
+
+
 def test_sharded_and_replicated_runs_continue_each_other(run_train, tmp_path):
     recipe = ["data.batch_size=4", "solver.optim=adamw", "solver.lr=1e-3", "solver.clip_grad_norm=5.0"]
     whole, ends = {}, {}

@@ -11,7 +11,7 @@ from datasets.clips.presets import MOTE
 from datasets.clips.samplers import TrainBatches
 from datasets.clips.sampling import dense_eval_indices, eval_indices
 from datasets.decode.other_readers import DecordReader
-from datasets.shapes.__main__ import encode_video
+from datasets.shapes.videos import encode_video
 from utils.config import DataConfig, RandAugmentConfig, load_config
 
 CLASS_NAMES = ["a bar moving left", "a bar moving right", "a bar moving up", "a bar moving down"]

@@ -1,6 +1,7 @@
 """Files of embeddings: both kinds hold the same, and anything else is refused by name."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,15 @@ from datasets.features.embeddings import Embeddings, check_embeddings_path, read
 @pytest.fixture
 def embeddings() -> Embeddings:
     vectors = np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)
-    return Embeddings(["a/b c.mp4", "ü.mp4", "x"], vectors, {"model": "0123", "num_clips": 3})
+    norms = np.array([1, 2.5, 9], dtype=np.float32)
+    return Embeddings(["a/b c.mp4", "ü.mp4", "x"], vectors, {"model": "0123", "num_clips": 3}, norms)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".parquet"])
+def test_files_without_norms_are_read_too(suffix, embeddings, tmp_path):
+    path = tmp_path / f"e{suffix}"
+    write_embeddings(path, replace(embeddings, norms=None))
+    assert read_embeddings(path).norms is None
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".parquet"])
@@ -22,6 +31,7 @@ def test_what_is_written_is_read_back(suffix, embeddings, tmp_path):
     assert (found.paths, found.metadata) == (embeddings.paths, embeddings.metadata)
     assert found.vectors.dtype == np.float32
     np.testing.assert_array_equal(found.vectors, embeddings.vectors)
+    np.testing.assert_array_equal(found.norms, embeddings.norms, strict=True)
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".parquet"])
@@ -54,6 +64,9 @@ NPZ = {
     "vectors in fp64": {"embeddings": VECTORS.astype(float)},
     "vectors of texts": {"embeddings": np.array([["a"], ["b"]])},
     "vectors of NaN": {"embeddings": VECTORS * np.float32("nan")},
+    "fewer norms": {"norms": np.ones(1, dtype=np.float32)},
+    "norms of NaN": {"norms": np.float32([1, "nan"])},
+    "norms in fp64": {"norms": np.ones(2)},
     "metadata of a number": {"metadata": np.array(3)},
     "metadata of a list": {"metadata": np.array("[]")},
     "metadata that are no JSON": {"metadata": np.array("{")},

@@ -14,7 +14,7 @@ from datasets.clips.video import MAX_TRIES, Batch, EvalVideos, Failure, Sample, 
 from datasets.decode.pyav_reader import PyAVReader
 from datasets.decode.readers import FrameFolderReader, UnreadableVideo
 from datasets.lists.records import VideoList
-from datasets.shapes.__main__ import encode_video
+from datasets.shapes.videos import encode_video
 
 SIZE = 32
 

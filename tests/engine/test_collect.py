@@ -168,7 +168,7 @@ def test_cosines_that_are_not_finite_are_no_wrong_predictions(broken, fp32, valu
 def test_one_video_that_is_not_finite_is_named(config, fp32):
     model, classes = build(config)
     encode = model.towers.encode_clips
-    model.towers.encode_clips = lambda clips: encode(clips) * torch.where(clips.sum() == darkest, torch.nan, 1.0)
+    model.towers.encode_clips = lambda clips, _: encode(clips) * torch.where(clips.sum() == darkest, torch.nan, 1.0)
     loader = loader_of(config)
     frames = [sample.clips for sample in loader.dataset]
     darkest = frames[3][:2].sum()

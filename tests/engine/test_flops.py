@@ -59,6 +59,7 @@ STEPS = {
     "image tower and head": [],
     "text tower too": ["network.fix_text=false", "solver.optim=sgd"],
     "joint attention": ["network.joint_st=true", "network.sim_header=None"],
+    "space-time attention": ["network.system=clip", "network.tower=divided", "network.sim_header=None"],
     "frames that see each other": ["network.tm=tokent1d"],
     "fixed image tower": ["network.fix_video=true"],
     "recomputation": ["network.grad_checkpointing=true"],

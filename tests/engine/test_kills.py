@@ -38,8 +38,10 @@ CONFIGURATIONS = {
         "logging.save_minutes=0",
     ),
     "sharded over two processes": ("solver.strategy=fsdp", "data.batch_size=1", "logging.save_minutes=0"),
+    "texts in turn": ("logging.save_minutes=0", "data.workers=1", "solver.grad_accumulation_steps=3", "solver.ema=0.9"),
+    "texts in turn on two processes": ("logging.save_minutes=0", "solver.epochs=2"),
 }  # fmt: skip
-SHARDED = "sharded over two processes"
+ON_TWO_PROCESSES = ("sharded over two processes", "texts in turn on two processes")
 # Imported once, not once a process, though training would import some of it late.
 PRELOADED = ["tests.engine.kill_points", "torch._dynamo", "torch.utils.tensorboard", "matplotlib.pyplot", "open_clip"]
 LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
@@ -50,16 +52,17 @@ KILLED = (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM)
 class Run:
     """One run folder, and processes that train there until they are killed."""
 
-    def __init__(self, config: Path, folder: Path, name: str):
+    def __init__(self, config: Path, folder: Path, name: str, texts: tuple[str, ...]):
         self.folder, self.log = folder, folder / "output.txt"
-        self.is_sharded = name == SHARDED
+        self.has_launcher = name in ON_TWO_PROCESSES
         folder.mkdir()
         self.argv = ["--config", str(config), "--log_time", "run", "--precision", "fp32"]
-        self.argv += [f"data.output_path={folder}", *SMALL, *CONFIGURATIONS[name]]
+        self.argv += [f"data.output_path={folder}", *(texts if name.startswith("texts") else ())]
+        self.argv += [*SMALL, *CONFIGURATIONS[name]]
 
     def start(self, point: int = 0, signum: int = signal.SIGKILL, rank: int = 0, delay_s: float = 0) -> int:
         """Train; returns the exit status. Killed at a point of its way, or after some time."""
-        end = self._launch(point, signum, rank) if self.is_sharded else self._fork(point, signum)
+        end = self._launch(point, signum, rank) if self.has_launcher else self._fork(point, signum)
         return end(delay_s, signum)
 
     def _fork(self, point: int, signum: int) -> Callable[[float, int], int]:
@@ -126,17 +129,23 @@ def differing(found: dict, expected: dict) -> list[str]:
     ]
 
 
-def survive(config: Path, folder: Path, name: str, kills: int, rng: random.Random) -> tuple[int, int]:
-    """Kill runs of one configuration; returns how often, and how many runs came to their end and were compared."""
+def survive(
+    config: Path, folder: Path, name: str, kills: int, rng: random.Random, texts: tuple[str, ...] = ()
+) -> tuple[int, int]:
+    """Kill runs of one configuration; returns how often, and how many runs came to their end and were compared.
+
+    Args:
+        texts: overrides of those that train on texts.
+    """
     for number in range(2):  # the first starts what starts processes
-        whole, start = Run(config, folder / f"whole {number}", name), time.monotonic()
+        whole, start = Run(config, folder / f"whole {number}", name, texts), time.monotonic()
         assert whole.start() == 0, whole.log.read_text()
         duration_s = time.monotonic() - start
     expected = whole.result()
     assert sum(isinstance(value, torch.Tensor) for value in expected.values()) > 100
     done = ended = 0
     while done < kills:
-        run = Run(config, folder / f"run {ended}", name)
+        run = Run(config, folder / f"run {ended}", name, texts)
         while True:
             options = {"signum": rng.choice((signal.SIGKILL, signal.SIGTERM)), "rank": rng.randrange(2)}
             # Half of them where files are written and steps are taken, half whenever the time comes.
@@ -145,7 +154,7 @@ def survive(config: Path, folder: Path, name: str, kills: int, rng: random.Rando
             status = run.start(**options) if done < kills else run.start()
             if status == 0:
                 break
-            assert status in KILLED or (run.is_sharded and status == 1), run.log.read_text()
+            assert status in KILLED or (run.has_launcher and status == 1), run.log.read_text()
             assert "error: " not in run.log.read_text()
             done += 1
         assert differing(run.result(), expected) == []
@@ -161,9 +170,9 @@ def test_a_run_killed_three_times_ends_with_the_same_bits(debug_config, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGURATIONS)
-def test_runs_killed_at_random_moments_end_with_the_same_bits(debug_config, tmp_path, monkeypatch, name):
+def test_runs_killed_at_random_moments_end_with_the_same_bits(debug_config, debug_texts, tmp_path, monkeypatch, name):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    kills, ended = survive(debug_config, tmp_path, name, 9, random.Random(name))
+    kills, ended = survive(debug_config, tmp_path, name, 9, random.Random(name), debug_texts)
     print(f"{name}: {kills} kills, {ended} runs compared, 0 values differ")
     assert kills == 9

@@ -1,5 +1,6 @@
 """Learning rates at points computed by hand, and who gets which."""
 
+import copy
 import json
 import math
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from engine.optim import (
     OPTIMIZERS,
     SCHEDULES,
+    TransformersAdamW,
     build_optimizer,
     check_solver,
     cosine_lr,
@@ -19,8 +21,10 @@ from engine.optim import (
     set_lr,
     timm_cosine_lr,
 )
+from engine.sharding import shard
 from modules.systems.base import Group
 from utils.config import SolverConfig
+from utils.distributed import process_group
 
 
 @pytest.mark.parametrize(
@@ -207,6 +211,87 @@ def test_one_step_of_adamw_equals_a_hand_computation(model):
         lr = 0.005 if name.startswith("clip") else 0.01
         expected = before[name] * (1 - lr * 0.2) + lr  # the first step of Adam is lr times the gradient's sign
         torch.testing.assert_close(parameter.detach(), expected, rtol=1e-5, atol=1e-6)
+
+
+def by_hand(start: Tensor, gradients: list[Tensor], lr: float, decay: float) -> Tensor:
+    """transformers' AdamW in float64, from its formula."""
+    weight, mean, square = start.double(), 0.0, 0.0
+    for count, gradient in enumerate(gradients, start=1):
+        mean = 0.9 * mean + 0.1 * gradient.double()
+        square = 0.98 * square + 0.02 * gradient.double() ** 2
+        rate = lr * (1 - 0.98**count) ** 0.5 / (1 - 0.9**count)
+        weight = weight - rate * mean / (square**0.5 + 1e-6)
+        weight = weight - lr * decay * weight
+    return weight
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-5], ids=["large gradients", "gradients near epsilon"])
+def test_adamw_of_transformers_takes_the_steps_of_its_formula(size):
+    generator = torch.Generator().manual_seed(0)
+    starts = [torch.randn(3, 5, generator=generator), torch.randn(7, generator=generator)]
+    gradients = [[size * torch.randn(start.shape, generator=generator) for start in starts] for _ in range(4)]
+    parameters = [nn.Parameter(start.clone()) for start in starts]
+    solver = SolverConfig(optim="adamw_transformers", betas=(0.9, 0.98), lr=0.01, weight_decay=0.3)
+    groups = [Group("decayed", parameters[:1], 1.0), Group("not", parameters[1:], 0.5, weight_decay=0.0)]
+    optimizer = build_optimizer(groups, solver)
+    assert isinstance(optimizer, TransformersAdamW)
+    set_lr(optimizer, solver.lr)
+    for each in gradients:
+        for parameter, gradient in zip(parameters, each, strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+    for number, (lr, decay) in enumerate(((0.01, 0.3), (0.005, 0.0))):
+        expected = by_hand(starts[number], [each[number] for each in gradients], lr, decay)
+        assert float((parameters[number].detach() - expected).abs().max()) < 1e-6
+
+
+def test_adamw_of_transformers_is_not_torch_s_with_its_epsilon():
+    """At the first update its epsilon counts as 3.2e-5 does there."""
+    moved = {}
+    for eps in (1e-6, 1e-6 / (1 - 0.999) ** 0.5):
+        weights = [nn.Parameter(torch.zeros(3)) for _ in range(2)]
+        for weight, kind in zip(weights, (torch.optim.AdamW, TransformersAdamW), strict=True):
+            weight.grad = torch.tensor([1e-5, 1e-4, 1.0])
+            kind([weight], lr=0.1, eps=eps if kind is torch.optim.AdamW else 1e-6, weight_decay=0.0).step()
+        moved[eps] = float((weights[0] - weights[1]).detach().abs().max())
+    assert moved[1e-6] > 0.05
+    assert moved[1e-6 / (1 - 0.999) ** 0.5] < 1e-6
+
+
+def test_adamw_of_transformers_leaves_parameters_without_gradient_and_decays_those_of_zero():
+    weights = [nn.Parameter(torch.ones(3)) for _ in range(2)]
+    optimizer = TransformersAdamW(weights, lr=0.1, weight_decay=0.5)
+    weights[0].grad = torch.zeros(3)
+    optimizer.step()
+    torch.testing.assert_close(weights[0].detach(), torch.full((3,), 0.95))
+    assert torch.equal(weights[1].detach(), torch.ones(3))
+    assert weights[1] not in optimizer.state
+
+
+def test_adamw_of_transformers_counts_the_updates_of_each_parameter():
+    weights = [nn.Parameter(torch.ones(2)) for _ in range(2)]
+    optimizer = TransformersAdamW(weights, lr=0.1)
+    for step in range(3):
+        weights[0].grad, weights[1].grad = torch.ones(2), torch.ones(2) if step == 2 else None
+        optimizer.step()
+    assert [int(optimizer.state[weight]["step"]) for weight in weights] == [3, 1]
+    torch.testing.assert_close(weights[1].detach(), torch.full((2,), 0.9), rtol=0, atol=1e-4)  # a first update
+
+
+def test_adamw_of_transformers_changes_sharded_parameters_as_whole_ones_and_takes_scaled_gradients(model, monkeypatch):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}.items():
+        monkeypatch.setenv(name, value)
+    whole, sharded = copy.deepcopy(model), model
+    inputs, solver = torch.randn(4, 3), SolverConfig(optim="adamw_transformers", weight_decay=0.1)
+    with process_group(60):
+        shard(sharded, sharded.children())
+        for each in (whole, sharded):
+            optimizer, scaler = build_optimizer(groups_of(each), solver), torch.amp.GradScaler("cpu", init_scale=256.0)
+            set_lr(optimizer, 0.01)
+            scaler.scale(each.head(each.clip(inputs)).square().sum()).backward()
+            scaler.step(optimizer)
+        for one, other in zip(whole.parameters(), sharded.parameters(), strict=True):
+            assert float((one - other.full_tensor()).detach().abs().max()) < 1e-7
 
 
 def test_fixed_parameters_are_left_out(model):

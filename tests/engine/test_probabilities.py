@@ -23,7 +23,13 @@ def rows() -> dict[str, Tensor]:
     """Of two videos with two crops of three clips, crop by crop; four frames, five classes."""
     torch.manual_seed(0)
     vectors = F.normalize(torch.randn(2, 6, 8), dim=-1)
-    return {"embeddings": vectors, "scores": torch.randn(2, 6, 5), "frame_scores": torch.randn(2, 6, 4, 5)}
+    norms = torch.rand(2, 6) + 1
+    return {
+        "embeddings": vectors,
+        "norms": norms,
+        "scores": torch.randn(2, 6, 5),
+        "frame_scores": torch.randn(2, 6, 4, 5),
+    }
 
 
 def test_probabilities_are_the_scaled_softmax_of_mean_scores(rows):
@@ -38,6 +44,7 @@ def test_probabilities_are_the_scaled_softmax_of_mean_scores(rows):
             torch.testing.assert_close(shown.frame_probabilities[video, clip], expected)
         vector = sum(rows["embeddings"][video])
         torch.testing.assert_close(shown.embeddings[video], vector / vector.norm())
+        torch.testing.assert_close(shown.norms[video], sum(rows["norms"][video]) / 6)
 
 
 def test_where_features_are_fused_the_probabilities_are_those_of_the_fused_feature(rows):
@@ -55,9 +62,8 @@ def test_one_feature_a_clip_stands_for_all_its_frames(rows):
 
 
 def test_without_classes_there_are_embeddings_alone(rows):
-    shown = fuse_shown(
-        {"embeddings": rows["embeddings"]}, CLASSES, MEAN, torch.tensor(SCALE), num_crops=2, num_frames=4
-    )
+    rows = {name: rows[name] for name in ("embeddings", "norms")}
+    shown = fuse_shown(rows, CLASSES, MEAN, torch.tensor(SCALE), num_crops=2, num_frames=4)
     assert (shown.probabilities.shape, shown.frame_probabilities.shape) == ((2, 0), (2, 3, 4, 0))
     torch.testing.assert_close(shown.embeddings.norm(dim=1), torch.ones(2))
 
@@ -70,6 +76,7 @@ def test_rows_are_what_the_system_says_of_each_clip(tiny_clip):
     video = system.encode(clips)
     rows = rows_of(system, classes, MEAN)(Batch(clips=clips))
     torch.testing.assert_close(rows["embeddings"], F.normalize(video.frames.mean(dim=1), dim=-1))
+    torch.testing.assert_close(rows["norms"], video.frames.mean(dim=1).norm(dim=-1))
     torch.testing.assert_close(rows["scores"], system.score(video, classes))
     torch.testing.assert_close(rows["frame_scores"], system.score_frames(video, classes))
-    assert rows_of(system, classes[:0], MEAN)(Batch(clips=clips)).keys() == {"embeddings"}
+    assert rows_of(system, classes[:0], MEAN)(Batch(clips=clips)).keys() == {"embeddings", "norms"}

@@ -62,6 +62,7 @@ def assert_same(found: Path, expected: Path) -> None:
 SYSTEMS = {
     "mote": [],
     "accumulation": ["solver.grad_accumulation_steps=2"],
+    "adamw_transformers": ["solver.optim=adamw_transformers"],
     "vificlip": [
         "network.system=vificlip", "network.sim_header=None", "network.fix_text=false", "solver.label_smoothing=0.1",
         "solver.mixup=0.8", "solver.cutmix=1.0", "solver.mix_switch=0.5", "data.transforms=vifi",
@@ -195,6 +196,22 @@ def test_an_epoch_goes_on_with_batches_of_another_size(step, was, now, expected,
     start = dict(zip(("videos_per_step", "steps_per_epoch"), was, strict=False))
     assert resumed_step(step, start, *now) == expected
     assert (f"{again} videos of this epoch are trained on once more" in caplog.text) == (again > 0)
+
+
+@pytest.mark.parametrize(
+    ("step", "was", "now", "expected"),
+    [
+        (7, (4, 10), (4, 10, 1), 7),  # nothing has changed: in the middle of a round, too
+        (7, (4, 10), (4, 10, 3), 6),
+        (10, (4, 10), (4, 10, 3), 10),
+        (7, (4, 10), (2, 20, 1), 12),  # three rounds of 4 videos are six of 2
+        (7, (2, 20), (4, 10, 1), 2),  # three rounds of 2 are one of 4, and a half
+        (20, (2, 20), (4, 10, 1), 10),
+    ],
+)
+def test_an_epoch_of_several_sources_goes_on_with_the_videos_of_the_first(step, was, now, expected):
+    start = dict(zip(("videos_per_step", "steps_per_epoch"), was, strict=True))
+    assert resumed_step(step, start, *now, turns=2) == expected
 
 
 @pytest.mark.parametrize(

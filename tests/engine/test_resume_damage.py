@@ -207,6 +207,7 @@ def test_places_within_the_run_are_fine():
 
 
 @pytest.mark.parametrize("options", [["solver.optim=sgd"], ["solver.optim=adam", "network.fix_text=false"],
+                                     ["solver.optim=adamw_transformers"],
                                      ["network.joint_st=true", "network.sim_header=None"]])  # fmt: skip
 def test_every_trained_parameter_has_its_state(debug_config, fp32, prepare_run, tmp_path, options):
     """So that a missing one is an error."""

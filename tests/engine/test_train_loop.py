@@ -399,6 +399,8 @@ class Loaded(NamedTuple):
     features: torch.Tensor | None
     labels: torch.Tensor
     failures: tuple = ()
+    lengths: torch.Tensor | None = None
+    texts: torch.Tensor | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -410,7 +412,12 @@ def test_a_batch_holds_one_view_of_clips_or_of_features(fp32):
     labels = torch.tensor([3, 1])
     batch = batch_of(Loaded(clips, None, labels), fp32.device)
     assert torch.equal(batch.clips, clips[:, 0])
-    assert (batch.features, batch.labels.tolist()) == (None, [3, 1])
+    assert (batch.features, batch.labels.tolist(), batch.lengths) == (None, [3, 1], None)
+    batch = batch_of(Loaded(clips, None, labels, lengths=torch.tensor([[3], [2]])), fp32.device)
+    assert batch.lengths.tolist() == [3, 2]
+    texts = torch.zeros(2, 4, 77, dtype=torch.long)
+    batch = batch_of(Loaded(clips, None, labels, texts=texts), fp32.device)
+    assert (batch.labels, batch.texts.shape) == (None, (2, 4, 77))
     features = torch.randn(2, 1, 3, 8)
     batch = batch_of(Loaded(None, features, labels), fp32.device)
     assert torch.equal(batch.features, features[:, 0])

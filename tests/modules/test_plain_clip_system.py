@@ -118,3 +118,38 @@ def test_a_plain_system_has_no_other_form_in_tests_and_remembers_nothing(system,
     assert system.state_dict().keys() == state.keys()
     assert all(torch.equal(value, state[name]) for name, value in system.state_dict().items())
     assert system.fewest_classes == 1
+
+
+# --- clips with padding
+
+
+@torch.no_grad()
+def test_padding_is_zero_in_what_the_image_tower_sees(system, frames):
+    lengths = torch.tensor([2, 3])
+    images = system.towers.normalised(frames, lengths).unflatten(0, (2, 3))
+    assert not images[0, 2].any()
+    rest = torch.tensor([[True, True, False], [True, True, True]])
+    assert torch.equal(images[rest], system.towers.normalised(frames).unflatten(0, (2, 3))[rest])
+    zeros = system.towers.encode_image(torch.zeros(1, 3, 32, 32))
+    found = system.video_of(Batch(clips=frames, lengths=lengths)).frames
+    torch.testing.assert_close(found[0, 2:], zeros)
+    assert not torch.allclose(system.video_of(Batch(clips=frames)).frames[0, 2:], zeros)
+
+
+def test_padding_of_mixed_clips_is_the_mean_colour(system, frames, draws):
+    taken = []
+    system.solver, system.loss = SolverConfig(mixup=1.0), lambda batch, draws: taken.append(batch)
+    lengths, labels = torch.tensor([2, 1]), torch.tensor([0, 1])
+    state = draws.generator.get_state()
+    black = frames.masked_fill((torch.arange(3) >= lengths[:, None])[..., None, None, None], 0)
+    system(Batch(clips=black, labels=labels, lengths=lengths), draws)
+    draws.generator.set_state(state)
+    system(Batch(clips=frames, labels=labels), draws)
+    padded, whole = taken
+    assert padded.lengths is None
+    assert torch.equal(padded.clips[:, 0], whole.clips[:, 0])  # no padding in either
+    images = system.towers.normalised(padded.clips).unflatten(0, (2, 3))
+    torch.testing.assert_close(images[:, 2], torch.zeros_like(images[:, 2]), atol=1e-6, rtol=0)  # in both
+    share = padded.shares[0, 0]  # the first clip has a picture here, the second has none
+    expected = share * system.towers.normalised(frames)[1]
+    torch.testing.assert_close(images[0, 1], expected, atol=1e-5, rtol=0)

@@ -42,3 +42,11 @@ def test_a_summary_names_what_there_is_and_the_command_that_tests_it(tmp_path):
     for part in ("81.25 (epoch 3)", "80.00 top5 95.00", "82.00 top5 96.00", "ema_model.pt"):
         assert part in text
     assert len(summary(tmp_path, {"best_top1": 1.0, "best_epoch": 1})) == 4  # nothing was left to train
+
+
+def test_a_summary_of_a_run_on_texts_names_its_first_figure_and_the_search(tmp_path):
+    figures = {"t2v_r1": 40.0, "order_accuracy": 25.0, "ema_t2v_r1": 41.0, "best_top1": 42.5, "best_epoch": 2}
+    lines = summary(tmp_path, figures)
+    assert lines[1].split()[1:3] == ["t2v_r1", "42.50"]
+    assert lines[3].split()[:3] == ["averaged", "t2v_r1", "41.00"]
+    assert "scripts/run_test_retrieval.sh" in lines[-1]

@@ -83,7 +83,7 @@ def encoded(monkeypatch) -> list[int]:
     """Clips of every call of the image tower."""
     calls: list[int] = []
     original = System.encode
-    monkeypatch.setattr(System, "encode", lambda self, x: calls.append(len(x)) or original(self, x))
+    monkeypatch.setattr(System, "encode", lambda self, x, lengths: calls.append(len(x)) or original(self, x, lengths))
     return calls
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from modules.build import SETTINGS, load_config, parse_config
 from modules.systems.mote import MoTESettings
 from utils import config as configuration
-from utils.config import ALIASES, Config, RandAugmentConfig, SolverConfig, changes, to_yaml
+from utils.config import ALIASES, Config, NetworkConfig, RandAugmentConfig, SolverConfig, SourceConfig, changes, to_yaml
 
 # Every key of the published files (reference, section 3), written as they write them.
 PUBLISHED = """
@@ -73,7 +73,9 @@ logging:
 """
 
 
-DEFAULTS = Config(solver=SolverConfig(loss_type="CE"), sections={"mote": MoTESettings()})
+DEFAULTS = Config(
+    network=NetworkConfig(tower="frames"), solver=SolverConfig(loss_type="CE"), sections={"mote": MoTESettings()}
+)
 
 
 @pytest.fixture
@@ -302,7 +304,10 @@ def test_an_unknown_key_is_an_error_with_the_nearest_name(write, text, unknown, 
             "mote.merge_temperatures: expected numbers other than 0, which would",
         ),
         ("mote=3", "mote: expected keys, found 3"),
-        ("network.system=tsn", "network.system: expected one of mote, clip, text4vis, vificlip, ost, found 'tsn'"),
+        (
+            "network.system=tsn",
+            "network.system: expected one of mote, clip, text4vis, vificlip, ost, tvtsv2, found 'tsn'",
+        ),
         ("solver.collective_timeout_s=1e30", "solver.collective_timeout_s: expected 1.0 to 10000000.0, found '1e30'"),
         ("seed=-1", ": seed: expected 0 to"),
         ("data.dataset=" + "x" * 5000, "data.dataset: expected one line of at most 4096 characters, found 'xxx"),
@@ -376,7 +381,7 @@ def values_in(field) -> st.SearchStrategy:
     if typing.get_origin(expected) is typing.Literal:
         return st.sampled_from(options)
     if typing.get_origin(expected) is tuple:
-        return st.lists(st.floats(1e-12, 1e6), min_size=1, max_size=4).map(tuple)
+        return st.lists(st.floats(1e-12, 1e6), min_size=1, max_size=4, unique=True).map(tuple)
     limits = {name: getattr(part, name) for part in field.metadata for name in ("ge", "le") if hasattr(part, name)}
     least, most = limits.get("ge", 1e-12), min(limits.get("le", 1e6), 1e6)
     if expected is int:
@@ -393,8 +398,10 @@ OTHERWISE: dict[str, st.SearchStrategy] = {
     # where there is none, the system's is written down
     "transforms": WORDS.filter(bool),
     "loss_type": WORDS.filter(bool),
+    "tower": WORDS.filter(bool),
     "tm": st.booleans() | WORDS,
 }
+OTHERWISE["sources"] = st.lists(values_of(SourceConfig), max_size=2).map(tuple)
 OTHERWISE["sections"] = st.fixed_dictionaries({name: values_of(cls) for name, cls in SETTINGS.items()})
 
 

@@ -22,8 +22,10 @@ from utils.text import render
 PAGE = Path(__file__).with_name("systems.md.jinja")
 CLOSE_SET, ZERO_SHOT = "close-set 4x3", "zero-shot mean"
 DEMO = Path("configs/demo")
+RECIPES = ("mote", "text4vis", "vificlip", "ost")
 BY_PICTURES = 50.0  # percent of the videos, the motion or its reverse being a guess
-FROZEN = "clip"  # the row that is not trained
+FROZEN = "clip"  # the row of the pretrained model; names that start so are not trained
+SENTENCES = "network.class_text=configs/demo/descriptors.yaml"  # one sentence a class, in the place of its name
 
 
 class Row(NamedTuple):
@@ -34,6 +36,11 @@ class Row(NamedTuple):
     title: str
     overrides: str = ""  # of training and of tests
     zero_shot: str = ""  # of zero-shot tests, over those
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether it is the pretrained model, which the script only tests."""
+        return self.name.startswith(FROZEN)
 
 
 class Group(NamedTuple):
@@ -59,6 +66,9 @@ def _classifier(name: str, title: str, value: str = "") -> Row:
     return _text4vis(name, title, f"text4vis.classifier={value or name}", "text4vis.classifier=text")
 
 
+FROZEN_NAMES = Row("mote", FROZEN, "frozen CLIP: mean over frames")
+SHORT = "solver.epochs=5 solver.lr=3e-3 solver.lr_warmup_step=0.5"
+MOTE_SHORT = Row("mote", "mote_short", "MoTE with Text4Vis's schedule", SHORT)
 TRANSF = _text4vis("transf", "Text4Vis `Transf`: transformer over frames")
 MEAN = _in_clip("none", "Text4Vis `None`: mean over frames", "")
 # Another system is a row here, a file in configs/demo, and its zero-shot parts in a folder of that name.
@@ -68,14 +78,9 @@ GROUPS = (
         "Each system has its own templates and its own rule that fuses views; frozen CLIP has those of MoTE here.",
         FROZEN,
         (
-            Row("mote", FROZEN, "frozen CLIP: mean over frames"),
+            FROZEN_NAMES,
             Row("mote", "mote_1024", "MoTE"),
-            Row(
-                "mote",
-                "mote_short",
-                "MoTE with Text4Vis's schedule",
-                "solver.epochs=5 solver.lr=3e-3 solver.lr_warmup_step=0.5",
-            ),
+            MOTE_SHORT,
             TRANSF,
             MEAN,
         ),
@@ -105,6 +110,30 @@ GROUPS = (
             _classifier("lda", "`lda`: linear discriminant analysis of the training videos"),
             _classifier("linear", "`linear`: learned"),
             _classifier("file", "`file`: mean feature of the training videos", "file:exps/demo/class_means.npz"),
+        ),
+    ),
+    Group(
+        "Texts and both towers",
+        "What a class is made of: its name, a sentence, or descriptors that transport matches with frames, the last "
+        "two in the words of `configs/demo/descriptors.yaml`. ViFi-CLIP and OST train the text tower as well, and mix "
+        "nothing over time. The last two rows, which no paper has, lay a temporal transformer, MoTE's without experts, "
+        "between CLIP's frames and OST's descriptors.",
+        FROZEN,
+        (
+            FROZEN_NAMES,
+            Row("mote", "clip_sentences", "frozen CLIP with sentences", SENTENCES),
+            Row("ost", "clip_descriptors", "frozen CLIP with descriptors: matched by transport"),
+            MOTE_SHORT,
+            Row("mote", "mote_short_sentences", "MoTE with sentences: that schedule", f"{SHORT} {SENTENCES}"),
+            Row("vificlip", "vificlip", "ViFi-CLIP: both towers, names"),
+            Row("ost", "ost", "OST: both towers, descriptors and transport"),
+            Row("ost", "ost_transf", "OST with a transformer: over frames, both towers", "network.sim_header=Transf"),
+            Row(
+                "ost",
+                "ost_transf_fixed",
+                "OST with a transformer and a fixed text tower",
+                "network.sim_header=Transf network.fix_text=True",
+            ),
         ),
     ),
 )
@@ -153,7 +182,7 @@ def page(runs: Path, results: Path) -> str:
         PAGE,
         columns=COLUMNS,
         tables=tables,
-        recipes=[(name, load_config(DEMO / f"{name}.yaml")) for name in ("mote", "text4vis")],
+        recipes=[(name, load_config(DEMO / f"{name}.yaml")) for name in RECIPES],
         hardware=hardware(),
         precision=close.precision,
         close=(close.num_videos, standard_error(close.num_videos)),
@@ -189,7 +218,7 @@ def standard_error(num_videos: int) -> float:
 
 def _training(runs: Path, row: Row) -> tuple[str, str]:
     """Epochs, and minutes of training, as the table has them."""
-    if row.name == FROZEN:
+    if row.is_frozen:
         return "", ""
     config = load_config(runs / row.name / "config.yaml")
     seconds = training_seconds(runs / row.name / "metrics.jsonl", config.data.batch_size)

@@ -71,6 +71,12 @@ def _betas(values: tuple[float, ...]) -> tuple[float, ...]:
     return values
 
 
+def _positives(values: tuple[float, ...]) -> tuple[float, ...]:
+    if not all(0.0 < value < math.inf for value in values) or len(set(values)) < len(values):
+        raise ValueError("positive numbers, each once")
+    return values
+
+
 def _divisors(values: tuple[float, ...]) -> tuple[float, ...]:
     if not values:
         raise ValueError("at least one number")
@@ -88,6 +94,7 @@ Arch = Annotated[Text, AfterValidator(lambda name: SAME_ARCHS.get(name, name))]
 NameOrSwitch = Annotated[Any, AfterValidator(_name_or_switch)]
 Shares = Annotated[tuple[Number, ...], AfterValidator(_shares)]
 Betas = Annotated[tuple[Number, ...], AfterValidator(_betas)]
+Positives = Annotated[tuple[Number, ...], AfterValidator(_positives)]
 Temperatures = Annotated[tuple[Float, ...], AfterValidator(_divisors)]  # infinity is one: all are alike
 
 
@@ -100,6 +107,18 @@ class RandAugmentConfig:
 
     N: StrictInt = Field(2, ge=0, le=100)
     M: StrictInt = Field(9, ge=0, le=30)
+
+
+@settings
+class SourceConfig:
+    """One of several lists that training takes batches from in turn, its videos matched with texts."""
+
+    kind: Text = ""  # what its texts are, a name of datasets.sources.kinds.SOURCES
+    root: Text = ""
+    list: Text = ""  # captions: a list; transcripts: the folder that datasets.prepare wrote
+    num_texts: StrictInt = Field(4, ge=1, le=77)  # K, of transcripts: neighbouring spans of a video
+    batch_size: StrictInt = Field(0, ge=0, le=2**16)  # clips a process; 0: data.batch_size
+    modality: Literal["video", "shards"] = "video"
 
 
 @settings
@@ -125,8 +144,12 @@ class DataConfig:
     index_bias: StrictInt = Field(1, ge=0, le=MANY)  # number of the first extracted frame
     train_root: Text = ""
     train_list: Text = ""
+    # Lists to train on in turn, for systems that match videos with texts, in the place of train_list and label_list;
+    # then val_list is one of captions
+    sources: tuple[SourceConfig, ...] = ()
     val_root: Text = ""
     val_list: Text = ""
+    val_transcripts: SourceConfig | None = None  # whose order validation asks for, too
     label_list: Text = ""
     folder: Text = ""  # one folder a class, instead of lists and label file
     val_share: Number = Field(0.2, ge=0.01, le=0.99)  # of each class of ``folder``
@@ -158,6 +181,10 @@ class NetworkConfig:
     # temporal module inside the image tower, a name of clip.shift; False: none, True: the one of a ResNet
     tm: NameOrSwitch = False
     joint_st: StrictBool = False  # attention over the patches of all frames
+    # how the image tower sees the frames of a clip: frames (each on its own) or divided (space-time attention, see
+    # clip.spacetime); empty: the system's own
+    tower: Text = ""
+    head_width: StrictInt = Field(0, ge=0, le=4096)  # of an attention head in the image tower; 0: 64, or as is known
     grad_checkpointing: StrictBool = False  # recompute the image tower's activations: less memory, more time
     fix_text: StrictBool = True
     fix_video: StrictBool = False
@@ -180,7 +207,7 @@ class SolverConfig:
     start_epoch: StrictInt = Field(0, ge=0, le=MANY)
     optim: Text = "adamw"  # a name of engine.optim.OPTIMIZERS
     momentum: Number = 0.9  # sgd
-    betas: Betas = (0.9, 0.999)  # adamw, adam: what the means of gradients and of their squares keep at each update
+    betas: Betas = (0.9, 0.999)  # of the Adams: what the means of gradients and their squares keep at each update
     loss_type: Text = ""  # which of the system's losses, a name of its ``losses``; empty: the first
     label_smoothing: Number = Field(0.0, ge=0.0, le=0.99)  # share of the target that all classes get in equal parts
     # Two videos of a batch as one, their shares drawn from Beta(a, a): the a of MixUp (pictures laid over each other)
@@ -227,6 +254,22 @@ class EvalConfig:
     half_class_trials: StrictInt = Field(10, ge=1, le=MANY)
     mean_ap: StrictBool = False  # mean average precision over classes, too
     map_softmax: StrictBool = False  # of the scores once more before it, as published for ActivityNet
+    # Retrieval: lambda of figures where similarities are weighed by their softmax, reported beside the others; 0: none
+    dual_softmax: Number = Field(0.0, ge=0.0, le=MANY)
+    tie_rule: Text = "mean"  # which place counts among equal similarities, a name of engine.protocols.retrieval
+
+
+@settings
+class ProbeConfig:
+    """A linear classifier on frozen vectors (probe.py); nothing of it is published."""
+
+    solver: Text = "logistic"  # a name of engine.protocols.probe.SOLVERS
+    values: Positives = ()  # of C (logistic) or of the learning rate (linear), tried in turn; empty: the solver's own
+    held_out: Number = Field(0.1, ge=0.01, le=0.9)  # of each class's training videos, which choose the value
+    normalize: StrictBool = True  # vectors to unit length before
+    steps: StrictInt = Field(1000, ge=1, le=MANY)  # logistic: at most
+    epochs: StrictInt = Field(100, ge=1, le=MANY)  # linear
+    batch_size: StrictInt = Field(1024, ge=1, le=MANY)  # linear
 
 
 @settings
@@ -241,6 +284,7 @@ class Config:
     solver: SolverConfig = field(default_factory=SolverConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
     # Settings of systems by the system's name: of the one that ``network.system`` names, and of those the file names.
     # In YAML each is a section of its own at the top.
     sections: Mapping[str, Any] = field(default_factory=dict)

@@ -8,7 +8,7 @@ import sys
 import torch
 from torch import Tensor, nn
 
-from modules.objectives.contrast import CONTRASTS, Contrast, both_directions, gathered
+from modules.objectives.contrast import CONTRASTS, Contrast, both_directions, gathered, pair_loss
 from utils.distributed import gather_rows, is_main, process_group, rank, wrap_ddp
 
 SHARES = ((4, 4), (5, 3), (1, 7), (8, 0), (1, 1))  # videos of each process
@@ -23,7 +23,13 @@ def by_parts(videos: Tensor, texts: Tensor, labels: Tensor, scale: Tensor, gathe
     return both_directions(scale * similarity.amax(dim=-1).mean(dim=(-2, -1)), labels, is_halved=False)
 
 
-LOSSES = {**CONTRASTS, "by_parts": by_parts}
+def by_pairs(videos: Tensor, texts: Tensor, labels: Tensor, scale: Tensor, gather: str) -> Contrast:
+    """As TVTSv2 contrasts; the scale is outside, so that it has a gradient."""
+    loss = pair_loss(videos, texts, 0.05, gather)
+    return loss._replace(total=loss.total * scale)
+
+
+LOSSES = {**CONTRASTS, "by_parts": by_parts, "by_pairs": by_pairs}
 
 
 class Pair(nn.Module):

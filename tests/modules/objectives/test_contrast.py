@@ -1,4 +1,4 @@
-"""NCE and DS against the published code's numbers, and on two processes against one."""
+"""Contrasts against the published code's numbers, and on two processes against one."""
 
 import os
 import subprocess
@@ -18,6 +18,7 @@ from modules.objectives.contrast import (
     ds_loss,
     dual_softmax,
     nce_loss,
+    pair_loss,
 )
 from modules.scores import cosines
 from tests.modules.objectives.contrast_on_processes import LOSSES, SHARES, Pair, batch_of, gradients
@@ -96,6 +97,27 @@ def test_both_directions_of_given_logits_sum_to_the_loss_of_ost(ost_golden, rela
         assert relative_error(value, golden[f"{case}/{name}"]) < TOLERANCE, name
 
 
+def test_pairs_cost_what_the_published_code_of_tvtsv2_says(tvtsv2_golden, relative_error):
+    with np.load(tvtsv2_golden / "heads.npz") as file:
+        golden = {name.removeprefix("contrastive_"): file[name] for name in file.files if "contrastive" in name}
+    video, text = (torch.from_numpy(golden[name]).requires_grad_() for name in ("video", "text"))
+    found = pair_loss(video, text, 0.05)
+    found.total.backward()
+    assert relative_error(found.total, golden["loss"]) < TOLERANCE
+    assert relative_error(video.grad, golden["grad_video"]) < 2e-5
+    assert relative_error(text.grad, golden["grad_text"]) < 2e-5
+    # A sum of both directions: half of it is another loss.
+    assert relative_error(found.of_videos + found.of_texts, golden["loss"]) < TOLERANCE
+
+
+def test_pairs_cost_what_the_reference_has_by_hand():
+    places = torch.arange(1, 13).view(3, 4)
+    video, text = (0.3 * places).sin(), (0.2 * places).cos()
+    diagonal = F.cosine_similarity(video, text)
+    torch.testing.assert_close(diagonal, torch.tensor([0.88825675, 0.8536315, 0.38331206]))
+    assert float(pair_loss(video, text, 0.05).total) == pytest.approx(3.300632832606148, rel=1e-5)
+
+
 def test_logits_that_give_the_target_cost_nothing():
     target = contrast_targets(torch.tensor([0, 1, 0]))
     assert abs(float(contrast_loss(target.log(), target))) < 1e-7
@@ -112,11 +134,23 @@ def test_autocast_does_not_round_similarities(loss):
     assert torch.equal(found, expected)
 
 
+def test_autocast_does_not_round_pairs():
+    video, text, _ = batch_of(slice(8))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = pair_loss(video, text, 0.05).total
+    assert torch.equal(found, pair_loss(video, text, 0.05).total)
+
+
 @pytest.mark.parametrize("loss", [nce_loss, ds_loss])
 def test_a_batch_of_one_video_is_refused(loss):
     video, text, labels = batch_of(slice(1))
     with pytest.raises(ValueError, match=r"compare the videos of a batch .* raise data.batch_size"):
         loss(video, text, labels, torch.tensor(20.0))
+
+
+def test_a_batch_of_one_pair_is_refused():
+    with pytest.raises(ValueError, match=r"compare the videos of a batch .* raise data.batch_size"):
+        pair_loss(torch.ones(1, 4), torch.ones(1, 4), 0.05)
 
 
 def test_shapes_alone_can_be_computed():

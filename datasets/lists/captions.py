@@ -1,0 +1,165 @@
+"""Lists of videos and texts.
+
+Captions: ``path TAB caption``, a line a caption; the lines of a video with several follow each other. Choices:
+``path TAB answer TAB option TAB option ...``, the answer being the number of the right option, from 0. Paths are
+relative to a root folder, or absolute. Texts are used as they are.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from datasets.lists.label_sets import NO_LABEL
+from datasets.lists.records import BLANKS, LONGEST_PATH, VideoList
+from datasets.lists.tables import LINE_END, numbered_lines, read_text
+from utils.files import no_file
+from utils.text import shown
+
+LABELS = re.compile(r"[0-9,; \t]+")  # what a list of labels, or of folders of frames, may have behind a tab
+CAPTION_FORM = "path TAB caption"
+CHOICE_FORM = "path TAB answer TAB option TAB option ..."
+
+
+@dataclass(frozen=True)
+class TextList:
+    """M videos and N lines of texts, in the order of the list; of captions each line has one text."""
+
+    videos: VideoList
+    video_of_line: np.ndarray  # int64 [N]
+    texts: list[tuple[str, ...]]  # N
+    answers: np.ndarray | None = None  # int64 [N], of choices: which of the texts is right
+
+    @property
+    def captions(self) -> list[str]:
+        """The first text of each line, which of captions is the only one."""
+        return [texts[0] for texts in self.texts]
+
+    def fingerprint(self) -> str:
+        """Hash of all lines that does not depend on their order (SHA-256, 16 hex digits)."""
+        answers = [()] * len(self.texts) if self.answers is None else [(str(answer),) for answer in self.answers]
+        lines = (
+            "\t".join((self.videos.path(video), *answer, *texts)).encode(errors="surrogateescape")
+            for video, answer, texts in zip(self.video_of_line, answers, self.texts, strict=True)
+        )
+        return hashlib.sha256(b"\n".join(sorted(lines))).hexdigest()[:16]
+
+
+def has_texts(path: str | Path) -> bool:
+    """Whether a list has texts in the place of labels; its first line tells. False where there is no such file."""
+    first = next(numbered_lines(read_text(Path(path))), (0, ""))[1] if path and Path(path).is_file() else ""
+    rest = first.partition("\t")[2].strip()
+    return rest != "" and not LABELS.fullmatch(rest)
+
+
+class Line(NamedTuple):
+    """A line of a list, with the texts behind its path."""
+
+    number: int
+    path: str
+    texts: tuple[str, ...]
+    answer: int = 0
+
+
+def read_captions(path: str | Path, root: str | Path, key: str) -> TextList:
+    """Read a list of captions.
+
+    Args:
+        root: folder that relative paths start from; "" for absolute paths.
+        key: config section of list and root in error messages, ``train`` or ``val``.
+
+    Raises:
+        FileNotFoundError, ValueError: file or root missing, empty list, a line that cannot be read, or a video that is
+            in two places (file and line are named).
+    """
+    return _list_of(Path(path), root, [_caption(Path(path), *line) for line in _lines(path, root, key, CAPTION_FORM)])
+
+
+def read_choices(path: str | Path, root: str | Path, key: str) -> TextList:
+    """Read a list of choices; arguments and errors as of ``read_captions``."""
+    lines = [_choice(Path(path), *line) for line in _lines(path, root, key, CHOICE_FORM)]
+    answers = np.array([line.answer for line in lines], dtype=np.int64)
+    return _list_of(Path(path), root, lines, answers)
+
+
+def _lines(path: str | Path, root: str | Path, key: str, form: str) -> Iterator[tuple[int, str, str]]:
+    """Number, path and the rest of each line that is not blank."""
+    if not str(path):
+        raise ValueError(f"data.{key}_list is not set: it names a list of videos and texts, '{form}'")
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"data.{key}_list {str(path)!r}: {no_file(path)}")
+    if root and not Path(root).is_dir():
+        raise FileNotFoundError(f"data.{key}_root {str(root)!r}: no such folder")
+    is_empty = True
+    for number, line in numbered_lines(read_text(path)):
+        is_empty = False
+        name, tab, rest = line.partition("\t")
+        name = name.strip(BLANKS)
+        if not tab or not name:
+            raise ValueError(f"{path}:{number}: expected '{form}', found {shown(line)}")
+        if len(name.encode()) > LONGEST_PATH:
+            raise ValueError(f"{path}:{number}: a path has at most {LONGEST_PATH} bytes, found {shown(name)}")
+        yield number, name, rest
+    if is_empty:
+        raise ValueError(f"data.{key}_list {path}: the list is empty")
+
+
+def _caption(path: Path, number: int, name: str, caption: str) -> Line:
+    if not caption.strip():
+        raise ValueError(f"{path}:{number}: the caption of {shown(name)} is empty")
+    return Line(number, name, (caption,))
+
+
+def _choice(path: Path, number: int, name: str, rest: str) -> Line:
+    answer, *options = rest.split("\t")
+    found = answer.strip()
+    if not found.isascii() or not found.isdigit() or not options:
+        line = f"{name}\t{rest}"
+        raise ValueError(f"{path}:{number}: expected '{CHOICE_FORM}', found {shown(line)}")
+    if empty := [place for place, option in enumerate(options) if not option.strip()]:
+        raise ValueError(f"{path}:{number}: option {empty[0]} of {shown(name)} is empty")
+    if len(found) > len(str(len(options))) or int(found) >= len(options):
+        raise ValueError(
+            f"{path}:{number}: answer {shown(found)} is none of the {len(options)} options, which count from 0"
+        )
+    return Line(number, name, tuple(options), int(found))
+
+
+def _list_of(path: Path, root: str | Path, lines: Sequence[Line], answers: np.ndarray | None = None) -> TextList:
+    """The videos of the lines, each once."""
+    places: dict[str, int] = {}  # of a video, in the order of their first lines
+    last: dict[str, int] = {}  # its last line
+    before = ""
+    for line in lines:
+        if line.path in places and line.path != before:
+            raise ValueError(
+                f"{path}:{line.number}: {shown(line.path)} is in line {last[line.path]}, too; the lines of a video "
+                "follow each other"
+            )
+        places.setdefault(line.path, len(places))
+        last[line.path], before = line.number, line.path
+    videos = VideoList.of_pairs(str(root), [(name, NO_LABEL) for name in places])
+    owners = np.array([places[line.path] for line in lines], dtype=np.int64)
+    return TextList(videos, owners, [line.texts for line in lines], answers)
+
+
+def list_text(lines: Sequence[Sequence[str]]) -> str:
+    """The content of a list whose lines have these fields, path first.
+
+    Line breaks and tabs within texts become blanks, which tokenizers do not tell apart.
+
+    Raises:
+        ValueError: a path has a tab or a line break.
+    """
+    if wrong := next((path for path, *_ in lines if "\t" in path or LINE_END.search(path)), None):
+        raise ValueError(f"the file name {shown(wrong)} does not fit into a line of a list; rename the file")
+    return "".join("\t".join((path, *map(_one_line, fields))) + "\n" for path, *fields in lines)
+
+
+def _one_line(text: str) -> str:
+    return LINE_END.sub(" ", text).replace("\t", " ")
