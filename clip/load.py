@@ -5,19 +5,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from clip.model import CLIP
+from clip.names.open_clip import Described, describe, plain_weights
 from clip.names.transformers import from_transformers, is_transformers_clip, read_transformers_config
-from clip.names.tvts import STATE, from_tvts, is_tvts, read_any
-from clip.released import OPENAI_MODELS, download
-from clip.shapes import DIVIDED, HEAD_WIDTH, POOLED, ClipWeights, heads_of_width, infer_config, is_space_time, kind_of
+from clip.released import OPENAI_MODELS, download, read_state, size_of
+from clip.shapes import DIVIDED, ClipWeights, heads_of_width, infer_config, is_space_time, kind_of
 from clip.shift import pretrained_name
 from clip.towers import Towers
 from utils.config import SAME_ARCHS
-from utils.weights.files import is_safetensors, read_safetensors
-from utils.weights.four_keys import HEAD, MODEL
-from utils.weights.state_dicts import check_fit, check_weights, plain_names
+from utils.config.pixels import OWN_RESIZE, rule_name
+from utils.weights.state_dicts import check_fit, check_weights
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +31,7 @@ def load_clip(arch: str, visual_only: bool = False, head_width: int = 0, **optio
 
     Args:
         arch: ``ViT-B/16``, ``RN50`` and the like (downloaded once, checked by SHA-256, kept in ``$CLIP_CACHE``);
-            an open_clip tag ``MODEL/PRETRAINED`` such as ``ViT-B-16/laion2b_s34b_b88k``; or a file: an
+            a model of open_clip that is of OpenAI's kind, see ``clip.names.open_clip``; or a file: an
             OpenAI archive, a plain state dict or safetensors, with OpenAI's, transformers' or TVTSv2's names; or a
             folder of transformers.
         visual_only: leave the text tower at its random initialisation (published option ``init: False``).
@@ -70,6 +69,8 @@ def load_clip(arch: str, visual_only: bool = False, head_width: int = 0, **optio
         expected.pop(name, None)
     check_fit(expected, state, f"{arch}: not a CLIP {kind_of(weights.state_dict, arch)},")
     model.load_state_dict(state, strict=False)  # in fp32, whatever the file has
+    model.set_spec(replace(model.spec, **weights.rules))
+    model.has_narrow_cone = weights.is_openai
     return model
 
 
@@ -79,9 +80,43 @@ TOWERS: dict[str, Callable[..., Towers]] = {name: partial(load_clip, name) for n
 
 
 def load_towers(arch: str, **options) -> Towers:
-    """A pair of towers with its pretrained weights, in fp32 on the CPU; arguments and errors as of ``load_clip``."""
+    """A pair of towers with its pretrained weights, in fp32 on the CPU; arguments and errors as of ``load_clip``.
+
+    Args:
+        arch: as of ``load_clip``, or any other model of open_clip, see ``clip.names.open_clip``.
+    """
     name = SAME_ARCHS.get(arch, arch)
-    return TOWERS[name](**options) if name in TOWERS else load_clip(name, **options)
+    if name in TOWERS:
+        return TOWERS[name](**options)
+    found = _described(name)
+    if found is None or found.is_plain:
+        return load_clip(name, **options)
+    from clip.open_clip_tower import load_open_clip  # here, since timm takes seconds to import
+
+    return load_open_clip(found, **options)
+
+
+class Pictures(NamedTuple):
+    """What is known of a tower's pictures before its weights are read."""
+
+    size: int  # pixels along an edge; 0: only the weights tell
+    resize: str  # a key of ``utils.config.pixels.RESIZES``
+
+
+def pictures_of(arch: str) -> Pictures:
+    """The pictures that a tower takes.
+
+    Raises:
+        FileNotFoundError, ConnectionError, ValueError: see ``clip.names.open_clip.describe``.
+    """
+    name = SAME_ARCHS.get(arch, arch)
+    found = None if name in TOWERS else _described(name)
+    return Pictures(found.image_size, rule_name(**found.rules)) if found else Pictures(size_of(name), OWN_RESIZE)
+
+
+def _described(name: str) -> Described | None:
+    is_file = Path(name).is_file() or Path(name, FOLDER_CONFIG).is_file()
+    return None if is_file else describe(name)
 
 
 def read_weights(arch: str) -> ClipWeights:
@@ -91,9 +126,10 @@ def read_weights(arch: str) -> ClipWeights:
         return _read_local(download(arch))
     if Path(arch).is_file() or Path(arch, FOLDER_CONFIG).is_file():
         return _read_local(Path(arch))
-    model_name, _, tag = arch.rpartition("/")
-    if model_name and not Path(arch).suffix:
-        return _read_open_clip(model_name, tag)
+    if found := describe(arch):
+        if found.is_plain:
+            return plain_weights(found)
+        raise ValueError(f"network.arch {arch}: not of OpenAI's kind, which is needed here")
     raise FileNotFoundError(
         f"network.arch {arch!r}: no such file, and none of {', '.join(TOWERS)} "
         "or an open_clip tag such as ViT-B-16/laion2b_s34b_b88k"
@@ -109,7 +145,7 @@ def _read_local(path: Path) -> ClipWeights:
     folder = path if path.is_dir() else path.parent
     if path.is_dir():
         path = next((path / name for name in FOLDER_WEIGHTS if (path / name).is_file()), path / FOLDER_WEIGHTS[0])
-    state = _read_state(path)
+    state = read_state(path)
     facts: dict[str, Any] = {}
     if is_transformers_clip(state):
         facts["is_activation_unknown"] = True
@@ -122,40 +158,3 @@ def _read_local(path: Path) -> ClipWeights:
     kind_of(state, str(path))  # a file of something else is told as such, before its values are looked at
     check_weights(state, str(path))
     return ClipWeights(state, **facts)
-
-
-def _read_state(path: Path) -> dict[str, Any]:
-    """The state dict in a file, without the prefixes of wrappers."""
-    problem = f"{path}: not readable as CLIP weights"
-    if path.is_file() and is_safetensors(path):
-        state, _ = read_safetensors(path, problem)
-    else:
-        state = read_any(path, problem)
-    if isinstance(state, dict):
-        # Of a checkpoint in our format, too, where it holds a CLIP and nothing else.
-        state = state.get(STATE, state.get(MODEL, state) if not state.get(HEAD) else state)
-    if not isinstance(state, dict):
-        raise ValueError(f"{path}: expected a state dict, found {type(state).__name__}")
-    return from_tvts(state, str(path)) if is_tvts(state) else plain_names(state, str(path))
-
-
-def _read_open_clip(model_name: str, tag: str) -> ClipWeights:
-    import open_clip
-
-    if (model_name, tag) not in open_clip.list_pretrained():
-        tags = open_clip.list_pretrained_tags_by_model(model_name)
-        unknown = f"open_clip knows no such model; known without it: {', '.join(TOWERS)}"
-        hint = f"its tags are {', '.join(tags)}" if tags else unknown
-        raise FileNotFoundError(f"network.arch '{model_name}/{tag}': no such file or open_clip tag; {hint}")
-    model_config = open_clip.get_model_config(model_name)
-    vision, text = model_config["vision_cfg"], model_config["text_cfg"]
-    pretrained = open_clip.get_pretrained_cfg(model_name, tag)
-    quick_gelu = pretrained.get("quick_gelu", model_config.get("quick_gelu", False))
-    model = open_clip.create_model(model_name, pretrained=tag, force_quick_gelu=quick_gelu)
-    attends = vision.get("width", 0) * (POOLED if isinstance(vision.get("layers"), list) else 1)  # a ResNet's stages
-    return ClipWeights(
-        model.state_dict(),
-        activation="quick_gelu" if quick_gelu else "gelu",
-        vision_heads=attends // vision.get("head_width", HEAD_WIDTH) or None,
-        text_heads=text.get("heads"),
-    )

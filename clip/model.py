@@ -17,7 +17,7 @@ from clip.shapes import DIVIDED, FRAMES, CLIPConfig
 from clip.shift import ADDED, VIT_MODULES, check_time_module
 from clip.spacetime import ADDED as ADDED_OVER_TIME
 from clip.spacetime import SpaceTimeViT
-from clip.tokenizer import tokenize
+from clip.tokenizer import CONTEXT_LENGTH, tokenize
 from clip.towers import Tokens, Towers, TowerSpec
 
 # Of OpenAI's pictures; LAION's models keep them.
@@ -171,11 +171,10 @@ class CLIP(Towers):
         return x[torch.arange(len(x), device=x.device), ends] @ self.text_projection
 
     def tokenize(self, texts: list[str], truncate: bool = False) -> Tensor:
-        """See ``clip.tokenizer.tokenize``: int64 [N, 77].
+        """See ``clip.tokenizer.tokenize``: int64 [N, L], L as the text tower reads them, at most 77.
 
         Raises:
-            ValueError: a text is too long; or a text tower of another vocabulary does not know all tokens, or reads
-                shorter texts.
+            ValueError: a text is too long; or a text tower of another vocabulary does not know all tokens.
         """
         return self.text_reader()(texts, truncate)
 
@@ -218,9 +217,9 @@ IMAGE_TOWERS = {FRAMES: VisionTransformer, DIVIDED: SpaceTimeViT}
 
 def _tokenize(texts: list[str], truncate: bool = False, *, vocab_size: int, context_length: int) -> Tensor:
     """See ``CLIP.tokenize``."""
-    tokens = tokenize(texts, truncate)
+    tokens = tokenize(texts, truncate, min(CONTEXT_LENGTH, context_length))
     longest, highest = int(tokens.argmax(dim=-1).max()) + 1, int(tokens.max())
-    if highest >= vocab_size or longest > context_length:
+    if highest >= vocab_size:
         raise ValueError(
             f"network.arch: its text tower reads {context_length} of {vocab_size} tokens, the class names need "
             f"{longest} of {highest + 1}"

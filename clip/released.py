@@ -1,9 +1,15 @@
-"""OpenAI's released models: their names, and files that are downloaded once."""
+"""Files of weights: OpenAI's released models, which are downloaded once, and the state dict in any file."""
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
+
+from clip.names.tvts import STATE, from_tvts, is_tvts, read_any
+from utils.weights.files import is_safetensors, read_safetensors
+from utils.weights.four_keys import HEAD, MODEL
+from utils.weights.state_dicts import plain_names
 
 # OpenAI's released models: file and SHA-256, which is also a part of the address.
 OPENAI_MODELS = {
@@ -20,12 +26,18 @@ OPENAI_MODELS = {
     "RN50x16": ("RN50x16.pt", "52378b407f34354e150460fe41077663dd5b39c54cd0bfd2b27167a4a06ec9aa"),
     "RN50x64": ("RN50x64.pt", "be1cfb55d75a9666199fb2206c106743da0f6468c9d327f3e0d0a543a9919d9c"),
 }
+LARGER = {"ViT-L/14@336px": 336, "RN50x4": 288, "RN50x16": 384, "RN50x64": 448}  # pixels; all others: 224
 OPENAI_URL = "https://openaipublic.azureedge.net/clip/models/{sha256}/{file}"
 
 
 def cache_dir() -> Path:
     """Where downloaded weights are kept: ``$CLIP_CACHE``, else ``~/.cache/clip``."""
     return Path(os.environ.get("CLIP_CACHE", "~/.cache/clip")).expanduser()
+
+
+def size_of(name: str) -> int:
+    """Pixels along an edge of the pictures of a released model; 0: it is none."""
+    return LARGER.get(name, 224) if name in OPENAI_MODELS else 0
 
 
 def download(name: str) -> Path:
@@ -49,3 +61,24 @@ def download(name: str) -> Path:
             f"fetch it elsewhere and put it at {path}, or give its path as network.arch"
         ) from error
     return path
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The state dict in a file of CLIP weights, without the prefixes of wrappers.
+
+    OpenAI's own archives are TorchScript, which runs when it is opened: they are told by their SHA-256.
+
+    Raises:
+        FileNotFoundError, ValueError: not readable, another archive, or no state dict.
+    """
+    problem = f"{path}: not readable as CLIP weights"
+    if path.is_file() and is_safetensors(path):
+        state, _ = read_safetensors(path, problem)
+    else:
+        state = read_any(path, problem, programs={sha256 for _, sha256 in OPENAI_MODELS.values()})
+    if isinstance(state, dict):
+        # Of a checkpoint in our format, too, where it holds a CLIP and nothing else.
+        state = state.get(STATE, state.get(MODEL, state) if not state.get(HEAD) else state)
+    if not isinstance(state, dict):
+        raise ValueError(f"{path}: expected a state dict, found {type(state).__name__}")
+    return from_tvts(state, str(path)) if is_tvts(state) else plain_names(state, str(path))

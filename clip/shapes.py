@@ -1,7 +1,7 @@
 """The shapes of a CLIP, and what its tensors tell of them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -81,6 +81,8 @@ class ClipWeights:
     vision_heads: int | None = None
     text_heads: int | None = None
     is_activation_unknown: bool = False  # weights of several origins have these names
+    rules: Mapping[str, Any] = field(default_factory=dict)  # of pictures, where they are told: fields of ``TowerSpec``
+    is_openai: bool = True  # as far as anybody knows
 
 
 def kind_of(state: Mapping[str, Tensor], source: str) -> str:

@@ -1,6 +1,7 @@
 """Text to token ids, through open_clip's tokenizer (which brings vocabulary, ftfy and regex)."""
 
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,33 +15,46 @@ class TooLong(ValueError):
 
 
 @lru_cache(maxsize=1)
-def _tokenizer():
+def _tokenizer() -> Any:
     # Imported late: open_clip takes seconds to import and only text needs it.
     from open_clip.tokenizer import SimpleTokenizer
 
     return SimpleTokenizer(context_length=CONTEXT_LENGTH)
 
 
-def tokenize(texts: list[str], truncate: bool = False) -> Tensor:
-    """Token ids of ``texts``: start token, text, end token, zeros. int64 [N, 77].
+def tokenize(
+    texts: list[str], truncate: bool = False, context_length: int = CONTEXT_LENGTH, tokenizer: Any = None
+) -> Tensor:
+    """Token ids of ``texts``: start token, text, end token, zeros. int64 [N, L].
 
     Args:
-        truncate: cut a text after 76 tokens, and end it; of a caption the beginning says most.
+        truncate: cut a text after L - 1 tokens, and end it; of a caption the beginning says most.
+        context_length: L.
+        tokenizer: an open_clip ``SimpleTokenizer`` that prepares texts in its own way; None: CLIP's.
 
     Raises:
-        TooLong: a text needs more than 77 tokens and is not to be cut: of a class name that would silently change what
+        TooLong: a text needs more than L tokens and is not to be cut: of a class name that would silently change what
             is asked.
     """
-    tokenizer = _tokenizer()
-    tokens = torch.zeros(len(texts), CONTEXT_LENGTH, dtype=torch.long)
+    tokenizer = tokenizer or _tokenizer()
+    tokens = torch.zeros(len(texts), context_length, dtype=torch.long)
     for row, text in zip(tokens, texts, strict=True):
         ids = [tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id]
-        if truncate and len(ids) > CONTEXT_LENGTH:
-            ids = [*ids[: CONTEXT_LENGTH - 1], tokenizer.eot_token_id]
-        if len(ids) > CONTEXT_LENGTH:
-            raise TooLong(f"text needs {len(ids)} tokens, CLIP reads at most {CONTEXT_LENGTH}: {cut(text)!r}")
+        if truncate and len(ids) > context_length:
+            ids = [*ids[: context_length - 1], tokenizer.eot_token_id]
+        check_length(text, len(ids), context_length)
         row[: len(ids)] = torch.tensor(ids)
     return tokens
+
+
+def check_length(text: str, length: int, context_length: int) -> None:
+    """See that a text of so many tokens fits.
+
+    Raises:
+        TooLong: it does not.
+    """
+    if length > context_length:
+        raise TooLong(f"text needs {length} tokens, CLIP reads at most {context_length}: {cut(text)!r}")
 
 
 def cut(text: str) -> str:

@@ -20,6 +20,7 @@ class TowerSpec:
     pixel_mean: tuple[float, float, float]  # of RGB, 0 to 1
     pixel_std: tuple[float, float, float]
     interpolation: str  # of a picture that is resized
+    resize: str = "shortest"  # side that gets the size, the rest is cut off; ``squash``: both, whatever the shape was
 
 
 STATISTICS = ("pixel_mean", "pixel_std")  # fields of ``TowerSpec`` and, times 255, buffers of ``Towers``
@@ -44,6 +45,8 @@ class Towers(nn.Module):
     facts: Mapping[str, Any] = {}  # by name: what features depend on that neither weights nor ``spec`` tell
     additions: tuple[str, ...] = ()  # names of tensors that the pretrained weights do not have
     full_rate: tuple[str, ...] = ()  # names of parameters that learn at the head's rate, not at the towers' share of it
+    # Class features lie as close together as those of OpenAI's CLIP, which constants of papers were chosen for.
+    has_narrow_cone = True
 
     def __init__(self, spec: TowerSpec):
         super().__init__()
@@ -64,6 +67,10 @@ class Towers(nn.Module):
     def checkpoint_activations(self, is_on: bool) -> None:
         """Recompute the image tower's activations in the backward pass: less memory, more time."""
         raise NotImplementedError
+
+    def blocks(self) -> list[nn.Module]:
+        """The blocks that repeat, which hold nearly all parameters: what is compiled and sharded one by one."""
+        return [block for module in self.modules() for block in getattr(module, "resblocks", ())]
 
     def encode_clips(self, clips: Tensor, lengths: Tensor | None = None) -> Tensor:
         """uint8 [B, T, 3, S, S] -> frame features [B, T', D], not normalised; T' = 1 where a clip has one vector.

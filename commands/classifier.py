@@ -233,10 +233,12 @@ class VideoClassifier:
             return classes, classes.encode(self.text)
 
     def fingerprint(self) -> str:
-        """Tells models apart: SHA-256 of all weights, and of the pixel statistics of a preset, 16 hex digits."""
+        """Tells models apart: SHA-256 of all weights, and of rules of pictures that are not theirs, 16 hex digits."""
         text = {"text." + name: value for name, value in self.text.state_dict().items()}
         rules = preset_of(self.config.data).of_towers
         statistics = {name: getattr(self.model.towers, name) for name in STATISTICS if name in rules}
+        if resize := self.config.data.resize:  # a rule has no tensor: it counts as a name
+            statistics[f"resize.{resize}"] = torch.zeros(0)
         return weights_sha256(text | joined(self.model.weights()) | statistics)[:16]
 
     def _begin(

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from clip.names.open_clip import LOCAL
 from engine.results import Results
 from modules.build import parse_config
 from modules.classes.base import Classes
@@ -23,7 +24,7 @@ from utils.weights.model_files import CARD_FILE, upload, write_model_folder
 
 logger = logging.getLogger(__name__)
 
-PICTURES = ("input_size", "transforms", "scale_size")  # keys of ``data`` that say what pictures a model takes
+PICTURES = ("input_size", "transforms", "scale_size", "resize")  # keys of ``data`` that say what pictures a model takes
 GRAPHS = {"torch_export": "model.pt2", "onnx": "model.onnx"}
 
 
@@ -84,8 +85,9 @@ def write_hub_folder(merged: dict[str, Any], config: Config, results: list[Resul
     for path, result in zip(args.results, results, strict=True):
         if result.weights != args.weights:
             logger.warning("%s was measured with %s, not with %s", path, result.weights, args.weights)
-    if Path(config.network.arch).exists():
-        logger.warning("network.arch is the file %s, which users of the model need too", config.network.arch)
+    arch = config.network.arch.removeprefix(LOCAL)
+    if Path(arch).exists():
+        logger.warning("network.arch is the file %s, which users of the model need too", arch)
     stored = parse_config(merged["config"], "merged configuration")
     # What the model itself needs: where somebody keeps videos and lists is nobody else's business.
     needed = {name: getattr(stored.data, name) for name in ("dataset", "num_segments", "dense", *PICTURES)}

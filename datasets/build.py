@@ -25,6 +25,7 @@ from datasets.lists.labels import read_class_names
 from datasets.lists.records import VideoList, read_video_list
 from datasets.pack.shards import ShardPack
 from utils.config import DataConfig, check_choice
+from utils.config.pixels import RESIZES
 from utils.workers import WorkerLoader
 
 logger = logging.getLogger(__name__)
@@ -282,6 +283,9 @@ def preset_of(config: DataConfig) -> Preset:
         check_choice("data.train_sampling", config.train_sampling, TRAIN_SAMPLINGS)
         rule = preset.sampling._replace(train=TRAIN_SAMPLINGS[config.train_sampling])
         preset = dataclasses.replace(preset, sampling=rule)
+    if config.resize:
+        check_choice("data.resize", config.resize, RESIZES)
+        preset = preset.resized_by(config.resize)
     if config.scale_size:
         if config.scale_size < config.input_size:
             raise ValueError(

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import utils.config
-from clip.load import load_towers
+from clip.load import load_towers, pictures_of
 from clip.shapes import DIVIDED
 from clip.spacetime import fit_to_clips
 from clip.towers import Towers
@@ -32,6 +32,7 @@ from modules.systems.tvtsv2 import TVTSv2
 from modules.systems.vificlip import ViFiCLIP
 from modules.weights import config_of_tested
 from utils.config import Config, NetworkConfig
+from utils.config.pixels import TOWER_PRESET
 from utils.distributed import first_process_first
 from utils.run_folder import folder_name
 from utils.weights.four_keys import CLASSIFIER
@@ -84,6 +85,7 @@ SYSTEMS: dict[str, type[System]] = {
 }
 SETTINGS = {name: system.Settings for name, system in SYSTEMS.items()}
 
+PICTURES = ("pixel_mean", "pixel_std", "interpolation", "resize")  # fields of ``TowerSpec`` that frame features show
 PLAIN_CLIP = "clip"  # the pretrained model, frames averaged; in the place of a weights file, too
 
 
@@ -106,12 +108,26 @@ def parse_config(text: str, source: str, overrides: Sequence[str] = (), told: st
 
 
 def _settled(config: Config) -> Config:
-    """The same with the system's tower, preset and loss, where the file leaves them to the system."""
+    """The same with the system's tower, preset and loss, and the tower's size and resize, where the file is silent."""
     system = SYSTEMS[config.network.system]
     network = replace(config.network, tower=config.network.tower or system.tower)
     data = replace(config.data, transforms=config.data.transforms or system.preset)
+    follows_tower = data.transforms == TOWER_PRESET and not data.resize
+    if follows_tower or not data.input_size:
+        pictures = pictures_of(config.network.arch)
+        data = replace(
+            data,
+            resize=pictures.resize if follows_tower else data.resize,
+            input_size=data.input_size or _size_told(pictures.size, config.network.arch),
+        )
     solver = replace(config.solver, loss_type=config.solver.loss_type or system.losses[0])
     return replace(config, network=network, data=data, solver=solver)
+
+
+def _size_told(size: int, arch: str) -> int:
+    if not size:
+        raise ValueError(f"data.input_size: 0 stands for the size that the name of a model tells, but {arch} is a file")
+    return size
 
 
 def plain(config: Config) -> Config:
@@ -253,6 +269,6 @@ def describe_towers(config: Config, towers: Towers) -> dict[str, Any]:
     return {
         "arch": folder_name(config.network.arch),  # the hash tells files of one name apart
         **towers.facts,
-        **{name: getattr(towers.spec, name) for name in ("pixel_mean", "pixel_std", "interpolation")},
+        **{name: getattr(towers.spec, name) for name in PICTURES},
         "image_tower_sha256": weights_sha256(towers.image_tower.state_dict()),
     }

@@ -12,14 +12,20 @@ logger = logging.getLogger(__name__)
 
 
 def compile_blocks(model: nn.Module, device: torch.device) -> bool:
-    """Compile every transformer block in place; names and state dict stay as they are.
+    """Compile every block of the towers in place; names and state dict stay as they are.
 
     Blocks one by one, since all of one shape share what is compiled. A small block is compiled and run first, forward
     and backward: where that fails (no C++ compiler, for example) the model stays as it is, with one warning.
 
     Returns:
         Whether the blocks are compiled.
+
+    Raises:
+        ValueError: the towers have none.
     """
+    blocks = getattr(model, "towers", model).blocks()
+    if not blocks:
+        raise ValueError("network.compile: the towers have no blocks that repeat, and nothing else is compiled")
     try:
         trial = ResidualAttentionBlock(64, 1, "quick_gelu", 0.0).to(device)
         trial.compile()
@@ -29,7 +35,6 @@ def compile_blocks(model: nn.Module, device: torch.device) -> bool:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         logger.warning("network.compile: torch.compile does not work here, running without it (%s)", reason.strip())
         return False
-    blocks = [module for module in model.modules() if isinstance(module, ResidualAttentionBlock)]
     # Blocks with rates of their own (drop_out) are compiled one by one, each with and without gradients.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 4 * len(blocks))
     for block in blocks:

@@ -125,6 +125,8 @@ def _compare_statistics(towers: Towers, facts: Mapping[str, Any], source: str) -
     """Warn where weights that were trained with some statistics of pixels are used with others."""
     now = {name: list(getattr(towers.spec, name)) for name in STATISTICS}
     told = {name: list(facts[name]) for name in STATISTICS if isinstance(facts.get(name), list | tuple)}
+    now["resize"] = towers.spec.resize
+    told |= {"resize": facts["resize"]} if isinstance(facts.get("resize"), str) else {}
     # As texts: a file may hold anything.
     if other := [name for name in told if str(told[name]) != str(now[name])]:
         differ = ", ".join(f"{name} {told[name]}, now {now[name]}" for name in other)

@@ -24,7 +24,12 @@ def timestamp() -> str:
 
 def folder_name(arch: str) -> str:
     """A model name or weights file as one folder name: ``ViT-B/16`` is ``ViT-B-16``, a file is its stem, a folder its
-    name."""
+    name, with or without ``local-dir:``."""
+    kind, _, name = arch.partition(":")
+    if kind == "local-dir":
+        return Path(name).resolve().name
+    if kind == "hf-hub":
+        return name.replace("/", "-")
     if Path(arch, "config.json").is_file():
         return Path(arch).resolve().name
     return Path(arch).stem if Path(arch).suffix else arch.replace("/", "-")

@@ -6,7 +6,7 @@ no logit scale: the published code compares with 100 times the cosine.
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +66,16 @@ STAND_INS = tuple(
 )
 
 
-def read_any(path: Path, problem: str, stand_ins: Sequence[tuple[type, str]] = ()) -> Any:
+def read_any(
+    path: Path, problem: str, stand_ins: Sequence[tuple[type, str]] = (), programs: Collection[str] = ()
+) -> Any:
     """As ``utils.weights.files.read_torch_file``; of TVTSv2's trainer, without the objects of its configuration.
 
     Raises:
         FileNotFoundError, ValueError: as there; other objects are named.
     """
     try:
-        return read_torch_file(path, problem, stand_ins)
+        return read_torch_file(path, problem, stand_ins, programs)
     except ValueError as error:
         try:
             content = read_torch_file(path, problem, (*stand_ins, *STAND_INS))

@@ -16,7 +16,7 @@ from datasets.clips import sampling
 from datasets.clips.augment import FrameJitter, MultiScaleCrop
 from datasets.clips.resize import nearest_short_side, resize_short_side, squash
 from datasets.clips.transforms import CROPS, TVTS_CROPS, VIFI_CROPS, Crops, TrainTransform
-from utils.config.pixels import IMAGENET
+from utils.config.pixels import IMAGENET, OWN_RESIZE, RESIZES, TOWER_PRESET
 
 ANY_AREA = (0.08, 1.0)  # the default of data.crop_area
 VIFI_SHORT_SIDE = 256 / 224  # of S
@@ -48,6 +48,17 @@ class Preset:
     own_clips: int = 3  # of one's own videos (predict.py), where nobody says a number
     # What it lays over the towers' own rules: fields of ``TowerSpec`` by name, such as the statistics of pixels.
     of_towers: Mapping[str, Any] = field(default_factory=dict)
+
+    def resized_by(self, rule: str) -> "Preset":
+        """The same with another way of resizing, a key of ``RESIZES``; in training only crops of any shape take it."""
+        interpolation = InterpolationMode(RESIZES[rule]["interpolation"])
+        crop = self.train_crop
+        return replace(
+            self,
+            train_crop=partial(crop, interpolation=interpolation) if crop is random_resized_crop else crop,
+            resize=partial(RESIZERS[RESIZES[rule]["resize"]], interpolation=interpolation),
+            of_towers={**self.of_towers, **RESIZES[rule]},
+        )
 
     def train_transform(
         self,
@@ -90,13 +101,26 @@ def antialiased(frames: Tensor, short_side: int, interpolation: InterpolationMod
     return F.resize(frames, [short_side], interpolation, antialias=True)
 
 
-def random_resized_crop(input_size: int, crop_area: tuple[float, float]) -> T.RandomResizedCrop:
+def squashed(frames: Tensor, short_side: int, interpolation: InterpolationMode) -> Tensor:
+    """As ``antialiased``, but both sides get so many pixels, whatever the shape was; nothing is cut off."""
+    return F.resize(frames, [short_side, short_side], interpolation, antialias=True)
+
+
+# Values of ``RESIZES``, entry ``resize``.
+RESIZERS: dict[str, Callable[..., Tensor]] = {"shortest": antialiased, "squash": squashed}
+
+
+def random_resized_crop(
+    input_size: int,
+    crop_area: tuple[float, float],
+    interpolation: InterpolationMode = InterpolationMode.BILINEAR,
+) -> T.RandomResizedCrop:
     """A share of the area, drawn evenly, with sides 3:4 to 4:3.
 
     The published code first resizes the short side to 256; a crop that is a share of the area does not depend on that,
     so here it is cut from the decoded frames and resized once.
     """
-    return T.RandomResizedCrop(input_size, scale=crop_area, antialias=True)
+    return T.RandomResizedCrop(input_size, scale=crop_area, interpolation=interpolation, antialias=True)
 
 
 def multi_scale_crop(input_size: int, crop_area: tuple[float, float]) -> MultiScaleCrop:
@@ -137,6 +161,7 @@ MOTE = Preset(
     short_side=1.0,
     resize=partial(antialiased, interpolation=InterpolationMode.BICUBIC),
     crops=CROPS,
+    of_towers=RESIZES[OWN_RESIZE],
 )
 
 # Differs from MoTE's in two rules: bins of training frames are disjoint, and 224 pixels are cut from 256.
@@ -155,7 +180,7 @@ VIFI = Preset(
     crops=VIFI_CROPS,
     whole=int,
     jitter=FrameJitter(0.8, T.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)),
-    of_towers=IMAGENET | {"interpolation": "bilinear of OpenCV, not antialiased"},
+    of_towers=IMAGENET | {"resize": "shortest", "interpolation": "bilinear of OpenCV, not antialiased"},
 )
 
 # Of TVTSv2, whose frames are resized by Pillow's NEAREST. Zeros behind the frames of a short video are padding, see
@@ -170,7 +195,7 @@ TVTS = Preset(
     resize=nearest_short_side,
     crops=TVTS_CROPS,
     whole=int,
-    of_towers=IMAGENET | {"interpolation": "nearest of Pillow"},
+    of_towers=IMAGENET | {"resize": "shortest", "interpolation": "nearest of Pillow"},
 )
 
 # Of TVTSv2's features of single files, which no training and no benchmark of it has: frames are squashed to squares.
@@ -180,7 +205,7 @@ TVTS_FEATURE = replace(
     short_side=1.0,
     resize=squash,
     own_clips=1,
-    of_towers=IMAGENET | {"interpolation": "bilinear of Pillow, to a square"},
+    of_towers=IMAGENET | {"resize": "squash", "interpolation": "bilinear of Pillow, to a square"},
 )
 
 PRESETS: dict[str, Preset] = {
@@ -189,6 +214,9 @@ PRESETS: dict[str, Preset] = {
     "vifi": VIFI,
     "tvts": TVTS,
     "tvts_feature": TVTS_FEATURE,
+    # MoTE's frames, and pictures as the tower's own description wants them: ``modules.build.load_config``, which knows
+    # the tower, writes that into ``data.resize``. What needs no tower (``datasets.check``) takes MoTE's.
+    TOWER_PRESET: MOTE,
 }
 # Rules of training frames, which ``data.train_sampling`` may put in the place of a preset's.
 TRAIN_SAMPLINGS: dict[str, Callable[..., np.ndarray]] = {

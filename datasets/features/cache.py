@@ -43,6 +43,7 @@ FORMERLY = {
     "pixel_mean": [0.48145466, 0.4578275, 0.40821073],
     "pixel_std": [0.26862954, 0.26130258, 0.27577711],
     "interpolation": "bicubic",
+    "resize": "shortest",
     "context_length": 77,
     "time_module": "none",
 }

@@ -23,7 +23,8 @@ from utils.weights.four_keys import HEAD, MERGED, MODEL, outline
 PUBLISHED_KEYS = ("epoch", MODEL, HEAD, "optimizer_state_dict")
 PUBLISHED_LAYERS = 6  # of a Text4Vis or BIKE head; their code has no other
 PROJECTIONS = ("visual.proj", "visual.attnpool.c_proj.weight")  # of a ViT and of a ResNet, the last of the image tower
-TEXT_TOWER = ("transformer.", "token_embedding.", "positional_embedding", "ln_final.", "text_projection")
+# Of CLIP; of towers that keep their text tower as a module of its own, the last.
+TEXT_TOWER = ("transformer.", "token_embedding.", "positional_embedding", "ln_final.", "text_projection", "text.")
 # Parts of published models that are not read: part of a name, what it is.
 FOREIGN = {
     "query_fc.": "BIKE's attribute branch",
@@ -46,7 +47,9 @@ def format_of(content: Any, source: str) -> str:
     for mark, what in FOREIGN.items():
         if found := next((name for name in names if mark in name), None):
             raise ValueError(f"{source}: {found} belongs to {what}; it is not read")
-    if not any(name in names for name in PROJECTIONS):
+    # What carries a configuration says by it what it is; towers of other libraries have names of their own.
+    is_told = "config" in content and any(name.startswith("visual.") for name in names)
+    if not is_told and not any(name in names for name in PROJECTIONS):
         found = outline(content[MODEL])
         raise ValueError(f"{source}: {MODEL} holds no image tower of CLIP ({' or '.join(PROJECTIONS)}), found {found}")
     if HEAD not in content:

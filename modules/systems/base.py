@@ -99,8 +99,9 @@ class System(nn.Module):
         ]
 
     def blocks(self) -> list[nn.Module]:
-        """The transformer blocks of towers and head, which hold nearly all parameters."""
-        return [block for module in self.modules() for block in getattr(module, "resblocks", ())]
+        """The blocks of towers and head, which hold nearly all parameters."""
+        others = [module for name, part in self.named_children() if name != "towers" for module in part.modules()]
+        return [*self.towers.blocks(), *(block for module in others for block in getattr(module, "resblocks", ()))]
 
     def for_tests(self) -> AbstractContextManager:
         """Context in which the model has its form for tests; nothing may train in it."""

@@ -14,7 +14,7 @@ from pydantic import Field, StrictBool, StrictInt
 from torch import Tensor
 
 from modules.heads.experts import MERGE_TEMPERATURES, ExpertTransformer, merged_experts
-from modules.modulation import modulation_gate
+from modules.modulation import fitted_temperature, modulation_gate
 from modules.objectives.classify import classification_loss
 from modules.scores import cosines
 from modules.systems.base import Batch, Draws, Losses, System, Video
@@ -92,9 +92,17 @@ class MoTE(System):
                 classes.float(),
                 self.head.spe_cls_feature,  # the training classes [K', D], under their released name
                 mote.modulation_classes,
-                mote.modulation_temperature,
+                self.temperature,
             )
         return self.head(video.frames, gate)
+
+    @property
+    def temperature(self) -> Tensor | float:
+        """The gate's: as configured for towers like OpenAI's CLIP, for others scaled by how far classes lie apart."""
+        configured = self.settings.modulation_temperature
+        if self.towers.has_narrow_cone:
+            return configured
+        return fitted_temperature(configured, self.head.spe_cls_feature)
 
     def for_tests(self) -> AbstractContextManager:
         """Experts are merged into ordinary feed-forward layers, once."""

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 import open_clip
 import pytest
@@ -136,13 +137,46 @@ class Names(torch.nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*")
-def test_an_openai_archive_loads(state, tmp_path):
+def test_an_openai_archive_loads(state, tmp_path, monkeypatch):
     extra = {"input_resolution": 32, "context_length": 77, "vocab_size": 49408}
     tensors = {k: v.half() for k, v in state.items()}
     archive = torch.jit.trace(Names(tensors | {k: torch.tensor(v) for k, v in extra.items()}), torch.zeros(1))
     torch.jit.save(archive, tmp_path / "ViT-tiny.pt")
     assert extra.keys() <= torch.jit.load(tmp_path / "ViT-tiny.pt").state_dict().keys()
+    known = hashlib.sha256((tmp_path / "ViT-tiny.pt").read_bytes()).hexdigest()
+    monkeypatch.setitem(clip.released.OPENAI_MODELS, "ViT-tiny", ("ViT-tiny.pt", known))
     assert_loads(tmp_path / "ViT-tiny.pt", tensors)
+
+
+class Hostile(torch.nn.Module):
+    """An archive whose code runs when it is opened."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    @torch.jit.export
+    def __getstate__(self):
+        return self.weight, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[torch.Tensor, bool]):
+        self.weight, self.training = state
+        print("the archive has run")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
+def test_an_unknown_archive_is_refused_and_nothing_in_it_runs(tmp_path, capfd):
+    torch.jit.save(torch.jit.script(Hostile()), tmp_path / "clip.pt")
+    torch.jit.load(tmp_path / "clip.pt")
+    assert "the archive has run" in capfd.readouterr().out  # it is one that would
+    for read in (load_clip, lambda path: clip.released.read_state(Path(path))):
+        with pytest.raises(ValueError, match=r"clip.pt: not readable .*a program.*SHA-256.*as safetensors"):
+            read(str(tmp_path / "clip.pt"))
+    assert "the archive has run" not in capfd.readouterr().out
 
 
 def test_options_reach_the_model(state, tmp_path):

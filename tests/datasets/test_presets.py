@@ -92,7 +92,9 @@ def test_own_videos_follow_the_preset(data, register, debug_data):
 
 
 def test_an_unknown_preset_is_an_error_that_names_the_known_ones(data):
-    with pytest.raises(ValueError, match=r"data\.transforms: expected one of mote, .*, tvts_feature, found 'mota'"):
+    with pytest.raises(
+        ValueError, match=r"data\.transforms: expected one of mote, .*, tvts_feature, tower, found 'mota'"
+    ):
         read_data(replace(data, transforms="mota"), ("train",))
 
 

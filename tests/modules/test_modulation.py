@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from modules.modulation import modulation_gate
+from modules.modulation import CLIP_SPREAD, fitted_temperature, modulation_gate
 
 
 def slow_gate(frames: np.ndarray, classes: np.ndarray, trained: np.ndarray, count: int, temperature: float) -> list:
@@ -43,3 +43,36 @@ def test_the_gate_is_one_where_test_and_training_classes_are_the_same():
     classes = torch.from_numpy(unit_rows(rng, 9)).float()
     gate = modulation_gate(torch.randn(7, 4, 12), classes[torch.randperm(9)], classes)
     torch.testing.assert_close(gate, torch.ones(7), rtol=1e-5, atol=1e-5)
+
+
+def spread_of(classes: torch.Tensor) -> float:
+    """1 - the mean cosine of two different classes, pair by pair."""
+    pairs = [float(one @ other) for i, one in enumerate(classes) for j, other in enumerate(classes) if i != j]
+    return 1 - sum(pairs) / len(pairs)
+
+
+@pytest.mark.parametrize("width", [0.1, 1.0, 10.0])
+def test_the_temperature_is_proportional_to_the_spread_of_the_classes(width):
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.linspace(1, 2, 12) + width * torch.randn(20, 12, generator=generator)
+    classes = torch.nn.functional.normalize(rows.double(), dim=-1)
+    assert float(fitted_temperature(0.05, classes)) == pytest.approx(0.05 * spread_of(classes) / CLIP_SPREAD, rel=1e-9)
+
+
+def test_one_class_and_equal_classes_leave_the_temperature_as_it_is():
+    one = torch.nn.functional.normalize(torch.randn(1, 8), dim=-1)
+    assert float(fitted_temperature(0.05, one)) == 0.05
+    assert float(fitted_temperature(0.05, one.expand(4, -1))) == pytest.approx(0.05)
+
+
+def test_the_gate_says_the_same_in_a_cone_of_any_width():
+    """Test classes next to training classes are as trusted in a wide space as in a narrow one."""
+    generator = torch.Generator().manual_seed(2)
+    noise, frames = torch.randn(2, 12, 32, generator=generator), torch.randn(5, 4, 32, generator=generator)
+    gates = {}
+    for width in (0.2, 0.5):
+        trained, asked = torch.nn.functional.normalize(torch.ones(32) + width * noise, dim=-1)
+        for name, temperature in (("fitted", fitted_temperature(0.5, trained)), ("fixed", 0.5)):
+            gates[name, width] = modulation_gate(frames, asked, trained, 5, temperature).log().mean()
+    assert gates["fitted", 0.2] == pytest.approx(float(gates["fitted", 0.5]), rel=0.2)
+    assert abs(gates["fixed", 0.5]) > 3 * abs(gates["fixed", 0.2])

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from modules.classes.base import FixedClasses
 from modules.classes.templates import template_classes
 from modules.heads.experts import ExpertTransformer, merge_mixing, one_hot_mixing
-from modules.modulation import modulation_gate
+from modules.modulation import fitted_temperature, modulation_gate
 from modules.systems.base import Batch, Draws, Losses, cosines
 from modules.systems.mote import MoTE, MoTESettings
 
@@ -192,6 +192,27 @@ def test_modulation_weighs_the_temporal_branch_of_scores_alone(make, frames, cla
     torch.testing.assert_close(system.embed(video), trained.mean(dim=1), rtol=1e-4, atol=1e-5)
     off = make(modulation=False).eval()
     torch.testing.assert_close(off.after_head(video, class_features), trained, rtol=1e-4, atol=1e-5)
+
+
+def test_the_temperature_is_the_configured_one_to_the_bit_for_towers_like_openai_s(make):
+    system = make(modulation_temperature=0.05)
+    assert system.towers.has_narrow_cone
+    assert system.temperature == 0.05
+    assert isinstance(system.temperature, float)
+
+
+@torch.no_grad()
+def test_other_towers_scale_the_temperature_by_the_spread_of_their_training_classes(make, frames, class_features):
+    system = make(modulation_classes=4, modulation_temperature=0.5).eval()
+    video = system.encode(frames)
+    as_configured = system.after_head(video, class_features)
+    system.towers.has_narrow_cone = False
+    expected = fitted_temperature(0.5, system.head.spe_cls_feature)
+    assert float(expected) != pytest.approx(0.5, rel=0.1)
+    assert torch.equal(system.temperature, expected)
+    assert not torch.allclose(system.after_head(video, class_features), as_configured)
+    as_fitted = make(modulation_classes=4, modulation_temperature=float(expected)).eval()
+    torch.testing.assert_close(system.after_head(video, class_features), as_fitted.after_head(video, class_features))
 
 
 def test_modulation_has_no_part_in_training(make, frames, class_features):

@@ -399,6 +399,7 @@ OTHERWISE: dict[str, st.SearchStrategy] = {
     "transforms": WORDS.filter(bool),
     "loss_type": WORDS.filter(bool),
     "tower": WORDS.filter(bool),
+    "input_size": st.integers(1, 4096),  # 0: what the arch tells is written down
     "tm": st.booleans() | WORDS,
 }
 OTHERWISE["sources"] = st.lists(values_of(SourceConfig), max_size=2).map(tuple)

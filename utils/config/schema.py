@@ -157,9 +157,11 @@ class DataConfig:
     shot_seed: StrictInt = Field(0, ge=0, le=2**63 - 1)  # another one draws other videos
     # passes over the train list an epoch; 0: as many as give the length of the list that the K were drawn from
     shot_repeat: StrictInt = Field(1, ge=0, le=MANY)
-    input_size: StrictInt = Field(224, ge=1, le=4096)
+    input_size: StrictInt = Field(224, ge=0, le=4096)  # 0: what the name of the tower tells
     scale_size: StrictInt = Field(0, ge=0, le=2**14)  # of the short side in evaluation; 0: the preset decides
     transforms: Text = ""  # rules of frames and pictures, a name of datasets.clips.presets; empty: the system's own
+    # how pictures are resized, a name of utils.config.pixels.RESIZES; empty: the preset's (``tower``: the tower's own)
+    resize: Text = ""
     train_sampling: Text = ""  # rule of training frames, a name of datasets.clips.presets; empty: the preset's
     random_shift: StrictBool = True  # random frames within segments in training
     dense: StrictBool = False  # 128-frame windows instead of the whole video

@@ -5,6 +5,7 @@ their metadata.
 """
 
 import hashlib
+import io
 import os
 import pickle
 import pickletools
@@ -13,7 +14,7 @@ import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -94,17 +95,20 @@ def check_weight_file(path: Path, problem: str) -> None:
         raise ValueError(f"{problem} ({found})")
 
 
-def read_torch_file(path: Path, problem: str, stand_ins: Sequence[tuple[type, str]] = ()) -> Any:
+def read_torch_file(
+    path: Path, problem: str, stand_ins: Sequence[tuple[type, str]] = (), programs: Collection[str] = ()
+) -> Any:
     """What torch.save wrote, on the CPU: tensors and plain values; of a TorchScript archive its state dict.
 
     Check sums are compared.
 
     Args:
         stand_ins: plain types with the names of classes in whose place they are read, which are never looked up.
+        programs: SHA-256 of the TorchScript archives that may be opened, since opening one runs what is in it.
 
     Raises:
         FileNotFoundError, ValueError: see ``check_weight_file``; it is damaged; it holds other objects, the first is
-            named.
+            named; it is a TorchScript archive that nobody vouches for.
     """
     check_weight_file(path, problem)
     try:
@@ -112,13 +116,29 @@ def read_torch_file(path: Path, problem: str, stand_ins: Sequence[tuple[type, st
             if file.read(2) == b"PK":
                 _check_sums(file)
             if is_torchscript(path):
-                return dict(torch.jit.load(path, map_location="cpu").state_dict())
+                return _state_of_program(file, programs)
             file.seek(0)
             with warnings.catch_warnings(), torch.serialization.safe_globals(list(stand_ins)):
                 warnings.simplefilter("ignore")  # about a pickle_protocol that it may not read: then it is an error
                 return torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, *UNREADABLE) as error:
         raise ValueError(f"{problem} ({_reason(error, path)})") from error
+
+
+def _state_of_program(file: BinaryIO, known: Collection[str]) -> dict[str, Tensor]:
+    """The tensors of a TorchScript archive.
+
+    Raises:
+        ValueError: it is none of the known ones; nothing in it has run.
+    """
+    file.seek(0)
+    content = file.read()  # what is hashed is what is opened
+    if hashlib.sha256(content).hexdigest() not in known:
+        raise ValueError(
+            "a TorchScript archive is a program, and only those with the SHA-256 of OpenAI's released models are run; "
+            "the safe way: where its source is trusted, save its state_dict as safetensors"
+        )
+    return dict(torch.jit.load(io.BytesIO(content), map_location="cpu").state_dict())
 
 
 def read_safetensors(path: Path, problem: str) -> tuple[dict[str, Tensor], dict[str, str]]:

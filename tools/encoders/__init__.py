@@ -1,0 +1,1 @@
+"""A table of towers, each frozen, from scripts/run_table.sh."""
