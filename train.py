@@ -3,7 +3,7 @@
 import argparse
 
 from commands.extraction import check_features
-from commands.starting import Run, begin_run, check_run, check_videos, find_start
+from commands.starting import Run, begin_run, check_run, check_videos, find_start, memory_explained
 from commands.training_data import read_training_data
 from datasets.build import preset_of
 from engine.optim import build_optimizer, lr_schedule
@@ -26,7 +26,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
     """Train as the configuration says; returns the last validation's figures."""
-    with begin_run(parse_args(argv)) as run:
+    with begin_run(parse_args(argv)) as run, memory_explained(run):
         state, training = prepare(run)
         if run.config.solver.evaluate:
             with gathered(state.model):

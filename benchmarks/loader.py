@@ -35,28 +35,32 @@ def write_video() -> None:
     encode_video(np.stack(frames), VIDEO)
 
 
-def ours(decoder: str) -> Callable[[], object]:
+def of_files(decoder: str, copies: int = 1) -> TrainVideos:
+    """Clips of the video, listed so often."""
     write_video()
-    videos = VideoList("", np.array([str(VIDEO).encode()]), np.zeros(1, dtype=np.int64), None)
-    indices_of = partial(_indices, num_segments=models.NUM_FRAMES)
-    dataset = TrainVideos(
-        VideoSource(videos, decoder=decoder, timeout_s=60), indices_of, MOTE.train_transform(224, [0]), seed=0
-    )
-    return lambda: [dataset[epoch, 0] for epoch in range(CLIPS)]
+    videos = VideoList("", np.array([str(VIDEO).encode()] * copies), np.zeros(copies, dtype=np.int64), None)
+    return _train_clips(VideoSource(videos, decoder=decoder, timeout_s=60))
 
 
-def shards() -> Callable[[], object]:
-    """The video packed with every frame, at its own size."""
+def of_shards(copies: int = 1) -> TrainVideos:
+    """The same from a pack with every frame, at its own size."""
     write_video()
     folder = VIDEO.with_name("mote_benchmark_shards")
     folder.mkdir(exist_ok=True)
     (folder / "list.txt").write_text(f"{VIDEO.name} 0\n")
     root, out = str(VIDEO.parent), str(folder / "pack")
     pack.main([str(folder / "list.txt"), "--root", root, "--out", out, "--workers", "0"])
-    videos = VideoList(out, np.array([VIDEO.name.encode()]), np.zeros(1, dtype=np.int64), None)
+    videos = VideoList(out, np.array([VIDEO.name.encode()] * copies), np.zeros(copies, dtype=np.int64), None)
+    return _train_clips(VideoSource(videos, pack=ShardPack.open(out)))
+
+
+def _train_clips(source: VideoSource) -> TrainVideos:
     indices_of = partial(_indices, num_segments=models.NUM_FRAMES)
-    source = VideoSource(videos, pack=ShardPack.open(out))
-    dataset = TrainVideos(source, indices_of, MOTE.train_transform(224, [0]), seed=0)
+    return TrainVideos(source, indices_of, MOTE.train_transform(224, [0]), seed=0)
+
+
+def clips_of(dataset: TrainVideos) -> Callable[[], object]:
+    """Some clips, one after the other."""
     return lambda: [dataset[epoch, 0] for epoch in range(CLIPS)]
 
 
@@ -69,26 +73,35 @@ def published() -> Callable[[], object]:
     return lambda: [baseline.train_sample(str(VIDEO), models.NUM_FRAMES, 224) for _ in range(CLIPS)]
 
 
-def features() -> Callable[[], object]:
-    """As many clips from a feature cache of ViT-B/16: random rows of 2000."""
+def of_features() -> TrainFeatureVideos:
+    """Clips from a feature cache of ViT-B/16: 2000 random ones."""
     folder = Path(tempfile.gettempdir()) / "mote_benchmark_features"
     shape = [2000, 1, models.NUM_FRAMES, 512]
     paths = np.array([f"{row}.mp4".encode() for row in range(shape[0])])
     videos = VideoList(str(folder), paths, np.zeros(shape[0], dtype=np.int64), None)
-    writer = FeatureWriter(folder, videos, {"shape": shape, "augmented": False}, chunk_size=shape[0])
+    facts = {"shape": shape, "augmented": False, "modality": "video", "decoder": "pyav", "transforms": "mote"}
+    facts["num_crops"] = 1
+    writer = FeatureWriter(folder, videos, facts, chunk_size=shape[0])
     for number in writer.begin():
         rows = np.random.default_rng(0).standard_normal(shape).astype(np.float16)
         writer.write(number, rows, videos.labels[:, None], failures={})
     writer.finish(np.zeros((1, 512)))
-    dataset = TrainFeatureVideos(FeatureCache.open(folder, "train_root"), videos, seed=0)
-    order = np.random.default_rng(0).permutation(shape[0])[:CLIPS].tolist()
+    return TrainFeatureVideos(FeatureCache.open(folder, "train_root"), videos, seed=0)
+
+
+def features() -> Callable[[], object]:
+    """As many clips of them, at random."""
+    dataset = of_features()
+    order = np.random.default_rng(0).permutation(len(dataset))[:CLIPS].tolist()
     return lambda: dataset.__getitems__([(0, index) for index in order])
 
 
 def main(argv: list[str] | None = None) -> list[Measurement]:
     contenders = {harness.BASELINE: published}
-    contenders |= {f"ours, {decoder}": partial(ours, decoder) for decoder in installed_decoders()}
-    contenders |= {"ours, shards": shards, "ours, features": features}
+    contenders |= {
+        f"ours, {decoder}": lambda decoder=decoder: clips_of(of_files(decoder)) for decoder in installed_decoders()
+    }
+    contenders |= {"ours, shards": lambda: clips_of(of_shards()), "ours, features": features}
     return harness.run(Benchmark("loader, one process", "benchmarks.loader", "clips", CLIPS, contenders), argv)
 
 

@@ -22,7 +22,11 @@ VIT_L14 = CLIPConfig(
     embed_dim=768, image_size=224, patch_size=14, vision_width=1024, vision_layers=24, vision_heads=16,
     text_width=768, text_layers=1, text_heads=12,
 )  # fmt: skip
-LAYERS = {VIT_B16: 4, VIT_L14: 6}
+TINY = CLIPConfig(
+    embed_dim=64, image_size=224, patch_size=112, vision_width=64, vision_layers=2, vision_heads=1,
+    text_width=64, text_layers=1, text_heads=1,
+)  # fmt: skip
+LAYERS = {VIT_B16: 4, VIT_L14: 6, TINY: 1}
 
 
 def our_model(config: CLIPConfig) -> MoTE:

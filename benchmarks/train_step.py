@@ -2,14 +2,18 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
 from benchmarks import harness, models
 from benchmarks.harness import Benchmark, Measurement
+from clip.blocks import FULL, LIGHT, NONE, set_recompute
+from engine.failures import can_wait, put_off, settle, stop_if_wrong, verdict_of
 from engine.optim import build_optimizer
 from engine.sharding import clip_gradients
+from engine.state import TrainState
 from modules.compile import compile_blocks
 from modules.systems.base import Batch, Draws
 from utils.config import SolverConfig
@@ -17,15 +21,16 @@ from utils.precision import resolve_precision
 
 
 def ours(
-    config, batch_size: int, choice: str, grad_checkpointing: bool = False, is_compiled: bool = False
+    config, batch_size: int, choice: str, recompute: str = NONE, is_compiled: bool = False
 ) -> Callable[[], object]:
     precision = resolve_precision(choice, harness.device())
     model = models.our_model(config).train()
-    model.towers.checkpoint_activations(grad_checkpointing)
+    set_recompute(model, recompute)
     if is_compiled:
         compile_blocks(model, precision.device)
     optimizer, draws = build_optimizer(model.groups(), SolverConfig()), Draws(torch.Generator().manual_seed(0))
     scaler, parameters = precision.grad_scaler(), list(model.parameters())
+    state = TrainState(model, optimizer, scaler)
     frames, labels = models.random_frames(batch_size), models.as_loaded(torch.arange(batch_size))
 
     def step() -> None:
@@ -35,8 +40,12 @@ def ours(
         scaler.scale(loss).backward()
         scaler.unscale_(optimizer)
         norm = clip_gradients(parameters, torch.inf)
-        if not torch.stack([loss.detach(), norm]).isfinite().all():  # as engine.train does
-            raise FloatingPointError("not finite")
+        verdict = verdict_of(state, norm, [{"loss": loss.detach()}])  # as engine.train does
+        settle(state, Path(), {})
+        if can_wait(state, precision.device):
+            put_off(state, verdict)
+        else:
+            stop_if_wrong(verdict, state, Path(), {})
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
@@ -72,7 +81,9 @@ def benchmark(name: str, config, batch_size: int) -> Benchmark:
     """Train on ``batch_size`` clips of 8 frames."""
     contenders = {harness.BASELINE: partial(baseline, config, batch_size)}
     contenders |= {f"ours {choice}": partial(ours, config, batch_size, choice) for choice in ("fp32", "auto")}
-    contenders["ours fp32, checkpointing"] = partial(ours, config, batch_size, "fp32", True)
+    contenders |= {
+        f"ours fp32, recompute {name}": partial(ours, config, batch_size, "fp32", name) for name in (LIGHT, FULL)
+    }
     if torch.cuda.is_available():
         contenders["ours auto, compiled"] = partial(ours, config, batch_size, "auto", is_compiled=True)
     flops, name = partial(models.training_flops, config), f"training step {name}, 8 frames"

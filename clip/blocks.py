@@ -1,12 +1,70 @@
 """Transformer blocks under OpenAI's parameter names, with fused attention."""
 
+from collections.abc import Callable
+from functools import partial, wraps
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 QUICK_GELU = 1.702
 SHORT_SEQUENCE = 512  # tokens; up to here a layer's attention weights are no larger than its hidden layer
+
+
+PRODUCTS = ("mm", "addmm", "bmm", "baddbmm")  # of matrices, among the names of torch's operations
+SHALLOW = 16  # a product of fewer terms is no work, such as a mixture of the weights of a few experts
+ATTENTION = "_scaled_dot_product"  # what the names of fused attention's operations begin with
+NONE, LIGHT, FULL = "none", "light", "full"
+
+
+def _keeping_products(compute: Callable[..., Tensor], *inputs: Any) -> Tensor:
+    contexts = partial(create_selective_checkpoint_contexts, _policy)
+    return checkpoint(compute, *inputs, use_reentrant=False, context_fn=contexts)
+
+
+def _policy(context: Any, operation: Any, *inputs: Any, **options: Any) -> CheckpointPolicy:
+    """Keep what products and attention give: that is most of the work, and half of the memory."""
+    name = str(operation).split(".")[1]  # of aten.mm.default
+    is_kept = name.startswith(ATTENTION)
+    if name in PRODUCTS:
+        depth, width = inputs[-1].shape[-2:]
+        # A block's last product makes D of 4D, and nothing of the block is computed from it.
+        is_last = name == "addmm" and depth >= 2 * width
+        is_kept = depth >= SHALLOW and not is_last
+    return CheckpointPolicy.MUST_SAVE if is_kept else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+# Values of network.recompute: what of a block is computed again in the backward pass, not kept for it. Nothing; norms,
+# activations, casts and residual sums; or the whole block.
+RECOMPUTE: dict[str, Callable[..., Tensor]] = {
+    NONE: lambda compute, *inputs: compute(*inputs),
+    LIGHT: _keeping_products,
+    FULL: partial(checkpoint, use_reentrant=False),
+}
+
+
+def recomputable(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Of a block's ``forward``: in training it runs as the block's ``recompute`` says, a name of ``RECOMPUTE``.
+
+    The block does so itself, not what calls it, so that compiling and sharding a block cover the second pass as well.
+    """
+
+    @wraps(forward)
+    def run(self: nn.Module, *inputs: Any, **options: Any) -> Tensor:
+        compute = partial(forward, self, **options)
+        return RECOMPUTE[self.recompute if self.training else NONE](compute, *inputs)
+
+    return run
+
+
+def set_recompute(model: nn.Module, name: str) -> int:
+    """Have the blocks of a model run as a name of ``RECOMPUTE`` says; returns how many there are."""
+    blocks = [module for module in model.modules() if hasattr(module, "recompute")]
+    for block in blocks:
+        block.recompute = name
+    return len(blocks)
 
 
 class QuickGELU(nn.Module):
@@ -112,6 +170,8 @@ class DropPath(nn.Module):
 class ResidualAttentionBlock(nn.Module):
     """Pre-norm transformer block; ``control_point`` stands in front of both its layers (see ``clip.shift``)."""
 
+    recompute = NONE
+
     def __init__(self, width: int, heads: int, activation: str, drop_path: float, mlp: int | None = None):
         super().__init__()
         self.attn = Attention(width, heads, dropout=drop_path)
@@ -121,6 +181,7 @@ class ResidualAttentionBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
         self.control_point = nn.Identity()
 
+    @recomputable
     def forward(self, x: Tensor, is_causal: bool = False, only_first: bool = False) -> Tensor:
         """[..., L, D] -> [..., L, D], or [..., 1, D] where only the first token is read afterwards."""
         x = self.control_point(x)
@@ -132,7 +193,7 @@ class ResidualAttentionBlock(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A stack of blocks; ``grad_checkpointing`` trades one more forward pass for activation memory."""
+    """A stack of blocks."""
 
     block: type[ResidualAttentionBlock] = ResidualAttentionBlock
 
@@ -142,7 +203,6 @@ class Transformer(nn.Module):
         super().__init__()
         rates = [drop_path * layer / max(layers - 1, 1) for layer in range(layers)]
         self.resblocks = nn.ModuleList(self.block(width, heads, activation, r, mlp) for r in rates)
-        self.grad_checkpointing = False
         self._init_weights(width, layers)
 
     def _init_weights(self, width: int, layers: int) -> None:
@@ -161,9 +221,5 @@ class Transformer(nn.Module):
     def _through_blocks(self, x: Tensor, how: int, only_first: bool) -> Tensor:
         """``how``: what a block takes as its second argument."""
         for block in self.resblocks:
-            is_cut = only_first and block is self.resblocks[-1]
-            if self.grad_checkpointing and self.training:
-                x = checkpoint(block, x, how, is_cut, use_reentrant=False)
-            else:
-                x = block(x, how, is_cut)
+            x = block(x, how, only_first and block is self.resblocks[-1])
         return x

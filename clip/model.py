@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from clip.blocks import Transformer
+from clip.blocks import FULL, NONE, Transformer, set_recompute
 from clip.resnet import ModifiedResNet, ResNetConfig
 from clip.shapes import DIVIDED, FRAMES, CLIPConfig
 from clip.shift import ADDED, VIT_MODULES, check_time_module
@@ -115,10 +115,9 @@ class CLIP(Towers):
         Raises:
             ValueError: of a ResNet, whose BatchNorms would count every batch twice.
         """
-        if not self.config.resnet_layers:
-            self.visual.transformer.grad_checkpointing = is_on
-        elif is_on:
-            raise ValueError("network.grad_checkpointing: the image tower is a CLIP ResNet, which has no such option")
+        if is_on and self.config.resnet_layers:
+            raise ValueError("network.recompute full: the image tower is a CLIP ResNet, which has no such option")
+        set_recompute(self.visual, FULL if is_on else NONE)
 
     def encode_frames(self, images: Tensor, num_frames: int) -> Tensor:
         """Normalised images [B*T, 3, S, S] -> embeddings [B*T, D]; [B, D] where clips are joined.

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clip.blocks import Attention, ResidualAttentionBlock, Transformer
+from clip.blocks import Attention, ResidualAttentionBlock, Transformer, recomputable
 from clip.shapes import CLIPConfig
 from clip.towers import Tokens, Towers
 
@@ -59,6 +59,7 @@ class SpaceTimeBlock(ResidualAttentionBlock):
         self.timeattn = GroupedAttention(width, heads, drop_path, over_time=True)
         self.ln_3 = nn.LayerNorm(width)
 
+    @recomputable
     def forward(self, x: Tensor, num_frames: int, only_first: bool = False) -> Tensor:
         """[B, 1+T*n, D] -> [B, 1+T*n, D], or [B, 1, D] where only the class token is read afterwards."""
         over_time = x + self.drop_path(self.timeattn(self.ln_3(x), num_frames))
@@ -77,10 +78,25 @@ class SpaceTimeTransformer(Transformer):
 
     def _init_weights(self, width: int, layers: int) -> None:
         super()._init_weights(width, layers)
-        for block in self.resblocks:  # adds zeros, and learns: the gradient comes through the ones
+        for block in self.resblocks:  # adds zeros, and learns from rounding errors, see start_time_from_space
             nn.init.zeros_(block.timeattn.in_proj_weight)
             nn.init.ones_(block.timeattn.out_proj.weight)
             nn.init.zeros_(block.timeattn.out_proj.bias)
+
+    @torch.no_grad()
+    def start_time_from_space(self) -> None:
+        """Let attention over time that was not trained begin as a copy of that over space, its output still zero.
+
+        As published it begins with zeros that go out through ones. The layer norm behind it takes away what all
+        channels share, and with it the gradient that would come back through the ones, but for rounding.
+        """
+        for block in self.resblocks:
+            time, space = block.timeattn, block.attn
+            if not time.in_proj_weight.any():
+                time.in_proj_weight.copy_(space.in_proj_weight)
+                time.in_proj_bias.copy_(space.in_proj_bias)
+                time.out_proj.weight.zero_()
+                block.ln_3.load_state_dict(block.ln_1.state_dict())
 
     def forward(self, x: Tensor, num_frames: int, only_first: bool = False) -> Tensor:
         """[B, 1+T*n, D] -> [B, 1+T*n, D] or [B, 1, D], see ``SpaceTimeBlock``."""

@@ -38,7 +38,7 @@ def recompute(visual: nn.Module, is_on: bool) -> None:
     Raises:
         ValueError: the tower cannot, or its BatchNorms would count every batch twice.
     """
-    problem = f"network.grad_checkpointing: {name_of(visual)}, which has"
+    problem = f"network.recompute full: {name_of(visual)}, which has"
     if is_on and norms_of(visual):
         raise ValueError(f"{problem} BatchNorms, which would count every batch twice")
     trunk = trunk_of(visual)

@@ -129,7 +129,7 @@ class VideoClassifier:
         self.num_clips = preset_of(config.data).own_clips
         self.timing = Timing()
         self._encoded = lru_cache(maxsize=KEPT_CLASS_SETS)(self._encode)
-        self._form = model.for_tests()
+        self._form = model.under_test(precision.half)
         self._form.__enter__()  # for good: a classifier does not train
 
     @classmethod

@@ -27,6 +27,7 @@ from engine.state import TrainState
 from modules.build import load_config, named_head, parse_config
 from modules.check import check_network
 from modules.formats.ours import read_checkpoint
+from modules.recompute import FULL, default_recompute
 from modules.systems.base import Batch, System
 from modules.weights import load_text_tower
 from utils.config import Config, DataConfig, changes, to_yaml
@@ -132,6 +133,27 @@ def begin_run(args: argparse.Namespace) -> Iterator[Run]:
         folder = run_folder(config.data.output_path, config.data.dataset, config.network.arch, log_time)
         with run_lock(folder):
             yield Run(config, precision, folder)
+
+
+@contextmanager
+def memory_explained(run: Run) -> Iterator[None]:
+    """Context of a run, in which a GPU's memory that does not suffice is an error that says what needs less.
+
+    Raises:
+        ValueError: names the settings.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        config, device = run.config, run.precision.device
+        recompute = config.network.recompute or default_recompute(device)
+        less = "" if recompute == FULL else f", or network.recompute={FULL}"
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"out of memory on {device}: data.batch_size {config.data.batch_size}, network.recompute {recompute}, "
+            f"solver.grad_accumulation_steps {config.solver.grad_accumulation_steps}; try half the batch with twice "
+            f"the accumulation{less} ({reason})"
+        ) from error
 
 
 def check_run(run: Run) -> None:

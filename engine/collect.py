@@ -62,7 +62,7 @@ def score_views(
     with how.precision.autocast():
         encoded = classes.encode(system.towers)
     shapes = shapes_of(tables, num_views, len(classes), system)
-    with system.for_tests():
+    with system.under_test(how.precision.half):
         found = collect(
             lambda batch: rows_of_clips(system, system.video_of(batch), encoded, tables), loader, shapes, how
         )
@@ -76,7 +76,7 @@ def embed_views(system: System, loader: DataLoader, num_views: int, how: Pass) -
     was_training = system.training
     system.eval()
     shapes = {"embeddings": (num_views, system.towers.spec.embed_dim)}
-    with system.for_tests():
+    with system.under_test(how.precision.half):
         found = collect(lambda batch: {"embeddings": system.embed(system.video_of(batch))}, loader, shapes, how)
     system.train(was_training)
     return found

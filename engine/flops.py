@@ -23,6 +23,9 @@ PEAK_BF16 = {
     "RTX 3090": 71.0,
 }
 
+# Attributes of modules that recompute, and their values for not doing so: of our blocks, and of open_clip and timm.
+RECOMPUTATION = {"recompute": "none", "grad_checkpointing": False}
+
 
 def peak_flops(device: torch.device) -> float | None:
     """Operations a second of a CUDA device in bf16; None for a CPU or an unknown name."""
@@ -60,8 +63,9 @@ def count_flops(system: System, batch: Batch, draws: Draws) -> float:
         system, {id(tensor): _shape_of(tensor) for tensor in (*system.parameters(), *system.buffers())}
     )
     for module in shapes.modules():
-        if hasattr(module, "grad_checkpointing"):
-            module.grad_checkpointing = False
+        for switch, off in RECOMPUTATION.items():
+            if hasattr(module, switch):
+                setattr(module, switch, off)
     with FlopCounterMode(display=False) as counter:
         shapes.loss(batch, draws).total.backward()
     return float(counter.get_total_flops())

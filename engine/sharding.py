@@ -31,6 +31,11 @@ def shard(model: nn.Module, blocks: Iterable[nn.Module]) -> None:
     model._get_fsdp_state()._lazy_init()
 
 
+def is_sharded(model: nn.Module) -> bool:
+    """Whether ``shard`` has cut a model."""
+    return isinstance(model, FSDPModule)
+
+
 def _average_gradient(parameter: Tensor) -> None:
     # Over accumulated steps too: the mean of (what was averaged before + the new part) averages the new part.
     parameter.grad = sum_over_processes(parameter.grad) / world_size()

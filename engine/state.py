@@ -1,6 +1,7 @@
 """What training changes, and how it becomes a checkpoint and comes back."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -27,6 +28,7 @@ class TrainState:
     best_top1: float = -1.0  # of the validation's first figure, whatever it is; checkpoints know it by this name
     best_epoch: int = 0
     must_validate: bool = False  # the last epoch is finished, but not validated
+    verdict: Any = None  # on the last update, where the host has not read it yet, see ``engine.failures``
 
     def content(self) -> dict:
         """As checkpoint: the four published keys, where ``epoch`` is the last finished one, and ours.

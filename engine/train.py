@@ -19,16 +19,24 @@ from torch.utils.data import DataLoader
 
 from engine.checkpoints import CheckpointStore, publish
 from engine.draws import draws_of_step, draws_of_update
-from engine.failures import check_failed_share, report_replaced
+from engine.failures import (
+    can_wait,
+    check_failed_share,
+    put_off,
+    report_replaced,
+    settle,
+    stop_if_wrong,
+    verdict_of,
+)
 from engine.meter import Meter
 from engine.optim import set_lr
 from engine.sharding import clip_gradients, gathered, gradients_shared
 from engine.state import TrainState
 from modules.systems.base import Batch, System
-from utils.distributed import any_process, average_over_processes, gather, is_main, rank, sum_over_processes, wrap_ddp
+from utils.distributed import any_process, average_over_processes, is_main, rank, wrap_ddp
 from utils.logger import MetricWriter, progress
 from utils.precision import Precision
-from utils.run_folder import BEST_CHECKPOINT, CHECKPOINT, EMA_CHECKPOINT, NON_FINITE_CHECKPOINT
+from utils.run_folder import BEST_CHECKPOINT, CHECKPOINT, EMA_CHECKPOINT
 from utils.signals import StopRequest, stop_requests
 from utils.weights.four_keys import save_checkpoint
 
@@ -113,6 +121,7 @@ def train_epoch(
             reports = []
         meter.add(len(loaded.labels), report | share_of_cut_texts(loaded))
         if state.step == window.stop and _is_due(window, training.print_freq, num_steps):
+            settle(state, training.folder, training.metadata)  # before anything is reported or saved
             _log(state, training, writer, meter.read() | rates)
             # Processes agree here only, since asking all of them takes time; the main process's clock counts.
             must_stop = any_process(bool(stop.signum))
@@ -167,25 +176,18 @@ def update(state: TrainState, training: Training, reports: list[dict[str, Tensor
         reports: of these steps.
 
     Raises:
-        FloatingPointError: loss or gradients are not finite; nothing was updated, the state is kept for inspection.
+        FloatingPointError: loss or gradients, of this update or of the one before, are not finite; that one changed
+            nothing, and the state before it is kept for inspection.
     """
     state.scaler.unscale_(state.optimizer)
     parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
     norm = clip_gradients(parameters, training.clip_grad_norm or torch.inf)
-    # fp16's scaler meets infinite gradients now and then, and skips their update itself: there the losses count.
-    losses = [report["loss"] for report in reports]
-    is_wrong = ~torch.stack(losses if state.scaler.is_enabled() else [*losses, norm]).isfinite().all()
-    if sum_over_processes(is_wrong.float()):  # the one place where a step waits for the device
-        content = state.content()  # gathers a sharded model, so every process calls it
-        if is_main():
-            save_checkpoint(training.folder / NON_FINITE_CHECKPOINT, content | training.metadata)
-        found = gather(_first_not_finite(reports))
-        culprits = [f"{values} on process {index}" for index, values in enumerate(found) if values]
-        raise FloatingPointError(
-            f"not finite in epoch {state.epoch + 1}, step {state.step}: "
-            f"{'; '.join([*culprits, f'gradient norm {norm.item():.4g}'])}; "
-            f"the state before this update is in {training.folder / NON_FINITE_CHECKPOINT}; try a lower solver.lr"
-        )
+    verdict = verdict_of(state, norm, reports)
+    settle(state, training.folder, training.metadata)  # of the update before: of this one nothing is asked yet
+    if can_wait(state, training.precision.device):
+        put_off(state, verdict)
+    else:
+        stop_if_wrong(verdict, state, training.folder, training.metadata)
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)
@@ -193,14 +195,6 @@ def update(state: TrainState, training: Training, reports: list[dict[str, Tensor
     if state.ema:
         state.ema.update_parameters(state.model)
     return norm
-
-
-def _first_not_finite(reports: list[dict[str, Tensor]]) -> str:
-    """The values of the first step whose loss is not finite; empty if all are."""
-    for values in reports:
-        if not values["loss"].isfinite():
-            return ", ".join(f"{name} {value.item():.4g}" for name, value in values.items() if value.ndim == 0)
-    return ""
 
 
 def _models(state: TrainState) -> list[tuple[str, System]]:

@@ -23,6 +23,7 @@ from modules.formats.configs import published_base
 from modules.heads.experts import ExpertTransformer
 from modules.heads.mean import MeanPooling
 from modules.heads.transformer import HEAD_WIDTH, TemporalTransformer
+from modules.recompute import apply_recompute
 from modules.systems.base import System
 from modules.systems.clip import PlainCLIP
 from modules.systems.mote import MoTE
@@ -242,7 +243,7 @@ def build_system(config: Config, towers: Towers, classes: Classes) -> System:
     section = config.section(name, SYSTEMS[name].Settings)
     system = SYSTEMS[name](towers, head, classes, section, config.solver).to(device)
     towers.image_tower.requires_grad_(not network.fix_video)
-    towers.checkpoint_activations(network.grad_checkpointing)
+    apply_recompute(system, network.recompute)
     with torch.no_grad():
         system.eval().remember(classes.encode(towers))
     return system.train()

@@ -1,5 +1,6 @@
 """What a configuration may not ask of a model: found before any weights are read."""
 
+from clip.blocks import NONE, RECOMPUTE
 from clip.model import IMAGE_TOWERS
 from clip.shapes import DIVIDED
 from modules.build import CLASSES, DESCRIPTORS, HEADS, SYSTEMS, head_of, kind_of_classes
@@ -24,6 +25,7 @@ def check_network(config: Config, videos_per_step: int | None = None) -> None:
     network = config.network
     check_choice("network.system", network.system, SYSTEMS)
     check_choice("network.classes", network.classes, CLASSES)
+    check_choice("network.recompute", network.recompute or NONE, RECOMPUTE)
     templates_of(network.templates)
     check_class_text(network.class_text)
     check_choice("network.sim_header", head_of(config), HEADS)

@@ -2,7 +2,7 @@
 # The whole system in minutes, on any machine: write the built-in video set, train a tiny CLIP on single pictures,
 # train MoTE on videos, test close-set and zero-shot. What exists is reused; remove exps/demo to start afresh.
 #   --ablation: also plain FFN, no merged pass, no modulation, over three seeds (about an hour); docs/results_demo.md
-#   --systems: every system, temporal module and classifier (at most 25 minutes on 2 idle cores); docs/results_systems.md
+#   --systems: every system, temporal module and classifier (at most 30 minutes on 2 idle cores); docs/results_systems.md
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export NPROC="${NPROC:-1}" # its batch size is made for one process
@@ -25,12 +25,13 @@ train() {
 }
 
 # evaluate SYSTEM NAME WEIGHTS [section.key=value ...]: all tests of one row of the table; of the zero-shot tests alone
-# are the values in $of_zero_shot.
+# are the values in $of_zero_shot. A system that is not trained on labels has a file of its own for those that are seen.
 evaluate() {
   local config="configs/demo/$1.yaml" parts="configs/demo/$1" results="$demo/results/$2" weights="$3"
   shift 3
   [ -e "$results/done" ] && return
   [ -d "$parts" ] || parts=configs/demo # MoTE's
+  [ ! -e "$parts/seen.yaml" ] || config="$parts/seen.yaml"
   say "test $weights $*"
   bash scripts/run_test.sh "$config" "$weights" --output "$results/close_1x1" "$@"
   bash scripts/run_test.sh "$config" "$weights" --test_clips 4 --test_crops 3 --output "$results/close_4x3" "$@"
@@ -38,6 +39,17 @@ evaluate() {
   bash scripts/run_test_zeroshot.sh "$parts/combinations.yaml $parts/objects.yaml $parts/style.yaml" "$weights" \
     --test_clips 3 --output "$results/zero_shot" "$@" ${of_zero_shot:-}
   touch "$results/done"
+}
+
+# explore NAME WEIGHTS SEARCH PROBE: captions look for their videos, and a linear classifier learns from frozen features.
+explore() {
+  local results="$demo/results/$1"
+  [ -e "$results/explored" ] && return
+  say "search and probe $2"
+  bash scripts/run_test_retrieval.sh "configs/demo/$3" "$2" --output "$results/retrieval" \
+    --save_logits "$results/search.npz"
+  python probe.py --config "configs/demo/$4" --weights "$2" --output "$results/probe"
+  touch "$results/explored"
 }
 
 say "set up"
@@ -71,6 +83,12 @@ if [ "${1:-}" = --ablation ]; then
 fi
 
 if [ "${1:-}" = --systems ]; then
+  python -m datasets.shapes --out "$demo/data" --films
+  for part in story_train story_val; do
+    stories="$demo/data/transcripts/$part"
+    [ -e "$stories/transcripts.json" ] || python -m datasets.prepare transcripts "$demo/data/lists/$part.csv" \
+      --annotations "$demo/data/videos" --out "$stories"
+  done
   means="$demo/class_means.npz"
   [ -e "$means" ] || python -m tools.class_means --config configs/demo/text4vis.yaml --out "$means"
   rows="$(python -m tools.demo.systems --rows)"
@@ -83,6 +101,13 @@ if [ "${1:-}" = --systems ]; then
     evaluate "$system" "$name" "$weights" $overrides
   done 3<<<"$rows"
   of_zero_shot=
+  explored="$(python -m tools.demo.search --rows)"
+  while IFS='|' read -r name search probe <&3; do
+    weights="$runs/$name/last_model.pt"
+    [ "$name" != clip ] || weights=clip
+    explore "$name" "$weights" "$search" "$probe"
+  done 3<<<"$explored"
+  python -m tools.demo.search_picture --search "$demo/results/tvtsv2/search.npz" --out "$demo/search.png"
   python -m tools.demo.systems --page docs/results_systems.md
 fi
 

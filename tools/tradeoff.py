@@ -162,7 +162,7 @@ class SweptModel:
 
         scale = model.logit_scale.item()
         shapes = shapes_of(fusion.tables, num_views, len(classes), model)
-        with model.for_tests():
+        with model.under_test(self.precision.half):
             of_forms = {f"{form} {table}": shape for form in self.forms for table, shape in shapes.items()}
             tables = collect(compute, loader, of_forms, self._pass(name, desc)).tables
         return {

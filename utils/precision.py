@@ -17,10 +17,14 @@ class Precision:
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """Context for forward passes."""
-        if self.name == "fp32":
+        if not self.half:
             return contextlib.nullcontext()
-        dtype = torch.bfloat16 if self.name == "bf16" else torch.float16
-        return torch.autocast(self.device.type, dtype=dtype)
+        return torch.autocast(self.device.type, dtype=self.half)
+
+    @property
+    def half(self) -> torch.dtype | None:
+        """The half precision that autocast computes in; None for fp32."""
+        return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.name)
 
     def grad_scaler(self) -> torch.amp.GradScaler:
         """Loss scaling, active only where fp16 gradients would underflow."""

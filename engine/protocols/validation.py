@@ -30,7 +30,7 @@ def in_order(system: System, loader: DataLoader, how: Pass) -> dict[str, float]:
     """
     was_training = system.training
     system.eval()
-    with system.for_tests():
+    with system.under_test(how.precision.half):
         found = collect(lambda batch: {"in_order": system.in_order(batch)[:, None]}, loader, {"in_order": (1, 1)}, how)
     system.train(was_training)
     found.check_some_read("data.val_transcripts")

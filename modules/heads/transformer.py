@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from clip.blocks import MLP, Attention
+from clip.blocks import MLP, NONE, Attention, recomputable
 
 MAX_FRAMES = 77  # rows of the released position table
 HEAD_WIDTH = 64  # the released heads have text width / 64 attention heads
@@ -13,6 +13,8 @@ HEAD_WIDTH = 64  # the released heads have text width / 64 attention heads
 class TemporalBlock(nn.Module):
     """Pre-norm block over the frames of a clip."""
 
+    recompute = NONE
+
     def __init__(self, width: int, heads: int, ffn: Callable[[], nn.Module]):
         super().__init__()
         self.attn = Attention(width, heads)
@@ -20,6 +22,7 @@ class TemporalBlock(nn.Module):
         self.mlp = ffn()
         self.ln_2 = nn.LayerNorm(width, eps=1e-12)
 
+    @recomputable
     def forward(self, x: Tensor, *ffn_inputs: Tensor) -> Tensor:
         """[..., B, T, D] -> [..., B, T, D]; the feed-forward layer gets ``ffn_inputs``, too."""
         x = x + self.attn(self.ln_1(x))

@@ -1,13 +1,15 @@
 """The contract of a system: what training, tests and commands may ask of a video model, whatever paper it is from."""
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from clip.towers import Towers
 from modules.classes.base import Classes
+from modules.half import weights_cast
 from modules.objectives.mixing import mixed, mixes
 from modules.scores import Explanation, cosines
 from modules.systems.parts import Batch, Draws, Group, Losses, Video
@@ -118,6 +120,12 @@ class System(nn.Module):
     def in_order(self, batch: Batch) -> Tensor:
         """Of which clips of a batch the texts are put in their order, all of them: float [B], 1 or 0."""
         raise NotImplementedError
+
+    @contextmanager
+    def under_test(self, half: torch.dtype | None) -> Iterator[None]:
+        """Context of ``for_tests`` in which weights are cast once, see ``modules.half``; ``half``: of ``Precision``."""
+        with self.for_tests(), weights_cast(self.towers.image_tower, half), weights_cast(self.head, half):
+            yield
 
     def remember(self, classes: Tensor) -> None:
         """Keep the encoded training classes [K, D], where tests need them."""

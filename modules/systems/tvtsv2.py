@@ -42,6 +42,7 @@ class TVTSv2Settings:
     # What learns at solver.lr, not at its share of CLIP: attention over time and the sorter (``published``), or the
     # temporal embedding, which has random values at first, too (``all``)
     new_parameters: Literal["published", "all"] = "published"
+    time_attention: Literal["published", "space"] = "published"  # its start: zeros and ones, or that over space
 
 
 class TVTSv2(PlainCLIP):
@@ -61,6 +62,8 @@ class TVTSv2(PlainCLIP):
         self.towers.logit_scale.requires_grad_(False)  # the contrast has a temperature of its own
         if self.settings.text_layers and (text := getattr(self.towers, "transformer", None)):
             text.resblocks[: -self.settings.text_layers].requires_grad_(False)
+        if self.settings.time_attention == "space":
+            self.towers.image_tower.transformer.start_time_from_space()
         self.sorter = None
         if self.solver.loss_type != "CE" and self.settings.sorting:
             shape = self.settings.sorter_places, self.settings.sorter_layers, self.settings.sorter_heads

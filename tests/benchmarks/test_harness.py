@@ -64,7 +64,7 @@ def test_a_page_holds_every_table_and_what_it_was_measured_on():
         return Measurement(benchmark, contender, "clips", 4.0, 0.5, 0.4, 0.6, 2.0, 100.0)
 
     rows = [measurement(name, who) for name in ("head, test", "head, train") for who in ("baseline", "ours")]
-    text = page_writer.page({"head": rows}, rounds=7)
+    text = page_writer.page({"head": rows}, rounds=7, memory_table="MiB of a block")
     assert text.count(table(rows[:2])) == text.count(table(rows[2:])) == 1
-    for fact in ("| rounds | 7 |", "| torch | ", "| device | ", "## head"):
+    for fact in ("| rounds | 7 |", "| torch | ", "| device | ", "## head", "## memory\n\nMiB of a block"):
         assert fact in text

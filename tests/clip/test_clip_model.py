@@ -123,7 +123,7 @@ def test_gradient_checkpointing_changes_no_gradient(tiny_clip):
     images = torch.randn(2, 3, 32, 32)
     grads = []
     for is_on in (False, True):
-        tiny_clip.visual.transformer.grad_checkpointing = is_on
+        tiny_clip.checkpoint_activations(is_on)
         tiny_clip.zero_grad()
         tiny_clip.encode_image(images).square().sum().backward()
         grads.append({n: p.grad.clone() for n, p in tiny_clip.visual.named_parameters()})
@@ -136,7 +136,7 @@ def test_gradient_checkpointing_keeps_no_activations_of_a_block(tiny_clip):
     images = torch.randn(2, 3, 32, 32)
     saved = []
     for is_on in (False, True):
-        tiny_clip.visual.transformer.grad_checkpointing = is_on
+        tiny_clip.checkpoint_activations(is_on)
         kept = []
         with torch.autograd.graph.saved_tensors_hooks(lambda x, kept=kept: kept.append(x.numel()) or x, lambda x: x):
             tiny_clip.encode_image(images)

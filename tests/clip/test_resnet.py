@@ -142,7 +142,7 @@ def test_what_a_resnet_does_not_know_is_an_error(resnet):
             random_resnet(**options)
     with pytest.raises(ValueError, match=r"network\.tm: .* one of False, tsm, True for a ResNet, found tokenshift"):
         random_resnet(time_module="tokenshift")
-    with pytest.raises(ValueError, match=r"network\.grad_checkpointing: .* a CLIP ResNet"):
+    with pytest.raises(ValueError, match=r"network\.recompute full: .* a CLIP ResNet"):
         resnet.checkpoint_activations(True)
     resnet.checkpoint_activations(False)
     with pytest.raises(ValueError, match="expected clips of 4 frames, found 6 frames in all"):

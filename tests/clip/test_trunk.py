@@ -73,7 +73,7 @@ def test_activations_are_computed_again_with_the_same_gradients(family, load):
 def test_a_tower_with_batch_norms_computes_nothing_again(family, load):
     towers = load(family)
     assert norms_of(towers.visual)
-    with pytest.raises(ValueError, match=r"network\.grad_checkpointing: the image tower is a .*BatchNorms"):
+    with pytest.raises(ValueError, match=r"network\.recompute full: the image tower is a .*BatchNorms"):
         towers.checkpoint_activations(True)
     towers.checkpoint_activations(False)
 
@@ -81,7 +81,7 @@ def test_a_tower_with_batch_norms_computes_nothing_again(family, load):
 def test_a_tower_that_ignores_the_switch_is_an_error(load, monkeypatch):
     towers = load("PE-Core-T")
     monkeypatch.setattr(towers.visual.trunk, "set_grad_checkpointing", lambda is_on: None)
-    with pytest.raises(ValueError, match=r"network\.grad_checkpointing: the image tower is a Eva, .*no such option"):
+    with pytest.raises(ValueError, match=r"network\.recompute full: the image tower is a Eva, .*no such option"):
         towers.checkpoint_activations(True)
 
 

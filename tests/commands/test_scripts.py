@@ -236,17 +236,20 @@ def demo_of_words(repo_root, environment, tmp_path) -> Callable[..., tuple[int, 
     (scripts / "run_train.sh").write_text(
         'echo "train $*" >>calls; mkdir -p "exps/demo/shapes/tiny_clip/$3"; [ "$3" != "${FAILS:-}" ]\n'
     )
-    for name in ("test", "test_zeroshot"):
+    for name in ("test", "test_zeroshot", "test_retrieval"):
         (scripts / f"run_{name}.sh").write_text(
             f'echo "{name} $*" >>calls; mkdir -p exps/demo/results/{{clip,a,b,mote_1024}}\n'
         )
     (commands / "python").write_text(
         '#!/usr/bin/env bash\ncase "$*" in\n'
-        '*--rows) printf "s|a|x.y=1 z=2|z=3\\ns|b||\\n" ;;\n'
+        '*systems*--rows) printf "s|a|x.y=1 z=2|z=3\\nt|b||\\n" ;;\n'
+        '*search*--rows) printf "mote_1024|r.yaml|p.yaml\\nclip|r.yaml|p.yaml\\n" ;;\n'
         '*) echo "$*" >>calls ;;\nesac\n'
     )
     (commands / "python").chmod(0o755)
-    (tmp_path / "configs" / "demo" / "s").mkdir(parents=True)
+    for system in "st":
+        (tmp_path / "configs" / "demo" / system).mkdir(parents=True)
+    (tmp_path / "configs" / "demo" / "t" / "seen.yaml").touch()
 
     def run(*arguments: str, **variables: str) -> tuple[int, list[str]]:
         (tmp_path / "calls").write_text("")
@@ -273,6 +276,23 @@ def test_the_demo_s_systems_are_trained_and_tested_with_their_settings(demo_of_w
     ]
     assert "-m tools.demo.systems --page docs/results_systems.md" in calls
     assert not any("z=3" in call for call in calls if "/b" in call)
+    # What t trains on has no labels, so its tests have a file of their own.
+    assert "train configs/demo/t.yaml --log_time b resume=auto" in calls
+    seen = "test configs/demo/t/seen.yaml exps/demo/shapes/tiny_clip/b/last_model.pt"
+    assert any(call.startswith(seen) for call in calls)
+
+
+def test_the_demo_s_searches_are_of_models_that_were_trained_before(demo_of_words):
+    status, calls = demo_of_words("--systems")
+    assert status == 0
+    weights, results = "exps/demo/shapes/tiny_clip/mote_1024/last_model.pt", "exps/demo/results/mote_1024"
+    saved = f"--output {results}/retrieval --save_logits {results}/search.npz"
+    search = calls.index(f"test_retrieval configs/demo/r.yaml {weights} {saved}")
+    probe = calls.index(f"probe.py --config configs/demo/p.yaml --weights {weights} --output {results}/probe")
+    assert search < probe < calls.index("-m tools.demo.systems --page docs/results_systems.md")
+    assert any(call.startswith("test_retrieval configs/demo/r.yaml clip --output") for call in calls)
+    films = calls.index("-m datasets.shapes --out exps/demo/data --films")
+    assert films < next(place for place, call in enumerate(calls) if "datasets.prepare transcripts" in call)
 
 
 def test_the_plain_demo_trains_mote_alone_and_writes_no_page(demo_of_words):

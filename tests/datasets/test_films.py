@@ -146,6 +146,21 @@ def test_a_film_shows_its_acts_one_after_the_other(films_root, part):
     assert set(np.argsort(changes)[-len(cuts) :]) == set(cuts)
 
 
+@pytest.mark.parametrize("part", ["duo_val", "story_val"])
+def test_scenes_of_a_film_are_those_of_its_acts_in_their_order(monkeypatch, part):
+    film = films_of(part, SPEC)[0]
+
+    def numbered(scenes, instants, hints, size, generator):
+        assert scenes.object_ids.tolist() == [act.object_id for act in film.acts]
+        assert (instants[:, 0] < instants[:, -1]).all()
+        return np.broadcast_to(np.arange(len(film.acts))[:, None, None, None, None], (*instants.shape, *size, 3))
+
+    monkeypatch.setattr("datasets.shapes.films.render", numbered)
+    shown = render_film(film, seed=0)[:, 0, 0, 0]
+    assert shown.tolist() == sorted(shown)
+    assert set(shown) == set(range(len(film.acts)))
+
+
 def test_a_story_lasts_as_long_as_its_transcript_says(films_root):
     film = films_of("story_val", SPEC)[0]
     with av.open(str(films_root / "videos" / film.path)) as container:

@@ -7,7 +7,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import engine.flops
-from clip.blocks import Transformer
+from clip.blocks import NONE, RECOMPUTE, Transformer, set_recompute
 from commands.starting import example_of
 from engine.flops import count_flops, peak_flops, utilisation
 from modules.build import load_config
@@ -43,14 +43,14 @@ def step_of(num_clips: int) -> tuple[Batch, Draws]:
     return Batch(features=features), Draws(torch.Generator())
 
 
-@pytest.mark.parametrize("grad_checkpointing", [False, True])
-def test_operations_are_those_of_the_matrices_without_recomputation(blocks, transformer, grad_checkpointing):
-    transformer.grad_checkpointing = grad_checkpointing
+@pytest.mark.parametrize("recompute", RECOMPUTE)
+def test_operations_are_those_of_the_matrices_without_recomputation(blocks, transformer, recompute):
+    set_recompute(transformer, recompute)
     matrices = LAYERS * 12 * WIDTH**2 * LENGTH * 2  # multiply and add
     attention = LAYERS * 2 * LENGTH**2 * WIDTH * 2
     # Forward once, backward twice.
     assert count_flops(blocks, *step_of(1)) == 3 * (matrices + attention)
-    assert transformer.grad_checkpointing == grad_checkpointing
+    assert {block.recompute for block in transformer.resblocks} == {recompute}
     assert all(parameter.grad is None for parameter in transformer.parameters())
 
 
@@ -62,14 +62,15 @@ STEPS = {
     "space-time attention": ["network.system=clip", "network.tower=divided", "network.sim_header=None"],
     "frames that see each other": ["network.tm=tokent1d"],
     "fixed image tower": ["network.fix_video=true"],
-    "recomputation": ["network.grad_checkpointing=true"],
+    "recomputation": ["network.recompute=full"],
+    "recomputation of what is cheap": ["network.recompute=light"],
     "averaged weights, dropout": ["solver.ema=0.9", "network.drop_out=0.1", "network.emb_dropout=0.1"],
 }
 
 
 def operations_of_a_real_step(state, example: Batch) -> float:
     """Counted while a batch runs, with attention as its plain products."""
-    state.model.towers.visual.transformer.grad_checkpointing = False
+    set_recompute(state.model, NONE)
     batch = Batch(*(None if part is None else torch.zeros_like(part, device="cpu") for part in example))
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         state.model(batch, Draws(torch.Generator().manual_seed(0))).total.backward()

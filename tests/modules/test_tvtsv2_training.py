@@ -134,6 +134,48 @@ def test_the_temporal_embedding_may_learn_at_the_full_rate(which, group):
     assert sum(map(len, groups.values())) == len(list(model.parameters()))
 
 
+def untrained(**section: object):
+    """The system with attention over time as a CLIP of pictures begins with it."""
+    model = tiny()
+    transformer = model.towers.visual.transformer
+    for block in transformer.resblocks:
+        torch.nn.init.zeros_(block.timeattn.in_proj_weight)
+        torch.nn.init.zeros_(block.timeattn.in_proj_bias)
+        torch.nn.init.ones_(block.timeattn.out_proj.weight)
+        torch.nn.init.zeros_(block.timeattn.out_proj.bias)
+    settings = replace(model.settings, **section)
+    return type(model)(model.towers, model.head, model.classes, settings, model.solver)
+
+
+def gradient_of_time(model) -> float:
+    """The largest gradient of the weights of attention over time."""
+    blocks = model.towers.visual.transformer.resblocks
+    weights = [weight for block in blocks for weight in (block.timeattn.in_proj_weight, block.timeattn.out_proj.weight)]
+    return max(float(weight.grad.abs().max()) for weight in weights)
+
+
+def test_attention_over_time_may_begin_as_that_over_space_which_learns_from_the_first_step():
+    batch, _ = batch_of_six(slice(6), 1)
+    totals, gradients = {}, {}
+    for start in ("published", "space"):
+        model = untrained(time_attention=start)
+        losses = model(batch, draws_of(0))
+        losses.total.backward()
+        totals[start], gradients[start] = losses.reported["contrastive"], gradient_of_time(model)
+    torch.testing.assert_close(totals["space"], totals["published"])  # it adds nothing yet, either way
+    # The layer norm behind it takes away what all channels share, and ones give all channels the same.
+    assert gradients["published"] < 1e-4 * gradients["space"]
+
+
+def test_attention_over_time_that_was_trained_stays_as_it_is():
+    model = tiny()
+    block = model.towers.visual.transformer.resblocks[0]
+    torch.nn.init.normal_(block.timeattn.in_proj_weight)
+    before = block.timeattn.in_proj_weight.detach().clone()
+    model.towers.visual.transformer.start_time_from_space()
+    torch.testing.assert_close(block.timeattn.in_proj_weight.detach(), before)
+
+
 def test_labels_alone_are_for_cross_entropy_which_needs_no_sorter():
     clips = batch_of_six(slice(6), 1)[0].clips
     batch = Batch(clips=clips, labels=torch.zeros(6, dtype=torch.long))

@@ -461,7 +461,7 @@ def test_settings_that_cannot_work_together_are_named(write, text, message):
 @pytest.mark.parametrize("old", ALIASES)
 def test_an_old_name_is_read_as_the_new_one(old, write, caplog):
     value = {"network.merge_temperatures": "[1.0, .inf]", "solver.expert_draws": "shared",
-             "eval.modulation": "false"}.get(old, "2")  # fmt: skip
+             "eval.modulation": "false", "network.grad_checkpointing": "full"}.get(old, "2")  # fmt: skip
     section, key = old.split(".")
     new = load_config(write(""), [f"{ALIASES[old]}={value}"])
     assert new != DEFAULTS
@@ -470,6 +470,15 @@ def test_an_old_name_is_read_as_the_new_one(old, write, caplog):
     assert changes(text, new) == []
     assert not caplog.records
     assert old not in to_yaml(new)
+
+
+def test_the_old_switch_of_recomputation_is_a_name_now(write):
+    text = "network: {grad_checkpointing: True}"
+    assert load_config(write(text)).network.recompute == "full"
+    assert load_config(write(text), ["network.grad_checkpointing=False"]) == load_config(write(""))
+    assert load_config(write(text), ["network.recompute=light"]).network.recompute == "light"
+    with pytest.raises(ValueError, match=r"network\.recompute: expected str, found 1 \(the old name is"):
+        load_config(write("network: {grad_checkpointing: 1}"))
 
 
 def test_an_old_name_in_a_file_and_the_new_one_laid_over_it_are_one_setting(write):

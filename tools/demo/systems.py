@@ -14,6 +14,7 @@ from typing import NamedTuple
 from benchmarks.harness import hardware
 from engine.results import read_results
 from modules.build import load_config
+from tools.demo import search
 from tools.demo.table import COLUMNS, Figures, read_figures
 from utils.cli import run_main
 from utils.files import no_file, write_text
@@ -22,7 +23,7 @@ from utils.text import render
 PAGE = Path(__file__).with_name("systems.md.jinja")
 CLOSE_SET, ZERO_SHOT = "close-set 4x3", "zero-shot mean"
 DEMO = Path("configs/demo")
-RECIPES = ("mote", "text4vis", "vificlip", "ost")
+RECIPES = ("mote", "text4vis", "vificlip", "ost", "tvtsv2")
 BY_PICTURES = 50.0  # percent of the videos, the motion or its reverse being a guess
 FROZEN = "clip"  # the row of the pretrained model; names that start so are not trained
 SENTENCES = "network.class_text=configs/demo/descriptors.yaml"  # one sentence a class, in the place of its name
@@ -136,6 +137,13 @@ GROUPS = (
             ),
         ),
     ),
+    Group(
+        "Texts in the place of labels",
+        "TVTSv2 is trained on captions and on stories that are told word by word, and on no label; its close-set "
+        "columns are zero-shot, too, though all their objects and motions are in its texts.",
+        FROZEN,
+        (FROZEN_NAMES, Row("tvtsv2", "tvtsv2", "TVTSv2: captions and stories")),
+    ),
 )
 
 
@@ -182,6 +190,8 @@ def page(runs: Path, results: Path) -> str:
         PAGE,
         columns=COLUMNS,
         tables=tables,
+        search_columns=search.COLUMNS,
+        searches=search.search_rows(runs, results),
         recipes=[(name, load_config(DEMO / f"{name}.yaml")) for name in RECIPES],
         hardware=hardware(),
         precision=close.precision,

@@ -40,7 +40,10 @@ ALIASES = {
     "eval.modulation_classes": "mote.modulation_classes",
     "eval.modulation_temperature": "mote.modulation_temperature",
     "solver.expert_draws": "solver.draws",
+    "network.grad_checkpointing": "network.recompute",
 }
+# What values of old spellings are in the new ones, where these have other values.
+ALIAS_VALUES = {"network.grad_checkpointing": {"True": "full", "False": ""}}
 # Published keys without effect there: they load, with one warning.
 DEAD_KEYS = (
     "data.seg_length", "network.drop", "network.n_emb", "network.type", "solver.epoch_offset",
@@ -189,7 +192,7 @@ def _renamed(tree: dict, source: str) -> DotMap:
         tree[section] = tree.get(section) or DotMap(_dynamic=False)
         if key in tree[section]:
             raise ValueError(f"{source}: {old} is the old name of {new}; give only one of them")
-        tree[section][key] = value
+        tree[section][key] = ALIAS_VALUES.get(old, {}).get(shown(value), value)
     if not tree.get("loss", True):  # nothing is left of an old section
         del tree["loss"]
     return tree

@@ -187,7 +187,9 @@ class NetworkConfig:
     # clip.spacetime); empty: the system's own
     tower: Text = ""
     head_width: StrictInt = Field(0, ge=0, le=4096)  # of an attention head in the image tower; 0: 64, or as is known
-    grad_checkpointing: StrictBool = False  # recompute the image tower's activations: less memory, more time
+    # what the backward pass computes again in place of keeping it, a name of clip.blocks.RECOMPUTE; empty: light on
+    # a GPU, none on a CPU
+    recompute: Text = ""
     fix_text: StrictBool = True
     fix_video: StrictBool = False
     compile: StrictBool = False  # torch.compile of the transformer blocks

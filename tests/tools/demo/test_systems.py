@@ -6,6 +6,8 @@ import pytest
 
 from modules.build import load_config
 from modules.check import check_network
+from tools.demo.search import SEARCHED
+from tools.demo.search import main as search_main
 from tools.demo.systems import FROZEN, GROUPS, findings, main, training_seconds
 
 ROWS = {row.name: row for group in GROUPS for row in group.rows}
@@ -29,6 +31,18 @@ def write_results(folder, close_1x1: float, close_4x3: float, parts: tuple[float
         (folder / test / "results.json").write_text(json.dumps(results))
 
 
+def write_searches(root) -> None:
+    """Search and probe of each model of the other table, and how many stories the last of them puts in order."""
+    directions = {name: {"r1": 20.0, "r5": 40.0} for name in ("t2v", "v2t")}
+    search = ONE | directions | {"num_texts": 96, "tie_rule": "mean", "cut_texts": 0}
+    for model in SEARCHED:
+        for test, results in (("retrieval", search), ("probe", ONE)):
+            (root / "results" / model.name / test).mkdir(parents=True)
+            (root / "results" / model.name / test / "results.json").write_text(json.dumps(results))
+    with (root / "runs" / SEARCHED[-1].name / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 60, "val/order_accuracy": 12.5}\n{"step": 120, "val/order_accuracy": 62.5}\n')
+
+
 @pytest.fixture
 def demo(tmp_path, monkeypatch, repo_root):
     """Results and runs of every row; each row's figures are its own."""
@@ -39,6 +53,7 @@ def demo(tmp_path, monkeypatch, repo_root):
         run.mkdir(parents=True)
         (run / "config.yaml").write_text("data: {batch_size: 16}\nsolver: {epochs: 7}\n")
         (run / "metrics.jsonl").write_text('{"step": 60, "train/videos_per_s": 8.0}\n')
+    write_searches(tmp_path)
     return tmp_path
 
 
@@ -48,12 +63,13 @@ def written(demo) -> list[str]:
 
 
 def cells(lines: list[str], title: str) -> list[str]:
-    (line,) = {line for line in lines if line.startswith(f"| {title}")}  # two tables may have it
+    (line,) = {line for line in lines if line.startswith(f"| {title}")}  # several tables may have it
     return [cell.strip() for cell in line.strip("|").split("|")][1:]
 
 
 def test_the_page_has_a_line_of_its_figures_for_every_row(demo):
     lines = written(demo)
+    lines = lines[: lines.index("## Search, order and linear probe")]
     # 960 videos at 8 a second are 2 minutes; 2 x 31 x 50.33 / 81.33 is the harmonic mean.
     expected = ["7", "2.0", "11.0", "31.0", "40.0", "50.0", "61.0", "50.3", "38.4"]
     assert cells(lines, "MoTE |") == expected
@@ -69,6 +85,16 @@ def test_the_page_says_machine_precision_and_how_much_a_figure_can_be_off(demo):
     # 100 sqrt(1/4 / 100) and the same of 300.
     assert "up to 5.0 and\n  2.9 points" in text
     assert "{{" not in text
+
+
+def test_the_other_table_has_searches_probes_and_what_only_one_model_can(demo):
+    lines = written(demo)
+    lines = lines[lines.index("## Search, order and linear probe") :]
+    assert cells(lines, "frozen CLIP") == ["20.0", "40.0", "20.0", "", "50.0"]
+    assert cells(lines, "TVTSv2") == ["20.0", "40.0", "20.0", "62.5", "50.0"]  # the last validation counts
+    (demo / "results" / "tvtsv2" / "retrieval" / "results.json").unlink()
+    with pytest.raises(FileNotFoundError, match="tvtsv2/retrieval"):
+        written(demo)
 
 
 def test_a_row_that_was_not_tested_is_an_error_that_names_its_file(demo):
@@ -111,6 +137,19 @@ def test_the_script_gets_every_row_once_with_its_settings(capsys):
     assert "text4vis|text4vis_random|text4vis.classifier=random|text4vis.classifier=text" in lines
 
 
+def test_the_script_gets_every_search_with_files_that_can_be_read(capsys, repo_root):
+    search_main(["--rows"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("|")[0] for line in lines] == [model.name for model in SEARCHED]
+    for line in lines:
+        name, search, probe = line.split("|")
+        assert name in ROWS
+        assert load_config(repo_root / "configs" / "demo" / search).data.val_list.endswith("retrieval.txt")
+        data = load_config(repo_root / "configs" / "demo" / probe).data
+        assert data.train_list.endswith("train.txt")
+        assert data.val_list.endswith("val.txt")
+
+
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 def test_a_row_is_a_configuration_that_can_be_trained_and_tested(row, repo_root):
     folder = repo_root / "configs" / "demo"
@@ -131,8 +170,8 @@ def test_rows_that_are_compared_have_one_schedule(repo_root):
         solver = config.solver
         schedule = (solver.epochs, solver.lr, solver.clip_ratio, solver.lr_warmup_step, solver.weight_decay)
         found[name] = (*schedule, config.data.batch_size, config.seed)
-    # Frozen CLIP has none, and MoTE that of the plain demo.
-    assert {found[name] for name in ROWS if not ROWS[name].is_frozen and name != "mote_1024"} == {
+    # Frozen CLIP has none, MoTE that of the plain demo, and TVTSv2 is trained on other videos.
+    assert {found[name] for name in ROWS if not ROWS[name].is_frozen and name not in ("mote_1024", "tvtsv2")} == {
         found["text4vis_transf"]
     }
     assert FROZEN == "clip"  # the script's word, too
