@@ -12,10 +12,11 @@ from pathlib import Path
 import torch
 
 from commands.arguments import add_view_arguments
-from commands.extraction import describe, read_videos, views_of, write_cache
+from commands.extraction import describe, views_of, write_cache
 from commands.testing import ListToTest, build_tested_model
 from commands.weights import Weights
 from datasets.features.writer import FeatureWriter
+from datasets.read import read_videos
 from modules.build import PLAIN_CLIP
 from modules.systems.base import System
 from utils.cli import MOST, add_common_arguments, run_main

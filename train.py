@@ -5,7 +5,7 @@ import argparse
 from commands.extraction import check_features
 from commands.starting import Run, begin_run, check_run, check_videos, find_start, memory_explained
 from commands.training_data import read_training_data
-from datasets.build import preset_of
+from datasets.clips.presets import preset_of
 from engine.optim import build_optimizer, lr_schedule
 from engine.sharding import gathered, shard
 from engine.state import TrainState, averaged

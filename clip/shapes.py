@@ -28,9 +28,8 @@ TELLING = {
     },
 }
 # Beginnings of names that only one kind of image tower has.
-TEMPORAL = "visual.temporal_embedding"  # of a space-time tower
 MARKS = {"ViT": ("visual.proj", "visual.transformer.", "visual.positional_embedding"), "ResNet": ("visual.layer",)}
-
+TEMPORAL = "visual.temporal_embedding"  # which only a space-time tower has
 
 FRAMES, DIVIDED = "frames", "divided"  # network.tower: how a ViT sees the frames of a clip, see ``clip.model``
 NUM_FRAMES = 12  # rows of the temporal embedding in all released space-time towers
@@ -68,7 +67,7 @@ class CLIPConfig:
     joint_frames: int = 0
     time_module: str = ""
     resnet_layers: tuple[int, ...] = ()
-    tower: str = "frames"
+    tower: str = FRAMES
     temporal_rows: int = NUM_FRAMES
 
 

@@ -19,7 +19,9 @@ from clip.towers import Tokens, Towers
 
 logger = logging.getLogger(__name__)
 
-ADDED = (".timeattn.", ".ln_3.", "temporal_embedding")  # in names of tensors that a CLIP of pictures does not have
+# In names of tensors that a CLIP of pictures does not have.
+ATTENTION_OVER_TIME, TEMPORAL_EMBEDDING = (".timeattn.", ".ln_3."), "temporal_embedding"
+ADDED = (*ATTENTION_OVER_TIME, TEMPORAL_EMBEDDING)
 
 
 class GroupedAttention(Attention):

@@ -10,18 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datasets.build import (
-    augmented_views_of,
-    build_chunk_loader,
-    decoder_of,
-    eval_views_of,
-    read_data,
-    read_texts,
-    sampling_rule,
-)
+from datasets.build import augmented_views_of, build_chunk_loader, decoder_of, eval_views_of, sampling_rule
 from datasets.features.cache import FeatureCache
 from datasets.features.writer import FeatureWriter
-from datasets.lists.captions import has_texts
 from datasets.lists.records import VideoList
 from engine.collect import Pass, batches_of
 from engine.failures import report_mismatches
@@ -33,18 +24,6 @@ from utils.precision import Precision
 from utils.run_folder import environment
 
 logger = logging.getLogger(__name__)
-
-
-def read_videos(config: DataConfig, parts: Sequence[str]) -> tuple[list[str], dict[str, VideoList]]:
-    """Class names, and the lists of ``parts``; of texts there is the validation list alone, and no classes.
-
-    Raises:
-        ValueError, FileNotFoundError: see ``read_data`` and ``read_texts``.
-    """
-    if not config.label_list and not config.folder and "val" in parts and has_texts(config.val_list):
-        return [], {"val": read_texts(config, is_choices=False).videos}
-    class_names, lists, *_ = read_data(config, tuple(parts))
-    return class_names, lists
 
 
 def views_of(

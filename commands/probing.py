@@ -11,15 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from commands.arguments import build_parser, create_output_folder, read_configs
 from commands.extraction import check_features
-from commands.testing import build_parser, create_output_folder, paths_of, read_configs, result_of, save_npz
+from commands.testing import check_strict, paths_of, result_of, save_npz
 from commands.vectors import TABLE, list_vectors
 from commands.weights import Weights
-from datasets.build import read_data
 from datasets.lists.records import VideoList
+from datasets.read import read_data
 from engine.collect import Tables
 from engine.protocols.accuracy import accuracy
-from engine.protocols.probe import Examples, Fitted, fit_probe
+from engine.protocols.probe import Examples, Fitted, check_probe, fit_probe
 from engine.results import ProbeFacts, Results, over_splits, write_results
 from modules.systems.base import System
 from reports.tables import table
@@ -28,6 +29,7 @@ from utils.config import Config
 from utils.distributed import is_main, process_group
 from utils.logger import setup_logging
 from utils.precision import Precision, resolve_precision
+from utils.text import shown
 
 logger = logging.getLogger(__name__)
 
@@ -48,11 +50,12 @@ class Split(NamedTuple):
         """See ``read_data``.
 
         Raises:
-            ValueError: also where videos have several labels.
+            ValueError: also where videos have several labels, or nothing can be learned (see ``check_probe``).
         """
         class_names, lists, *_ = read_data(config.data, PARTS)
         for part, videos in lists.items():
             videos.check_one_label(f"data.{part}_list", "a linear probe")
+        check_probe(torch.from_numpy(lists["train"].labels), config.probe)
         train = lists["train"].take(np.argsort(lists["train"].paths, kind="stable"))
         return cls(config, class_names, train, lists["val"])
 
@@ -89,14 +92,15 @@ def run_probe(args: argparse.Namespace) -> dict:
             check_features(config, model)
         shot = next(iter(configs.values())).data.shot
         folder = create_output_folder(args, f"probe_{shot}shot" if shot else "probe", configs)
+        if args.vectors and is_main():
+            args.vectors.mkdir(parents=True, exist_ok=True)  # what cannot be written is known before the first video
         results = {name: _probe_split(args, name, split, model, precision, folder) for name, split in splits.items()}
         whole = over_splits(results) if len(results) > 1 else next(iter(results.values()))
         if is_main():
             write_results(folder / "results.json", whole)
             logger.info("wrote %s", folder / "results.json")
             sys.stdout.write(table(results, mean=whole if len(results) > 1 else None))
-    if args.strict and (failed := whole.failed_videos):
-        raise ValueError(f"--strict: {len(failed)} videos could not be read: {', '.join(failed[:5])}")
+    check_strict(args, whole.failed_videos)
     return whole.to_dict()
 
 
@@ -115,12 +119,10 @@ def _probe_split(
     for part, found in zip(PARTS, (train, test), strict=True):
         found.check_some_read(f"{name}: data.{part}_list")
     examples, fitted = _learn(split, train, precision.device)
-    scores = fitted.classifier.scores(_settled(test, config))
+    scores = fitted.classifier.scores(_inputs(test, config))
     if args.save_logits and is_main():
-        path, paths = args.save_logits, np.array(paths_of(split.test))
-        if len(args.config) > 1:
-            path = path.with_name(f"{path.stem}_{name.replace('/', '_')}{path.suffix}")
-        save_npz(path, {"scores": scores.numpy(), "labels": split.test.labels, "paths": paths})
+        paths = np.array(paths_of(split.test))
+        save_npz(args, name, {"scores": scores.numpy(), "labels": split.test.labels, "paths": paths})
     facts = ProbeFacts(
         solver=config.probe.solver,
         value=fitted.value,
@@ -138,15 +140,19 @@ def _probe_split(
 def _learn(split: Split, train: Tables, device: torch.device) -> tuple[Examples, Fitted]:
     """What could be read of the training videos, and the classifier fitted on it."""
     config = split.config
-    vectors, labels = _settled(train, config), torch.from_numpy(split.train.labels)
+    vectors, labels = _inputs(train, config), torch.from_numpy(split.train.labels)
     was_read = ~vectors.isnan().any(dim=1)
     if num_failed := int((~was_read).sum()):
         logger.warning("%d of %d training videos could not be read and are left out", num_failed, len(labels))
+        lost = sorted(set(labels.tolist()) - set(labels[was_read].tolist()))
+        if lost:
+            few = ", ".join(shown(split.class_names[label]) for label in lost[:5]) + ", ..." * (len(lost) > 5)
+            logger.warning("no training video of %d classes could be read, which no video is given: %s", len(lost), few)
     examples = Examples(vectors, labels, len(split.class_names)).take(was_read)
     return examples, fit_probe(examples, config.probe, config.seed, device)
 
 
-def _settled(found: Tables, config: Config) -> Tensor:
-    """Vectors [N, D] as the classifier takes them."""
+def _inputs(found: Tables, config: Config) -> Tensor:
+    """Vectors [N, D] as the classifier takes them: unit ones, or as long as they are."""
     vectors = found.tables[TABLE]
     return F.normalize(vectors, dim=-1) if config.probe.normalize else vectors

@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from commands.arguments import build_parser, create_output_folder, read_configs
 from commands.extraction import check_features
-from commands.testing import build_parser, create_output_folder, film_strips, paths_of, read_configs, save_npz
+from commands.testing import check_strict, film_strips, paths_of, save_npz
 from commands.weights import Weights
-from datasets.build import build_eval_loader, decoder_of, read_texts
+from datasets.build import build_eval_loader, decoder_of
 from datasets.decode.decoders import PYAV
 from datasets.lists.captions import TextList
+from datasets.read import read_texts
 from engine.collect import Pass, Tables, embed_views
 from engine.protocols.choice import choice_figures, choice_scores
 from engine.protocols.retrieval import check_rules, cosine_rows, fused_views, owners_of, ranks_of, report_of
@@ -80,8 +82,7 @@ def run_retrieval(args: argparse.Namespace) -> dict[str, Any]:
             logger.info("wrote %s", folder / "results.json")
         results = broadcast(results)
     found.views.check_some_read(name)
-    if args.strict and (failed := results.failed_videos):
-        raise ValueError(f"--strict: {len(failed)} videos could not be read: {', '.join(failed[:5])}")
+    check_strict(args, results.failed_videos)
     return results.to_dict()
 
 
@@ -96,7 +97,9 @@ def encode(
     texts = encode_texts(text_tower, [text for texts in tested.texts for text in texts])
     if texts.num_cut and is_main():
         tokens = text_tower.spec.context_length
-        logger.warning("%d of %d texts are longer than %d tokens and were cut", texts.num_cut, len(texts[0]), tokens)
+        logger.warning(
+            "%d of %d texts are longer than %d tokens and were cut", texts.num_cut, len(texts.embeddings), tokens
+        )
     num_views, data = args.test_clips * args.test_crops, config.data
     loader = build_eval_loader(data, tested.videos, rank(), world_size(), args.test_clips, args.test_crops)
     views = embed_views(system, loader, num_views, Pass(precision, data.batch_size, data.dataset))
@@ -122,7 +125,7 @@ def _search(args: argparse.Namespace, found: Encoded) -> RetrievalResults:
         tables = {"similarity": similarity.masked_fill(similarity.isnan(), -torch.inf).numpy()}
         tables |= {"text_embeddings": texts.numpy(), "video_embeddings": found.videos.numpy()}
         names = {"captions": np.array(tested.captions), "paths": np.array(paths_of(tested.videos))}
-        save_npz(args.save_logits, tables | {"video_of_text": tested.video_of_line} | names)
+        save_npz(args, results.dataset, tables | {"video_of_text": tested.video_of_line} | names)
     return results
 
 
@@ -136,7 +139,7 @@ def _choose(args: argparse.Namespace, found: Encoded) -> Results:
     sys.stdout.write(table({results.dataset: results}))
     if args.save_logits:
         paths = np.array(paths_of(tested.videos))[lines]
-        save_npz(args.save_logits, {"scores": scores.numpy(), "labels": tested.answers, "paths": paths})
+        save_npz(args, results.dataset, {"scores": scores.numpy(), "labels": tested.answers, "paths": paths})
     return results
 
 

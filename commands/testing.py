@@ -5,37 +5,33 @@ import logging
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from commands.arguments import add_view_arguments
+from commands.arguments import build_parser, create_output_folder, read_configs
 from commands.extraction import check_features
 from commands.weights import Weights
-from datasets.build import build_eval_loader, build_source, decoder_of, read_data
+from datasets.build import build_eval_loader, build_source, decoder_of
 from datasets.clips.thumbnails import film_strip
 from datasets.decode.decoders import PYAV
 from datasets.lists.records import VideoList
+from datasets.read import read_data
 from engine.collect import Pass, Tables, score_views
 from engine.protocols.base import Protocol
 from engine.protocols.multilabel import average_precisions
 from engine.results import Results, over_splits, write_results
-from modules.build import PLAIN_CLIP
 from modules.classes.base import Classes
 from modules.systems.base import System
 from reports.page import TestedSplit, write_page
 from reports.tables import table
-from utils.cli import add_common_arguments
 from utils.config import Config, DataConfig, EvalConfig
 from utils.distributed import is_main, process_group, rank, world_size
 from utils.files import whole_file
 from utils.logger import setup_logging
 from utils.precision import Precision, resolve_precision
-from utils.run_folder import folder_name
-from utils.weights.model_files import is_hub_id
 
 logger = logging.getLogger(__name__)
 
@@ -57,30 +53,6 @@ class ListToTest(NamedTuple):
 def parse_args(description: str, argv: list[str] | None, many_configs: bool) -> argparse.Namespace:
     """Arguments of a test command."""
     return build_parser(description, many_configs).parse_intermixed_args(argv)
-
-
-def build_parser(description: str, many_configs: bool) -> argparse.ArgumentParser:
-    """What parses them; a command may add its own."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument(
-        "--config",
-        nargs="+" if many_configs else 1,
-        default=[None],
-        help=f"YAML file{'s' * many_configs} (default: the configuration of the checkpoint)",
-    )
-    parser.add_argument(
-        "--weights",
-        required=True,
-        help=f"checkpoint: file, folder or hf://owner/name; or '{PLAIN_CLIP}': the pretrained model, frames averaged",
-    )
-    add_view_arguments(parser)
-    parser.add_argument("--dense", action="store_true", help="clips are windows of 128 frames")
-    parser.add_argument("--save_logits", type=Path, metavar="F.npz", help="write view logits, scores and labels")
-    parser.add_argument("--output", type=Path, help="folder of results.json (default: beside the weights)")
-    parser.add_argument("--report", type=Path, metavar="DIR", help="write a page on every class and the worst mistakes")
-    parser.add_argument("--strict", action="store_true", help="an unreadable video is an error")
-    add_common_arguments(parser)
-    return parser
 
 
 def run_test(args: argparse.Namespace, protocol_of: Callable[[EvalConfig], Protocol]) -> dict:
@@ -137,9 +109,18 @@ def run_test(args: argparse.Namespace, protocol_of: Callable[[EvalConfig], Proto
                 logger.info("wrote %s", write_page(args.report, results, tested))
     for name, views in views_of.items():
         views.check_some_read(name)
-    if args.strict and (failed := results.failed_videos):
-        raise ValueError(f"--strict: {len(failed)} videos could not be read: {', '.join(failed[:5])}")
+    check_strict(args, results.failed_videos)
     return results.to_dict()
+
+
+def check_strict(args: argparse.Namespace, failed: list[str]) -> None:
+    """See that ``--strict`` has nothing against these unreadable videos.
+
+    Raises:
+        ValueError: names the first of them.
+    """
+    if args.strict and failed:
+        raise ValueError(f"--strict: {len(failed)} videos could not be read: {', '.join(failed[:5])}")
 
 
 def check_targets(lists: dict[str, ListToTest], protocol: Protocol) -> None:
@@ -170,59 +151,6 @@ def result_of(args: argparse.Namespace, data: DataConfig, videos: VideoList, vie
     )
 
 
-def create_output_folder(args: argparse.Namespace, protocol: str, configs: dict[str, Config]) -> Path:
-    """``--output``, or a folder beside the weights that names protocol, weights, data and views.
-
-    Made before the first video, like those of ``--save_logits`` and ``--report``: what cannot be written is known
-    early.
-    """
-    first, views = next(iter(configs.values())), f"{args.test_clips}x{args.test_crops}" + "_dense" * args.dense
-    weights = Path(args.weights)
-    if args.weights == PLAIN_CLIP:
-        weights = Path("exps", folder_name(first.network.arch))
-    elif is_hub_id(args.weights):  # nothing local to be beside
-        weights = Path("exps", weights.name)
-    datasets = "+".join(dict.fromkeys(config.data.dataset for config in configs.values()))
-    folder = args.output or weights.parent / f"{protocol}_{weights.stem}_{datasets}_{views}"
-    for needed in (folder, args.report, args.save_logits and args.save_logits.parent):
-        if needed and is_main():
-            needed.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def read_configs(args: argparse.Namespace, weights: Weights) -> dict[str, Config]:
-    """Configurations by file name, with the folder where two files have one name.
-
-    Args:
-        args: with ``config`` (paths; None: the configuration of the weights), ``overrides`` and ``dense``.
-
-    Raises:
-        ValueError, FileNotFoundError: see ``utils.config.load_config``; or they cannot share one model.
-    """
-    paths = [Path(path or "checkpoint") for path in args.config]
-    stems = [path.stem for path in paths]
-    names = [p.stem if stems.count(p.stem) == 1 else f"{p.parent.name}/{p.stem}" for p in paths]
-    if len(set(names)) < len(names):
-        raise ValueError(f"--config names a file twice: {' '.join(args.config)}")
-    overrides = args.overrides + ["data.dense=True"] * args.dense
-    configs = {name: weights.config(path, overrides) for name, path in zip(names, args.config, strict=True)}
-    _check_same_network(configs)
-    return configs
-
-
-def _check_same_network(configs: dict[str, Config]) -> None:
-    """One model is loaded for all configurations."""
-    (first, reference), *others = configs.items()
-    for name, config in others:
-        for section in ("network", "eval", "probe", reference.network.system):
-            found, expected = (getattr(each, section, each.sections.get(section)) for each in (config, reference))
-            if found != expected:
-                raise ValueError(f"configurations {first} and {name} differ in section {section}; test them one by one")
-        shape, other = ((data.num_segments, data.input_size) for data in (reference.data, config.data))
-        if shape != other:
-            raise ValueError(f"configurations {first} and {name} differ in data.num_segments or data.input_size")
-
-
 def build_tested_model(
     weights: Weights, lists: dict[str, ListToTest], precision: Precision
 ) -> tuple[System, dict[str, Classes]]:
@@ -246,20 +174,20 @@ def paths_of(videos: VideoList) -> list[str]:
 
 
 def _save_logits(args: argparse.Namespace, name: str, views: Tables, scores: Tensor, videos: VideoList) -> None:
-    """Write ``--save_logits``; of several configurations each has its name before the suffix."""
-    path = args.save_logits
-    if len(args.config) > 1:
-        path = path.with_name(f"{path.stem}_{name.replace('/', '_')}{path.suffix}")
+    """Write ``--save_logits`` of one list."""
     is_set = videos.has_label_sets
     tables = {"view_logits": views.tables["scores"].numpy(), "scores": scores.float().numpy()}
     tables |= {"targets": videos.multi_hot(scores.shape[1])} if is_set else {"labels": videos.labels}
     if "features" in views.tables:  # how much each view counts
         tables["view_norms"] = views.tables["features"].norm(dim=-1).numpy()
-    save_npz(path, tables | {"paths": np.array(paths_of(videos))})
+    save_npz(args, name, tables | {"paths": np.array(paths_of(videos))})
 
 
-def save_npz(path: Path, tables: dict[str, np.ndarray]) -> None:
-    """Write arrays; the file's name gets ``.npz`` if it has no such end."""
+def save_npz(args: argparse.Namespace, name: str, tables: dict[str, np.ndarray]) -> None:
+    """Write arrays as ``--save_logits`` says: with the end ``.npz``, of several configurations with the one's name."""
+    path = args.save_logits
+    if len(args.config) > 1:
+        path = path.with_name(f"{path.stem}_{name.replace('/', '_')}{path.suffix}")
     path = path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")
     with whole_file(path) as unfinished, unfinished.open("wb") as file:
         np.savez(file, **tables)

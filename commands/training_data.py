@@ -10,18 +10,12 @@ from torch.utils.data import DataLoader
 
 from clip.towers import Towers
 from commands.starting import Run, Start, example_of, frozen_features
-from datasets.build import (
-    LabelledVideos,
-    build_eval_loader,
-    build_source,
-    build_train_loader,
-    read_data,
-    read_texts,
-)
+from datasets.build import build_eval_loader, build_source, build_train_loader
 from datasets.clips.video import VideoSource
 from datasets.lists.captions import TextList
 from datasets.lists.class_folders import ClassFolders
 from datasets.lists.records import VideoList
+from datasets.read import LabelledVideos, read_data, read_texts
 from datasets.sources.build import (
     Source,
     build_order_loader,

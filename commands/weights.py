@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clip.towers import Towers
-from datasets.build import preset_of
+from datasets.clips.presets import preset_of
 from modules.build import (
     PLAIN_CLIP,
     brought_classes,

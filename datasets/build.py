@@ -2,137 +2,25 @@
 
 import dataclasses
 import logging
-import os
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from datasets.clips.presets import OWN_PRESET, PRESETS, TRAIN_SAMPLINGS, Preset, Sampling
+from datasets.clips.presets import OWN_PRESET, PRESETS, TRAIN_SAMPLINGS, Sampling, preset_of
 from datasets.clips.samplers import TrainBatches
 from datasets.clips.transforms import TrainTransform, mirror_labels
 from datasets.clips.video import AugmentedViews, Batch, EvalVideos, TrainVideos, VideoSource, collate
-from datasets.decode.decoders import AUTO, DECODERS, PYAV, resolve_decoder
+from datasets.decode.decoders import resolve_decoder
 from datasets.features.cache import AUGMENTATION, FeatureCache, FeatureVideos, TrainFeatureVideos
-from datasets.lists.captions import TextList, read_captions, read_choices
-from datasets.lists.checks import NUM_LOOKED_AT, check_numbering, check_template, log_missing_classes
-from datasets.lists.class_folders import ClassFolders, read_class_folders
-from datasets.lists.few_shot import few_shot_indices, full_length_passes
-from datasets.lists.labels import read_class_names
-from datasets.lists.records import VideoList, read_video_list
+from datasets.lists.records import VideoList
 from datasets.pack.shards import ShardPack
-from utils.config import DataConfig, check_choice
-from utils.config.pixels import RESIZES
+from utils.config import DataConfig
 from utils.workers import WorkerLoader
 
 logger = logging.getLogger(__name__)
-
-
-class LabelledVideos(NamedTuple):
-    """What a configuration trains and tests on."""
-
-    class_names: list[str]
-    parts: dict[str, VideoList]
-    split: ClassFolders | None  # where the lists were made from ``data.folder``
-    num_passes: int  # over the training list an epoch: ``data.shot_repeat``, or what its 0 comes to
-
-
-def read_data(config: DataConfig, parts: tuple[str, ...]) -> LabelledVideos:
-    """Classes and the video lists of ``parts`` (``train``, ``val``), from files or from ``data.folder``.
-
-    With ``data.shot`` the training list is ``shot`` videos of each class, see ``datasets.lists.few_shot``.
-
-    Raises:
-        ValueError, FileNotFoundError: see ``read_class_names``, ``read_lists`` and ``read_class_folders``; lists
-            and ``data.folder`` are both given; ``data.decoder`` or ``data.transforms`` is unknown.
-    """
-    check_choice("data.decoder", config.decoder, (AUTO, *DECODERS))  # whether it works here is tried when it is needed
-    preset_of(config)
-    split = _read_folder(config) if config.folder else None
-    if split:
-        class_names = split.class_names
-        videos = {part: split.videos(part) for part in parts}
-    else:
-        class_names = read_class_names(config.label_list, config.num_classes)
-        videos = {part: read_lists(config, part, len(class_names)) for part in parts}
-        for part, found in videos.items():
-            # Tests of some classes are usual; training without a class is a mistake, or an experiment.
-            level = logging.WARNING if part == "train" else logging.INFO
-            log_missing_classes(getattr(config, f"{part}_list"), found.all_labels(), class_names, level)
-    num_passes = config.shot_repeat or 1
-    if config.shot and "train" in parts:
-        whole = videos["train"]
-        videos["train"] = whole.take(few_shot_indices(whole, config.shot, config.shot_seed, class_names))
-        num_passes = config.shot_repeat or full_length_passes(len(whole), len(videos["train"]))
-    return LabelledVideos(class_names, videos, split, num_passes)
-
-
-def _read_folder(config: DataConfig) -> ClassFolders:
-    given = [
-        f"data.{key}"
-        for key in ("train_root", "train_list", "val_root", "val_list", "label_list")
-        if getattr(config, key)
-    ]
-    if given:
-        raise ValueError(f"data.folder takes the place of {', '.join(given)}; set only one of them")
-    if config.modality != "video":
-        raise ValueError(f"data.folder holds video files, but data.modality is {config.modality}")
-    split = read_class_folders(config.folder, config.val_share)
-    if config.num_classes not in (0, len(split.folders)):
-        raise ValueError(
-            f"data.num_classes is {config.num_classes}, but {config.folder} holds {len(split.folders)} classes"
-        )
-    return split
-
-
-def read_lists(config: DataConfig, part: str, num_classes: int) -> VideoList:
-    """The video list of ``train`` or ``val``, see ``datasets.lists.records.read_video_list``.
-
-    Raises:
-        ValueError: also if ``image_tmpl`` or ``index_bias`` does not name the frames (see ``datasets.lists.checks``),
-            and if a pack does not fit (see ``ShardPack``). Packed pictures smaller than evaluation takes are a warning.
-    """
-    if config.modality == "RGB":
-        check_template(config.image_tmpl)
-    path, root = getattr(config, f"{part}_list"), getattr(config, f"{part}_root")
-    # The list of a feature cache is the one of the videos that it was made from.
-    is_cached = config.modality == "features"
-    modality = FeatureCache.open(root, f"{part}_root").entries.modality if is_cached else config.modality
-    videos = read_video_list(path, root, modality, num_classes, key=part)
-    if config.modality == "RGB":
-        few = range(min(len(videos), NUM_LOOKED_AT))
-        folders = {os.path.join(root, videos.path(index)): int(videos.num_frames[index]) for index in few}
-        check_numbering(path, folders, config.image_tmpl, config.index_bias)
-    if modality == "shards" and not is_cached:
-        pack = ShardPack.open(root)
-        pack.check(videos)
-        if config.dense and pack.settings.frames:
-            raise ValueError(f"data.dense needs every frame; {root} was packed with --frames {pack.settings.frames}")
-        packed, needed = pack.settings.short_side, preset_of(config).resized_side(config.input_size)
-        if part == "val" and 0 < packed < needed:
-            logger.warning("%s: packed with --short_side %d, frames are enlarged to %d", root, packed, needed)
-    return videos
-
-
-def read_texts(config: DataConfig, is_choices: bool) -> TextList:
-    """The list of videos and texts that ``data.val_list`` names: captions, or choices.
-
-    Raises:
-        ValueError, FileNotFoundError: see ``datasets.lists.captions``; or ``data.decoder``, ``data.transforms`` or
-            ``data.modality`` is nothing that goes with such a list.
-    """
-    check_choice("data.decoder", config.decoder, (AUTO, *DECODERS))
-    preset_of(config)
-    if config.modality == "RGB" or config.folder:
-        found = "data.modality=RGB" if config.modality == "RGB" else "data.folder"
-        raise ValueError(f"{found}: a list of texts says nothing of frames or classes; it goes with video files")
-    found = (read_choices if is_choices else read_captions)(config.val_list, config.val_root, "val")
-    if config.modality == "shards":
-        ShardPack.open(config.val_root).check(found.videos)
-    return found
 
 
 def decoder_of(config: DataConfig) -> str | None:
@@ -270,32 +158,6 @@ def sampling_rule(config: DataConfig, is_augmented: bool) -> dict:
     return rule | {"scale_size": 0 if is_own else config.scale_size}
 
 
-def preset_of(config: DataConfig) -> Preset:
-    """The rules of pictures that the configuration names, with what single keys change in them.
-
-    Raises:
-        ValueError: there is no such preset or rule of training frames; ``data.scale_size`` is below the input size.
-    """
-    name = config.transforms or OWN_PRESET
-    check_choice("data.transforms", name, PRESETS)
-    preset = PRESETS[name]
-    if config.train_sampling:
-        check_choice("data.train_sampling", config.train_sampling, TRAIN_SAMPLINGS)
-        rule = preset.sampling._replace(train=TRAIN_SAMPLINGS[config.train_sampling])
-        preset = dataclasses.replace(preset, sampling=rule)
-    if config.resize:
-        check_choice("data.resize", config.resize, RESIZES)
-        preset = preset.resized_by(config.resize)
-    if config.scale_size:
-        if config.scale_size < config.input_size:
-            raise ValueError(
-                f"data.scale_size: expected 0 or at least the {config.input_size} pixels of data.input_size, which are "
-                f"cut from it, found {config.scale_size}"
-            )
-        preset = dataclasses.replace(preset, short_sides={config.input_size: config.scale_size})
-    return preset
-
-
 def eval_views_of(config: DataConfig, videos: VideoList, num_clips: int, num_crops: int) -> EvalVideos:
     """All views of every video of a list."""
     return _eval_views(config, build_source(config, videos), num_clips, num_crops)
@@ -312,13 +174,11 @@ def _eval_views(config: DataConfig, source: VideoSource, num_clips: int, num_cro
 def build_own_loader(config: DataConfig, paths: list[str], num_clips: int, num_crops: int) -> WorkerLoader:
     """Loader of all views of video files without labels, in their order.
 
-    PyAV decodes them, whatever ``data.decoder`` says: here exact frames and times in every container count, not
-    agreement with figures of another decoder. Videos are spread over the workers even if all would fit into one batch;
-    a single video needs no worker.
+    Videos are spread over the workers even if all would fit into one batch; a single video needs no worker.
     """
     source = VideoSource(
         VideoList.of_pairs("", [(path, -1) for path in paths]),
-        decoder=PYAV,
+        decoder=resolve_decoder(config.decoder),
         max_pixels=config.max_pixels,
         timeout_s=config.decode_timeout_s,
     )

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -57,29 +58,32 @@ def score_views(
 
     The system is in its form for tests for the whole pass.
     """
-    was_training = system.training
-    system.eval()
-    with how.precision.autocast():
-        encoded = classes.encode(system.towers)
     shapes = shapes_of(tables, num_views, len(classes), system)
-    with system.under_test(how.precision.half):
+    with tested(system, how):
+        with how.precision.autocast():
+            encoded = classes.encode(system.towers)
         found = collect(
             lambda batch: rows_of_clips(system, system.video_of(batch), encoded, tables), loader, shapes, how
         )
-    system.train(was_training)
     return replace(found, classes=encoded.float().cpu())
 
 
 @torch.inference_mode()
 def embed_views(system: System, loader: DataLoader, num_views: int, how: Pass) -> Tables:
     """One vector a view, not normalised, whatever it will be compared with: the table ``embeddings`` [N, V, D]."""
+    shapes = {"embeddings": (num_views, system.towers.spec.embed_dim)}
+    with tested(system, how):
+        return collect(lambda batch: {"embeddings": system.embed(system.video_of(batch))}, loader, shapes, how)
+
+
+@contextmanager
+def tested(system: System, how: Pass) -> Iterator[None]:
+    """Context in which a system does not train and has its form for tests."""
     was_training = system.training
     system.eval()
-    shapes = {"embeddings": (num_views, system.towers.spec.embed_dim)}
     with system.under_test(how.precision.half):
-        found = collect(lambda batch: {"embeddings": system.embed(system.video_of(batch))}, loader, shapes, how)
+        yield
     system.train(was_training)
-    return found
 
 
 def rows_of_clips(system: System, video: Video, classes: Tensor, tables: Sequence[str]) -> Rows:

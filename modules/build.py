@@ -166,7 +166,7 @@ def build_towers(
     on every process, in training and in tests.
 
     Args:
-        rules: of pictures, in the place of the towers' own: ``Preset.of_towers`` of ``datasets.build.preset_of``.
+        rules: of pictures, in the place of the towers' own: ``of_towers`` of ``datasets.clips.presets.preset_of``.
 
     Raises:
         ValueError: ``input_size`` (None: any) is not what the weights were made for, or the towers lack an option.

@@ -62,8 +62,9 @@ def check_network(config: Config, videos_per_step: int | None = None) -> None:
 def _check_tower(config: Config) -> None:
     """See that frames are joined in one way, and that a head finds some to mix."""
     network, system = config.network, SYSTEMS[config.network.system]
-    check_choice("network.tower", network.tower or system.tower, IMAGE_TOWERS)
-    is_divided = (network.tower or system.tower) == DIVIDED
+    tower = network.tower or system.tower
+    check_choice("network.tower", tower, IMAGE_TOWERS)
+    is_divided = tower == DIVIDED
     ways = {"tower divided": is_divided, "tm": network.tm, "joint_st": network.joint_st}
     if len(found := [f"network.{name}" for name, is_on in ways.items() if is_on]) > 1:
         raise ValueError(f"{' and '.join(found)}: expected one of them, found {'both' if len(found) == 2 else 'all'}")
@@ -95,6 +96,8 @@ def _check_targets(config: Config) -> None:
             f"solver.loss_type {solver.loss_type} of {name} matches videos with texts: set data.sources (lists of "
             "captions or transcripts)"
         )
+    if config.data.val_transcripts and not config.data.sources:
+        raise ValueError("data.val_transcripts goes with data.sources, which are not set")
     if config.data.sources and not wants_texts:
         takers = [f"{other} with {', '.join(each.text_losses)}" for other, each in SYSTEMS.items() if each.text_losses]
         raise ValueError(

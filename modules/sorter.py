@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 EPSILON = 1e-6  # of its layer norms; those of CLIP have 1e-5
+ALIKE_GAIN = 2.0  # of random queries and keys, in ``start_alike``: found on the demo's stories
 
 
 class SorterAttention(nn.Module):
@@ -64,7 +65,7 @@ class Sorter(nn.Module):
     Transcripts carry no position, so their order at the input does not matter: logits are permuted with them.
     """
 
-    def __init__(self, width: int, places: int, layers: int = 2, heads: int = 8):
+    def __init__(self, width: int, places: int, layers: int = 2, heads: int = 8, starts_alike: bool = False):
         super().__init__()
         if width % heads:
             raise ValueError(f"tvtsv2.sorter_heads: {heads} heads do not share the embeddings' width of {width}")
@@ -72,6 +73,20 @@ class Sorter(nn.Module):
         self.blocks = nn.ModuleList(SorterBlock(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width, eps=EPSILON)
         self.head = nn.Linear(width, places)
+        if starts_alike:
+            self._start_alike()
+
+    @torch.no_grad()
+    def _start_alike(self) -> None:
+        """Let every token begin by looking at those that are like it: keys are made as queries are.
+
+        Texts and what they are about are alike in the space of a CLIP. With random keys and queries the sorter has to
+        find that out before it can read at what time something is seen.
+        """
+        for block in self.blocks:
+            query, key, _ = block.attn.qkv.weight.chunk(3)
+            query.mul_(ALIKE_GAIN)
+            key.copy_(query)
 
     def forward(self, texts: Tensor, tokens: Tensor) -> Tensor:
         """Transcripts [B, K, D] and a clip's tokens [B, L, D] -> logits of the places [B, K, places]."""

@@ -89,8 +89,10 @@ def _curves(scale: float, ranks: Ranks) -> list[tuple[str, np.ndarray]]:
 
 def _one_a_video(search: Search, texts: list[int]) -> list[int]:
     """The first few texts, of each video the first."""
-    first = {int(search.owners[text]): int(text) for text in reversed(texts)}
-    return sorted(first.values(), key=[int(text) for text in texts].index)[:NUM_SHOWN]
+    first: dict[int, int] = {}
+    for text in texts:
+        first.setdefault(int(search.owners[text]), int(text))
+    return list(first.values())[:NUM_SHOWN]
 
 
 def _clearest(search: Search) -> list[int]:

@@ -12,7 +12,7 @@ from utils.run_folder import BEST_CHECKPOINT, CHECKPOINT, EMA_CHECKPOINT
 logger = logging.getLogger(__name__)
 
 AVERAGED = "ema_"  # before figures of the averaged weights
-SEARCHES = ("t2v_r1",)  # figures of a search, see commands.training_data
+RECALL = "t2v_r1"  # the first figure of a search, see commands.training_data
 
 
 def table(results: dict[str, Results], mean: Results | None = None) -> str:
@@ -86,6 +86,6 @@ def summary(folder: Path, figures: dict[str, float]) -> list[str]:
         if found:
             lines.append(f"  {title:8}  {' '.join(f'{name} {value:.2f}' for name, value in found.items())}  {file}")
     lines.append("  curves    curves.png, metrics.jsonl")
-    script = "run_test_retrieval.sh" if first in SEARCHES else "run_test.sh"
+    script = "run_test_retrieval.sh" if first == RECALL else "run_test.sh"
     lines.append(f"test the best: bash scripts/{script} {folder / 'config.yaml'} {best}")
     return lines

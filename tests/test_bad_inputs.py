@@ -15,9 +15,10 @@ from tests.bad_inputs.model_files import MODEL_KINDS
 from tests.bad_inputs.settings import SETTINGS
 from tests.bad_inputs.stores import STORE_KINDS
 from tests.bad_inputs.tables import TABLE_KINDS
+from tests.bad_inputs.texts import TEXT_KINDS
 
 LIMIT_S = 30  # of a command
-KINDS = [*SETTINGS, *TABLE_KINDS, *MODEL_KINDS, *STORE_KINDS]
+KINDS = [*SETTINGS, *TABLE_KINDS, *MODEL_KINDS, *STORE_KINDS, *TEXT_KINDS]
 
 
 @pytest.fixture(scope="session")

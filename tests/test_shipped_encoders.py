@@ -6,7 +6,7 @@ import open_clip
 import pytest
 
 from clip.names.open_clip import describe
-from datasets.build import preset_of
+from datasets.clips.presets import preset_of
 from modules.build import load_config
 from modules.check import check_network
 

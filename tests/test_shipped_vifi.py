@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from commands.testing import read_configs
+from commands.arguments import read_configs
 from commands.weights import Weights
 from datasets.lists.labels import read_class_names
 from modules.build import load_config

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from commands.starting import frozen_features
-from datasets.build import read_data
+from datasets.read import read_data
 from engine.collect import Pass
 from modules.build import build_towers, load_config
 from modules.check import check_network

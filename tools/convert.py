@@ -14,7 +14,7 @@ import torch
 from clip.load import load_clip
 from clip.names.tvts import is_tvts
 from clip.shapes import TEMPORAL
-from datasets.build import preset_of
+from datasets.clips.presets import preset_of
 from datasets.lists.labels import read_class_names
 from modules.build import (
     brought_classes,
@@ -36,7 +36,7 @@ from modules.formats.published import (
     plain_head,
     text_tower,
 )
-from modules.formats.tvts import TVTS, four_keys, published
+from modules.formats.tvts import TVTS, checkpoint_from_tvts, checkpoint_to_tvts
 from modules.formats.vifi import NUM_FRAMES, TOKENS, from_vifi, is_vifi, to_vifi
 from modules.weights import config_of_tested, merged_checkpoint
 from utils.cli import run_main
@@ -206,7 +206,7 @@ def to_vificlip(content: Content, kind: str, config: Config | None, source: str)
 def to_tvts(content: Content, kind: str, config: Config | None, source: str) -> Content:
     """Both towers, the space-time one and CLIP's of texts."""
     _check_classifier(content, "TVTSv2's format", source)
-    return published(content, _missing_text(content, config, source), source)
+    return checkpoint_to_tvts(content, _missing_text(content, config, source), source)
 
 
 def _check_plain(content: Content, config: Config | None, source: str) -> None:
@@ -243,7 +243,7 @@ SPACE_TIME = ("ours", "merged", TVTS)  # those that have a place for such towers
 def _left_out(content: Content, converted: Content) -> list[str]:
     """What the result does not hold any more, so that nobody has to find out later."""
     converted = from_vifi(converted, "the result") if is_vifi(converted) else converted
-    converted = four_keys(converted, "the result") if is_tvts(converted) else converted
+    converted = checkpoint_from_tvts(converted, "the result") if is_tvts(converted) else converted
     names = [
         name
         for name in content

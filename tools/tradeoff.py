@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from commands.arguments import add_view_arguments
-from commands.testing import ListToTest, build_tested_model, read_configs
+from commands.arguments import add_view_arguments, read_configs
+from commands.testing import ListToTest, build_tested_model
 from commands.weights import Weights
 from datasets.build import build_eval_loader, decoder_of
 from datasets.clips.kept import KeptBatches

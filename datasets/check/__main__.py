@@ -17,14 +17,16 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from datasets.build import build_source, decoder_of, read_data, read_lists, read_texts
+from datasets.build import build_source, decoder_of
 from datasets.check.isolated import Lost, run_isolated
 from datasets.check.summary import Examined, Findings, place, write_findings
 from datasets.clips.video import VideoSource
 from datasets.decode.decoders import AUTO, DECODERS, PYAV
 from datasets.decode.probe import Facts, diagnosed, probe
 from datasets.decode.readers import Reader, UnreadableVideo, open_regular, reason_of
+from datasets.lists.captions import has_texts
 from datasets.lists.records import VideoList
+from datasets.read import read_lists, read_text_videos, read_videos
 from datasets.sources.build import read_sources
 from utils.cli import count, run_main, seconds
 from utils.config import DataConfig, load_config
@@ -84,18 +86,20 @@ def _read_lists(args: argparse.Namespace) -> tuple[DataConfig, dict[str, VideoLi
     """The configuration, its lists by name (a single one is named ``list``), and the class names, if known."""
     if Path(args.target).suffix not in (".yaml", ".yml"):
         config = DataConfig(val_list=args.target, val_root=args.root, decoder=args.decoder or AUTO)
-        return config, {"list": read_lists(config, "val", ANY_LABEL)}, []
+        is_of_texts = has_texts(args.target)
+        videos = read_text_videos(config) if is_of_texts else read_lists(config, "val", ANY_LABEL)
+        return config, {"list": videos}, []
     if args.root:
         raise ValueError("--root goes with a list file; a configuration names its roots")
     config = load_config(args.target, [f"data.decoder={args.decoder}"] if args.decoder else []).data
     if config.sources:
         found = {f"source_{number}": source for number, source in enumerate(read_sources(config))}
         lists = {name: source.texts.videos for name, source in found.items() if source.data.modality == "video"}
-        return config, lists | {"val": read_texts(config, is_choices=False).videos}, []
+        return config, lists | {"val": read_text_videos(config)}, []
     if config.modality not in ("video", "RGB"):
         raise ValueError(f"data.modality is {config.modality}: check reads videos, or folders of frames")
     parts = tuple(name for name in ("train", "val") if config.folder or getattr(config, f"{name}_list"))
-    class_names, videos, *_ = read_data(replace(config, shot=0), parts)  # all videos of a few-shot training
+    class_names, videos = read_videos(replace(config, shot=0), parts)  # all videos of a few-shot training
     return config, videos, class_names
 
 

@@ -16,6 +16,7 @@ from datasets.clips import sampling
 from datasets.clips.augment import FrameJitter, MultiScaleCrop
 from datasets.clips.resize import nearest_short_side, resize_short_side, squash
 from datasets.clips.transforms import CROPS, TVTS_CROPS, VIFI_CROPS, Crops, TrainTransform
+from utils.config import DataConfig, check_choice
 from utils.config.pixels import IMAGENET, OWN_RESIZE, RESIZES, TOWER_PRESET
 
 ANY_AREA = (0.08, 1.0)  # the default of data.crop_area
@@ -224,3 +225,29 @@ TRAIN_SAMPLINGS: dict[str, Callable[..., np.ndarray]] = {
     "overlapping": sampling.train_indices,
 }
 OWN_PRESET = "mote"  # of the system, where ``data.transforms`` is empty
+
+
+def preset_of(config: DataConfig) -> Preset:
+    """The rules of pictures that the configuration names, with what single keys change in them.
+
+    Raises:
+        ValueError: there is no such preset or rule of training frames; ``data.scale_size`` is below the input size.
+    """
+    name = config.transforms or OWN_PRESET
+    check_choice("data.transforms", name, PRESETS)
+    preset = PRESETS[name]
+    if config.train_sampling:
+        check_choice("data.train_sampling", config.train_sampling, TRAIN_SAMPLINGS)
+        rule = preset.sampling._replace(train=TRAIN_SAMPLINGS[config.train_sampling])
+        preset = replace(preset, sampling=rule)
+    if config.resize:
+        check_choice("data.resize", config.resize, RESIZES)
+        preset = preset.resized_by(config.resize)
+    if config.scale_size:
+        if config.scale_size < config.input_size:
+            raise ValueError(
+                f"data.scale_size: expected 0 or at least the {config.input_size} pixels of data.input_size, which are "
+                f"cut from it, found {config.scale_size}"
+            )
+        preset = replace(preset, short_sides={config.input_size: config.scale_size})
+    return preset

@@ -51,7 +51,7 @@ class OtherReader(Reader):
     def __init__(self, path: str | Path, max_pixels: int = MAX_PIXELS):
         self._path, self._max_pixels = path, max_pixels
         with _same_file(path) as place:
-            num_frames, codec = inspect(place, max_pixels)
+            self._index, codec = inspect(place, max_pixels)
             try:
                 self._open(place)
             except self._errors as error:
@@ -60,8 +60,12 @@ class OtherReader(Reader):
                 ) from error
         if self.num_frames == 0:
             raise UnreadableVideo("no frames")
-        if self.num_frames != num_frames:
-            self.mismatch = f"{self.num_frames} frames are counted, the file holds {num_frames}"
+        if self.num_frames != (held := len(self._index.times)):
+            self.mismatch = f"{self.num_frames} frames are counted, the file holds {held}"
+
+    def seconds(self, indices: np.ndarray) -> np.ndarray:
+        # By PyAV's index; frames that it does not count have the time of the last.
+        return self._index.seconds(np.minimum(indices, len(self._index.times) - 1))
 
     def _read(self, indices: np.ndarray) -> Tensor:
         try:

@@ -50,6 +50,13 @@ class Index(NamedTuple):
     is_seekable: bool  # whether frames carry these times, so that they can be found by them
     unit_s: float  # the time base, seconds
 
+    def seconds(self, indices: np.ndarray) -> np.ndarray:
+        """When frames at int64 indices (any shape) are shown: seconds since the first, float64.
+
+        Frames of containers without times count at their nominal rate.
+        """
+        return (self.times[indices] - self.times[0]) * self.unit_s
+
 
 class PyAVReader(Reader):
     """A video file through PyAV, single-threaded; frame n is the n-th in the order of presentation.
@@ -70,8 +77,7 @@ class PyAVReader(Reader):
             raise UnreadableVideo("no frames")
 
     def seconds(self, indices: np.ndarray) -> np.ndarray:
-        # Frames of containers without times count at their nominal rate.
-        return (self._index.times[indices] - self._index.times[0]) * self._index.unit_s
+        return self._index.seconds(indices)
 
     def _read(self, indices: np.ndarray) -> Tensor:
         assert 0 <= indices[0] <= indices[-1] < self.num_frames
@@ -114,14 +120,14 @@ class PyAVReader(Reader):
         raise UnreadableVideo(f"only {number + 1} of {self.num_frames} frames can be decoded")
 
 
-def inspect(path: str | Path, max_pixels: int) -> tuple[int, str]:
-    """Number of frames and codec of what another decoder is about to open, looked at with PyAV, which takes limits.
+def inspect(path: str | Path, max_pixels: int) -> tuple[Index, str]:
+    """Index and codec of what another decoder is about to open, looked at with PyAV, which takes limits.
 
     Raises:
         UnreadableVideo: see ``PyAVReader``; or key frames of different sizes, which other decoders stretch in silence.
     """
     with open_video(path, max_pixels) as (container, stream):
-        num_frames, codec = len(read_index(container, stream).times), stream.codec_context.codec.canonical_name
+        index, codec = read_index(container, stream), stream.codec_context.codec.canonical_name
     with open_video(path, max_pixels) as (container, stream):
         stream.codec_context.skip_frame = "NONKEY"
         sizes = {(frame.width, frame.height) for frame in container.decode(stream)}
@@ -129,7 +135,7 @@ def inspect(path: str | Path, max_pixels: int) -> tuple[int, str]:
         check_size(*size, max_pixels)
     if len(sizes) > 1:
         raise UnreadableVideo(SIZE_CHANGES)
-    return num_frames, codec
+    return index, codec
 
 
 @contextmanager

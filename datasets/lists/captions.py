@@ -7,20 +7,21 @@ relative to a root folder, or absolute. Texts are used as they are.
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from datasets.lists.checks import check_list_and_root
 from datasets.lists.label_sets import NO_LABEL
 from datasets.lists.records import BLANKS, LONGEST_PATH, VideoList
 from datasets.lists.tables import LINE_END, numbered_lines, read_text
-from utils.files import no_file
 from utils.text import shown
 
 LABELS = re.compile(r"[0-9,; \t]+")  # what a list of labels, or of folders of frames, may have behind a tab
+OPTIONS = re.compile(r"\s*\d+\t[^\t]+\t")  # what a line of choices has behind its path
 CAPTION_FORM = "path TAB caption"
 CHOICE_FORM = "path TAB answer TAB option TAB option ..."
 
@@ -39,13 +40,15 @@ class TextList:
         """The first text of each line, which of captions is the only one."""
         return [texts[0] for texts in self.texts]
 
+    def lines(self) -> Iterator[tuple[str, ...]]:
+        """The fields of each line: path, the answer of choices, texts."""
+        answers = [()] * len(self.texts) if self.answers is None else [(str(answer),) for answer in self.answers]
+        for video, answer, texts in zip(self.video_of_line, answers, self.texts, strict=True):
+            yield self.videos.path(video), *answer, *texts
+
     def fingerprint(self) -> str:
         """Hash of all lines that does not depend on their order (SHA-256, 16 hex digits)."""
-        answers = [()] * len(self.texts) if self.answers is None else [(str(answer),) for answer in self.answers]
-        lines = (
-            "\t".join((self.videos.path(video), *answer, *texts)).encode(errors="surrogateescape")
-            for video, answer, texts in zip(self.video_of_line, answers, self.texts, strict=True)
-        )
+        lines = ("\t".join(line).encode(errors="surrogateescape") for line in self.lines())
         return hashlib.sha256(b"\n".join(sorted(lines))).hexdigest()[:16]
 
 
@@ -65,37 +68,43 @@ class Line(NamedTuple):
     answer: int = 0
 
 
-def read_captions(path: str | Path, root: str | Path, key: str) -> TextList:
+def read_captions(path: str | Path, root: str | Path, prefix: str) -> TextList:
     """Read a list of captions.
 
     Args:
         root: folder that relative paths start from; "" for absolute paths.
-        key: config section of list and root in error messages, ``train`` or ``val``.
+        prefix: what the keys of list and root begin with, for errors: ``data.val_``, ``data.sources[0].``.
 
     Raises:
         FileNotFoundError, ValueError: file or root missing, empty list, a line that cannot be read, or a video that is
             in two places (file and line are named).
     """
-    return _list_of(Path(path), root, [_caption(Path(path), *line) for line in _lines(path, root, key, CAPTION_FORM)])
+    lines = _lines(path, root, prefix, CAPTION_FORM)
+    listed = _list_of(Path(path), root, (_caption(Path(path), *line) for line in lines))
+    if all(LABELS.fullmatch(texts[0]) for texts in listed.texts):
+        found = shown(listed.texts[0][0])
+        raise ValueError(f"{path}: expected lines '{CAPTION_FORM}', found labels in the place of captions: {found}")
+    return listed
 
 
-def read_choices(path: str | Path, root: str | Path, key: str) -> TextList:
+def read_choices(path: str | Path, root: str | Path, prefix: str) -> TextList:
     """Read a list of choices; arguments and errors as of ``read_captions``."""
-    lines = [_choice(Path(path), *line) for line in _lines(path, root, key, CHOICE_FORM)]
+    lines = [_choice(Path(path), *line) for line in _lines(path, root, prefix, CHOICE_FORM)]
     answers = np.array([line.answer for line in lines], dtype=np.int64)
     return _list_of(Path(path), root, lines, answers)
 
 
-def _lines(path: str | Path, root: str | Path, key: str, form: str) -> Iterator[tuple[int, str, str]]:
+def read_either(path: str | Path, root: str | Path, prefix: str) -> TextList:
+    """Read a list of captions, or of choices where its first line is one; arguments and errors as of both."""
+    first = next(numbered_lines(read_text(Path(path))), (0, ""))[1] if Path(path).is_file() else ""
+    read = read_choices if OPTIONS.match(first.partition("\t")[2]) else read_captions
+    return read(path, root, prefix)
+
+
+def _lines(path: str | Path, root: str | Path, prefix: str, form: str) -> Iterator[tuple[int, str, str]]:
     """Number, path and the rest of each line that is not blank."""
-    if not str(path):
-        raise ValueError(f"data.{key}_list is not set: it names a list of videos and texts, '{form}'")
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"data.{key}_list {str(path)!r}: {no_file(path)}")
-    if root and not Path(root).is_dir():
-        raise FileNotFoundError(f"data.{key}_root {str(root)!r}: no such folder")
-    is_empty = True
+    check_list_and_root(path, root, prefix, f"a list of videos and texts, '{form}'")
+    path, is_empty = Path(path), True
     for number, line in numbered_lines(read_text(path)):
         is_empty = False
         name, tab, rest = line.partition("\t")
@@ -106,21 +115,28 @@ def _lines(path: str | Path, root: str | Path, key: str, form: str) -> Iterator[
             raise ValueError(f"{path}:{number}: a path has at most {LONGEST_PATH} bytes, found {shown(name)}")
         yield number, name, rest
     if is_empty:
-        raise ValueError(f"data.{key}_list {path}: the list is empty")
+        raise ValueError(f"{prefix}list {path}: the list is empty")
 
 
 def _caption(path: Path, number: int, name: str, caption: str) -> Line:
     if not caption.strip():
         raise ValueError(f"{path}:{number}: the caption of {shown(name)} is empty")
+    if OPTIONS.match(caption):
+        line = f"{name}\t{caption}"
+        raise ValueError(f"{path}:{number}: expected '{CAPTION_FORM}', found a line of --choices: {shown(line)}")
     return Line(number, name, (caption,))
 
 
 def _choice(path: Path, number: int, name: str, rest: str) -> Line:
     answer, *options = rest.split("\t")
     found = answer.strip()
-    if not found.isascii() or not found.isdigit() or not options:
+    if len(options) < 2:
         line = f"{name}\t{rest}"
-        raise ValueError(f"{path}:{number}: expected '{CHOICE_FORM}', found {shown(line)}")
+        raise ValueError(f"{path}:{number}: expected '{CHOICE_FORM}', two options at least, found {shown(line)}")
+    if not found.isascii() or not found.isdigit():
+        raise ValueError(
+            f"{path}:{number}: expected the number of the right option of {shown(name)}, from 0, found {shown(found)}"
+        )
     if empty := [place for place, option in enumerate(options) if not option.strip()]:
         raise ValueError(f"{path}:{number}: option {empty[0]} of {shown(name)} is empty")
     if len(found) > len(str(len(options))) or int(found) >= len(options):
@@ -130,22 +146,22 @@ def _choice(path: Path, number: int, name: str, rest: str) -> Line:
     return Line(number, name, tuple(options), int(found))
 
 
-def _list_of(path: Path, root: str | Path, lines: Sequence[Line], answers: np.ndarray | None = None) -> TextList:
+def _list_of(path: Path, root: str | Path, lines: Iterable[Line], answers: np.ndarray | None = None) -> TextList:
     """The videos of the lines, each once."""
-    places: dict[str, int] = {}  # of a video, in the order of their first lines
-    last: dict[str, int] = {}  # its last line
-    before = ""
+    first: dict[str, int] = {}  # the number of a video's first line
+    owners, texts, before = [], [], ""
     for line in lines:
-        if line.path in places and line.path != before:
+        if line.path in first and line.path != before:
             raise ValueError(
-                f"{path}:{line.number}: {shown(line.path)} is in line {last[line.path]}, too; the lines of a video "
+                f"{path}:{line.number}: {shown(line.path)} is in line {first[line.path]}, too; the lines of a video "
                 "follow each other"
             )
-        places.setdefault(line.path, len(places))
-        last[line.path], before = line.number, line.path
-    videos = VideoList.of_pairs(str(root), [(name, NO_LABEL) for name in places])
-    owners = np.array([places[line.path] for line in lines], dtype=np.int64)
-    return TextList(videos, owners, [line.texts for line in lines], answers)
+        first.setdefault(line.path, line.number)
+        owners.append(len(first) - 1)
+        texts.append(line.texts)
+        before = line.path
+    videos = VideoList.of_pairs(str(root), [(name, NO_LABEL) for name in first])
+    return TextList(videos, np.array(owners, dtype=np.int64), texts, answers)
 
 
 def list_text(lines: Sequence[Sequence[str]]) -> str:

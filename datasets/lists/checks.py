@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.lists.video_files import VIDEO_SUFFIXES
+from utils.files import no_file
 from utils.text import has_control_characters, shown
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,25 @@ TEMPLATE = "a name with a number like img_{:05d}.jpg"
 def ends_in_number(name: str) -> bool:
     """Whether a path could be a path and a number."""
     return name[-1:].isdigit() and NUMBER_AT_END.search(name) is not None
+
+
+def check_list_and_root(path: str | Path, root: str | Path, prefix: str, what: str) -> None:
+    """See that a list and the folder that its paths start from are there.
+
+    Args:
+        root: "" for absolute paths.
+        prefix: what the keys of both begin with: ``data.val_``.
+        what: the list is.
+
+    Raises:
+        ValueError, FileNotFoundError: the list is not named; one of them is missing.
+    """
+    if not str(path):
+        raise ValueError(f"{prefix}list is not set: it names {what}")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{prefix}list {str(path)!r}: {no_file(path)}")
+    if root and not Path(root).is_dir():
+        raise FileNotFoundError(f"{prefix}root {str(root)!r}: no such folder")
 
 
 def check_paths(source: Path, root: str, places: Mapping[int, str]) -> None:

@@ -16,11 +16,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from datasets.lists.checks import check_folders, check_paths, ends_in_number
+from datasets.lists.checks import check_folders, check_list_and_root, check_paths, ends_in_number
 from datasets.lists.label_sets import NO_LABEL, LabelSets, has_label_sets, split_label_set
 from datasets.lists.tables import numbered_lines, read_text
 from datasets.lists.video_files import VIDEO_SUFFIXES
-from utils.files import no_file
 from utils.text import shown
 
 MOST_DIGITS = 9  # of a label, and of a number of frames
@@ -140,13 +139,8 @@ def read_video_list(path: str | Path, root: str | Path, modality: str, num_class
         FileNotFoundError, ValueError: file or root missing, empty list, or a line that cannot be read (file and
             line are named).
     """
-    if not str(path):
-        raise ValueError(f"data.{key}_list is not set: it names the list file of videos")
+    check_list_and_root(path, root, f"data.{key}_", "the list file of videos")
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"data.{key}_list {str(path)!r}: {no_file(path)}")
-    if root and not Path(root).is_dir():
-        raise FileNotFoundError(f"data.{key}_root {str(root)!r}: no such folder")
     num_numbers = 2 if modality == "RGB" else 1
     lines = [(number, line.strip(BLANKS)) for number, line in numbered_lines(read_text(path))]
     if not lines:

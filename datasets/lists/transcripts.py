@@ -92,27 +92,27 @@ class TranscriptList:
         return Transcript(int(self.arrays["durations"][index]), self.arrays["times"][first:stop], words)
 
 
-def read_transcripts(folder: str | Path, root: str | Path, key: str) -> TranscriptList:
+def read_transcripts(folder: str | Path, root: str | Path, prefix: str) -> TranscriptList:
     """Open what ``write_transcripts`` wrote.
 
     Args:
         root: folder that the paths of videos start from.
-        key: what names the folder, and with ``root`` for ``list`` the root, in errors: ``data.sources[0].list``.
+        prefix: what the keys of list and root begin with, for errors: ``data.sources[0].``.
 
     Raises:
         FileNotFoundError: there are no (finished) transcripts, or no root.
         ValueError: they are damaged, or there is no video in them.
     """
     if not str(folder):
-        raise ValueError(f"{key} is not set: it names the folder of transcripts")
+        raise ValueError(f"{prefix}list is not set: it names the folder of transcripts")
     path = Path(folder, MANIFEST)
     if not path.is_file():
         raise FileNotFoundError(
-            f"{key} {str(folder)!r}: expected a folder of transcripts, found no {MANIFEST} ({no_file(path)}); "
+            f"{prefix}list {str(folder)!r}: expected a folder of transcripts, found no {MANIFEST} ({no_file(path)}); "
             "python -m datasets.prepare transcripts writes one (start it again if it was stopped)"
         )
     if root and not Path(root).is_dir():
-        raise FileNotFoundError(f"{key.replace('list', 'root')} {str(root)!r}: no such folder")
+        raise FileNotFoundError(f"{prefix}root {str(root)!r}: no such folder")
     return _mapped(Path(folder), str(root))
 
 

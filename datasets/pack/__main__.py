@@ -7,13 +7,11 @@ import argparse
 import dataclasses
 import logging
 import os
-import re
 import sys
 from pathlib import Path
 
-from datasets.lists.captions import list_text, read_captions
+from datasets.lists.captions import has_texts, list_text, read_either
 from datasets.lists.records import VideoList, read_video_list
-from datasets.lists.tables import numbered_lines, read_text
 from datasets.lists.transcripts import read_transcripts
 from datasets.pack.frames import ALL_FRAMES, FAILED, LIST
 from datasets.pack.shards import VERSION, Settings
@@ -25,7 +23,6 @@ from utils.logger import setup_logging
 logger = logging.getLogger(__name__)
 
 SETTINGS = "settings.json"
-LABELS = re.compile(r"[0-9,; \t]+")  # behind a tab: of a list of labels, or of folders of frames
 # Least and most of an argument.
 LIMITS = {
     "short_side": (0, 10_000), "frames": (0, 1_000_000), "workers": (0, 1024), "shard_size_mb": (1, 1_000_000),
@@ -69,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
     claim_folder(noted, dataclasses.asdict(settings))
     remove_parts(args.out)
     pack_shards(videos, settings, args.out, args.workers)
-    if is_list_of_captions(args.list):
+    if has_texts(args.list):
         write_packed_captions(args.list, args.out)
     remove_parts(args.out)
     logger.info("packed into %s; data.*_list: %s", args.out, args.out / LIST)
@@ -79,32 +76,23 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-def is_list_of_captions(path: Path) -> bool:
-    """Whether texts stand in the lines of a list in the place of labels."""
-    first = next(numbered_lines(read_text(path)), (0, ""))[1] if path.is_file() else ""
-    rest = first.partition("\t")[2].strip()
-    return bool(rest) and not LABELS.fullmatch(rest)
-
-
 def write_packed_captions(source: Path, out: Path) -> None:
-    """Write the list of captions, without those of videos that could not be packed, in the place of one of labels."""
+    """Write the list of texts, without those of videos that could not be packed, in the place of one of labels."""
     failed = out / FAILED
     left_out = {line.partition("\t")[0] for line in failed.read_text().splitlines()} if failed.exists() else set()
-    listed = read_captions(source, "", "train")
-    paths = map(listed.videos.path, listed.video_of_line)
-    kept = [line for line in zip(paths, listed.captions, strict=True) if line[0] not in left_out]
-    write_text(out / LIST, list_text(kept))
+    lines = read_either(source, "", "data.train_").lines()
+    write_text(out / LIST, list_text([line for line in lines if line[0] not in left_out]))
 
 
 def _read_list(path: Path, root: Path) -> VideoList:
     if not root.is_dir():
         raise FileNotFoundError(f"--root {root}: no such folder")
     if path.is_dir():
-        return read_transcripts(path, root, str(path)).videos
+        return read_transcripts(path, root, "data.train_").videos
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such list file")
-    if is_list_of_captions(path):
-        return read_captions(path, root, "train").videos
+    if has_texts(path):
+        return read_either(path, root, "data.train_").videos
     return read_video_list(path, root, "video", num_classes=sys.maxsize, key="train")
 
 

@@ -150,7 +150,7 @@ def prepare_texts(name: str, videos: Path, annotations: Path, out: Path) -> dict
         "num_missing": sum(not paths for paths in found.values()),
         "num_lines": len(lines),
         "official": text_set.count,
-        "fingerprint": read(path, videos, "val").fingerprint(),
+        "fingerprint": read(path, videos, "data.val_").fingerprint(),
         "missing": {"videos": [each for each, paths in found.items() if not paths]},
     }
     known = {path for paths in found.values() for path in paths}

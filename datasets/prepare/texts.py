@@ -18,7 +18,7 @@ from datasets.prepare.official import find_annotations, json_of
 from utils.text import shown
 
 
-class Texts(NamedTuple):
+class WantedTexts(NamedTuple):
     """A line that a list wants."""
 
     name: str  # of the video's file, without folder and suffix
@@ -28,7 +28,7 @@ class Texts(NamedTuple):
 class TextSet(NamedTuple):
     """How the official material of a data set with texts is read."""
 
-    read: Callable[[Path], list[Texts]]
+    read: Callable[[Path], list[WantedTexts]]
     list_name: str
     example: str  # of a video file, for errors
     count: int  # official number of lines; 0: copies differ
@@ -43,7 +43,7 @@ PAIRS = "val_list_jsfusion.txt"
 CHOSEN = "jsfusion_val_caption_idx.pkl"  # a pickled dict: which of a video's captions
 
 
-def msrvtt(annotations: Path) -> list[Texts]:
+def msrvtt(annotations: Path) -> list[WantedTexts]:
     """The CSV of pairs; or the JSON of all captions, with the list of test videos and the number of each one's caption.
 
     Sorted by name, as published.
@@ -53,7 +53,7 @@ def msrvtt(annotations: Path) -> list[Texts]:
     """
     if table := _first(annotations, JSFUSION, "*.csv"):
         found = read_table(table, ("video_id", "sentence"))
-        return sorted(Texts(row["video_id"], (row["sentence"],)) for row in found.rows)
+        return sorted(WantedTexts(row["video_id"], (row["sentence"],)) for row in found.rows)
     needed = f"{JSFUSION}, or {CAPTION_FILES[0]} with {PAIRS} and {CHOSEN}"
     source = next((path for name in CAPTION_FILES if (path := _first(annotations, name))), None)
     names, chosen = _first(annotations, PAIRS), _first(annotations, CHOSEN)
@@ -68,7 +68,7 @@ def msrvtt(annotations: Path) -> list[Texts]:
                 f"{names}:{line}: {name} has {len(captions[name])} captions in {source.name}, and {chosen.name} names "
                 f"number {place}, from 0"
             )
-        texts.append(Texts(name, (captions[name][place],)))
+        texts.append(WantedTexts(name, (captions[name][place],)))
     return texts
 
 
@@ -126,7 +126,7 @@ def plain_pickle(path: Path) -> dict[str, int]:
 # --- DiDeMo: the sentences of a video are one paragraph
 
 
-def didemo(annotations: Path) -> list[Texts]:
+def didemo(annotations: Path) -> list[WantedTexts]:
     """The published table of paragraphs and paths; or ``test_data.json``, whose sentences of a video are joined.
 
     Raises:
@@ -135,7 +135,7 @@ def didemo(annotations: Path) -> list[Texts]:
     if table := _first(annotations, "DiDeMo_test.tsv", "*.tsv"):
         columns, rows = _rows(table, lambda fields: _is_path(fields[-1]), "caption TAB path")
         caption, path = _places(columns, {"caption": 0, "video": 1})
-        return [Texts(bare_name(fields[path]), (fields[caption],)) for _, fields in rows]
+        return [WantedTexts(bare_name(fields[path]), (fields[caption],)) for _, fields in rows]
     paragraphs: dict[str, list[str]] = defaultdict(list)
     for source in find_annotations(annotations, "test_data.json", "DiDeMo_test.tsv or test_data.json")[:1]:
         for number, record in enumerate(json_of(source, list)):
@@ -147,7 +147,7 @@ def didemo(annotations: Path) -> list[Texts]:
                     f"{source}: record {number}: expected an object with video and description, found {shown(record)}"
                 )
             paragraphs[bare_name(video)].append(sentence.strip())
-    return [Texts(name, (" ".join(sentences),)) for name, sentences in paragraphs.items()]
+    return [WantedTexts(name, (" ".join(sentences),)) for name, sentences in paragraphs.items()]
 
 
 def _is_path(text: str) -> bool:
@@ -160,7 +160,7 @@ def _is_path(text: str) -> bool:
 CLIP = re.compile(r".+_\d\d\.\d\d\.\d\d\.\d+-\d\d\.\d\d\.\d\d\.\d+")  # MOVIE_START-END
 
 
-def lsmdc(annotations: Path) -> list[Texts]:
+def lsmdc(annotations: Path) -> list[WantedTexts]:
     """A table with tabs, clip first and sentence last; with a header or, as the official one, without.
 
     Raises:
@@ -174,13 +174,13 @@ def lsmdc(annotations: Path) -> list[Texts]:
     for line, fields in rows:
         if not CLIP.fullmatch(fields[clip]):
             raise ValueError(f"{source}:{line}: expected MOVIE_START-END of a clip, found {shown(fields[clip])}")
-    return [Texts(fields[clip], (fields[sentence],)) for _, fields in rows]
+    return [WantedTexts(fields[clip], (fields[sentence],)) for _, fields in rows]
 
 
 # --- Something-Something V2, multiple choice
 
 
-def ssv2_mc(annotations: Path) -> list[Texts]:
+def ssv2_mc(annotations: Path) -> list[WantedTexts]:
     """``val.jsonl``: an object a line with ``clip_name``, ``options`` and ``answer``, a number from 0 or its digits.
 
     Raises:
@@ -198,7 +198,7 @@ def ssv2_mc(annotations: Path) -> list[Texts]:
             if not is_right:
                 expected = "an object with clip_name, options and the number of the answer, from 0"
                 raise ValueError(f"{source}:{line}: expected {expected}, found {shown(text)}")
-            texts.append(Texts(bare_name(name), (str(answer), *options)))
+            texts.append(WantedTexts(bare_name(name), (str(answer), *options)))
     return texts
 
 

@@ -20,14 +20,14 @@ PARTS = ("train", "val")
 OFFICIAL_COLUMNS = ("videoid", "page_dir", "name")
 
 
-class Wanted(NamedTuple):
-    """A line that a list wants."""
+class WantedVideo(NamedTuple):
+    """A video that a list wants, with a text or none."""
 
     path: str  # of the video, from the folder of its part
     texts: tuple[str, ...]  # that stand behind it
 
 
-def webvid(path: Path) -> list[Wanted]:
+def webvid(path: Path) -> list[WantedVideo]:
     """Captions of WebVid: ``videoid,page_dir,name`` (official), or caption TAB path below a header (TVTSv2's)."""
     text = read_text(path)
     if table := find_table(path, text, OFFICIAL_COLUMNS):
@@ -41,18 +41,18 @@ def webvid(path: Path) -> list[Wanted]:
     captions: dict[str, list[str]] = {}
     for name, caption in rows:
         captions.setdefault(name, []).append(caption)
-    return [Wanted(name, (caption,)) for name, found in captions.items() for caption in dict.fromkeys(found)]
+    return [WantedVideo(name, (caption,)) for name, found in captions.items() for caption in dict.fromkeys(found)]
 
 
-def yttemporal(path: Path) -> list[Wanted]:
+def yttemporal(path: Path) -> list[WantedVideo]:
     """Videos of YT-Temporal: a column ``Name`` of paths ``SUBSET/data/ID.mp4``."""
-    return [Wanted(row[COLUMN], ()) for row in read_table(path, (COLUMN,)).rows]
+    return [WantedVideo(row[COLUMN], ()) for row in read_table(path, (COLUMN,)).rows]
 
 
 class TrainingSet(NamedTuple):
     """How a set's files are read."""
 
-    read: Callable[[Path], list[Wanted]]
+    read: Callable[[Path], list[WantedVideo]]
     suffix: str  # of its lists
     expected: str  # files, for errors
     has_annotations: bool  # beside each video, see ``datasets.prepare.transcripts``
@@ -93,7 +93,7 @@ def _part_of(path: Path) -> str:
     return "val" if "val" in path.stem.lower() else "train"
 
 
-def _write(out: Path, part: str, kind: TrainingSet, wanted: list[Wanted], files: VideoFiles) -> dict[str, Any]:
+def _write(out: Path, part: str, kind: TrainingSet, wanted: list[WantedVideo], files: VideoFiles) -> dict[str, Any]:
     """Write one list, and say what is in it."""
     there = set(files.paths)
     folders = ("", *PART_FOLDERS[part])

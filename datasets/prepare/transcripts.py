@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from datasets.lists.tables import find_table, numbered_lines, read_text
 from datasets.lists.transcripts import VERSION, Transcript, join_parts, write_part
+from datasets.lists.video_files import VIDEO_SUFFIXES
 from datasets.prepare.alignment import aligned_words
 from utils.files import claim_folder, no_file, remove_parts, whole_file, write_text
 from utils.jobs import run_jobs
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 COLUMN = "name"  # of the published tables of videos
 VIDEOS_A_PART = 500
 MOST_WORDS = 50_000  # eight hours of speech; the alignment's memory grows with the square
+MOST_LETTERS = 1000  # of a word, which others are compared with letter by letter; longer ones are no speech
 MOST_SECONDS = 10**7
 PARTS, SETTINGS, FAILED = "parts", "settings.json", "failed.txt"
 
@@ -94,7 +96,8 @@ def read_paths(source: Path) -> list[str]:
     """The paths of a list, a path a line, or of a table with the column ``Name``.
 
     Raises:
-        FileNotFoundError, ValueError: no such file; not text; a path is there twice, or none at all (FILE:LINE).
+        FileNotFoundError, ValueError: no such file; not text; a line that is no path of a video, or is there twice
+            (FILE:LINE); no lines.
     """
     if not source.is_file():
         raise FileNotFoundError(f"{source}: {no_file(source)}")
@@ -105,6 +108,8 @@ def read_paths(source: Path) -> list[str]:
     first: dict[str, int] = {}
     for line, path in rows:
         path = path.strip()
+        if PurePosixPath(path).suffix.lower() not in VIDEO_SUFFIXES:
+            raise ValueError(f"{source}:{line}: expected the path of a video file alone, found {shown(path)}")
         if path in first:
             raise ValueError(f"{source}:{line}: {shown(path)} is there twice, first in line {first[path]}")
         first[path] = line
@@ -143,7 +148,7 @@ def read_annotations(path: Path) -> Transcript:
         BadTranscript: no such file or not JSON; an entry is missing or of another kind; there are no words.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise BadTranscript(f"{path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
@@ -172,6 +177,8 @@ def transcript_of(content: dict[str, Any]) -> Transcript:
     if len(recognised) > MOST_WORDS:
         raise BadTranscript(f"{len(recognised)} words, at most {MOST_WORDS} are aligned")
     words, times = zip(*recognised, strict=True)
+    if (longest := max(map(len, (*words, *cleaned)))) > MOST_LETTERS:
+        raise BadTranscript(f"a word of {longest} letters, at most {MOST_LETTERS} are aligned")
     aligned = aligned_words(list(words), cleaned)
     return Transcript(int(duration), np.array(times, dtype=np.float64), aligned)
 

@@ -36,7 +36,7 @@ TOLD = (
 PUNCTUATION = ",."
 
 
-class Transcript(NamedTuple):
+class Speech(NamedTuple):
     """What somebody says while a film runs."""
 
     words: list[str]  # as speech recognition has them: lower case, without punctuation
@@ -52,9 +52,9 @@ def caption(acts: Sequence[ShapeClass], generator: np.random.Generator) -> str:
     return _any(forms, generator).format(object=noun, motion=motions[0], next=motions[-1])
 
 
-def transcript(
+def speech_of(
     acts: Sequence[ShapeClass], starts: Sequence[float], seconds: float, generator: np.random.Generator
-) -> Transcript:
+) -> Speech:
     """Each act told while it lasts, its words evenly over it.
 
     Args:
@@ -68,7 +68,7 @@ def transcript(
         heard = told[-1].translate(str.maketrans("", "", PUNCTUATION)).lower().split()
         words += heard
         times += [round(start + seconds * (place + 0.5) / len(heard), 2) for place in range(len(heard))]
-    return Transcript(words, times, told)
+    return Speech(words, times, told)
 
 
 def _any(forms: Sequence[str], generator: np.random.Generator) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.shapes.captions import Transcript, caption, transcript
+from datasets.shapes.captions import Speech, caption, speech_of
 from datasets.shapes.render import render
 from datasets.shapes.scenes import sample_scenes
 from datasets.shapes.videos import (
@@ -35,13 +35,14 @@ from datasets.shapes.videos import (
 from datasets.shapes.world import ShapeClass, classes_of
 from utils.files import claim_folder, write_text
 
-FILMS_VERSION = 1  # raise it when the same seed gives other films or other texts
-DUO_COPIES = {"duo_train": 3, "duo_val": 1, "duo_test": 1}  # films of an object and two motions
+FILMS_VERSION = 2  # raise it when the same seed gives other films or other texts
+DUO_COPIES = {"duo_train": 9, "duo_val": 1, "duo_test": 1}  # films of an object and two motions
 DUO_CLASSES = {"duo_train": ("seen",), "duo_val": ("seen",), "duo_test": ("zs_combinations", "zs_objects")}
-STORIES = {"story_train": 256, "story_val": 64}
+VALIDATED = "story_val"
+STORIES = {"story_train": 768, VALIDATED: 64}
 FILM_PARTS = (*DUO_COPIES, *STORIES)
 DUO_ACT_FRAMES = (14, 20)  # at the rate of the other videos
-STORY_ACTS, ACT_SECONDS, REST_SECONDS = 4, 4, 1  # after each act its last picture stands for a while
+STORY_ACTS, ACT_SECONDS, REST_SECONDS = 4, 2, 1  # after each act its last picture stands for a while
 STORY_RATE = 4  # frames a second
 
 
@@ -108,10 +109,19 @@ def _duos(part: str) -> list[tuple[ShapeClass, ...]]:
 
 
 def _stories(part: str, seed: int) -> list[tuple[ShapeClass, ...]]:
-    """Four different classes of training each, drawn."""
+    """Four different classes of training each, drawn: no two alike, nor one of training as one of validation."""
     generator, classes = np.random.default_rng([seed, zlib.crc32(part.encode())]), classes_of("seen")
-    draws = [generator.permutation(len(classes))[:STORY_ACTS] for _ in range(STORIES[part])]
-    return [tuple(classes[label] for label in labels) for labels in draws]
+
+    def draw() -> tuple[ShapeClass, ...]:
+        return tuple(classes[label] for label in generator.permutation(len(classes))[:STORY_ACTS])
+
+    stories = [draw() for _ in range(STORIES[part])]
+    taken = set() if part == VALIDATED else set(_stories(VALIDATED, seed))
+    for place in range(len(stories)):
+        while stories[place] in taken:
+            stories[place] = draw()
+        taken.add(stories[place])
+    return stories
 
 
 def render_film(film: Film, seed: int) -> np.ndarray:
@@ -130,10 +140,10 @@ def render_film(film: Film, seed: int) -> np.ndarray:
     return frames.reshape(-1, *frames.shape[2:])
 
 
-def film_transcript(film: Film, seed: int) -> Transcript:
+def film_transcript(film: Film, seed: int) -> Speech:
     """What is said in a story."""
     starts = [place * (ACT_SECONDS + REST_SECONDS) for place in range(len(film.acts))]
-    return transcript(film.acts, starts, ACT_SECONDS, _generator_of_texts(_key(seed, film)))
+    return speech_of(film.acts, starts, ACT_SECONDS, _generator_of_texts(_key(seed, film)))
 
 
 def _key(seed: int, video: Film) -> list[int]:

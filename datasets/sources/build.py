@@ -8,7 +8,8 @@ from functools import partial
 import numpy as np
 from torch import Tensor
 
-from datasets.build import build_source, eval_rule, loader_options, preset_of, train_rule, train_transform
+from datasets.build import build_source, eval_rule, loader_options, train_rule, train_transform
+from datasets.clips.presets import preset_of
 from datasets.clips.samplers import TrainBatches
 from datasets.clips.transforms import NO_MIRROR
 from datasets.pack.shards import ShardPack
@@ -39,6 +40,8 @@ def read_sources(config: DataConfig) -> list[Source]:
     given = [f"data.{key}" for key in others if getattr(config, key)]
     if given:
         raise ValueError(f"data.sources takes the place of {', '.join(given)}; set only one of them")
+    if config.modality == "features":
+        raise ValueError("data.modality features: data.sources reads videos; expected video or shards")
     return [_read(config, each, f"data.sources[{number}]") for number, each in enumerate(config.sources)]
 
 

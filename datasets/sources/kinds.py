@@ -1,9 +1,9 @@
 """Kinds of sources: what of a video's texts a visit takes, and which frames go with them."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -14,7 +14,6 @@ from datasets.lists.records import VideoList
 from datasets.lists.transcripts import TranscriptList, read_transcripts
 from datasets.sources import spans
 from utils.config import SourceConfig
-from utils.files import no_file
 
 VISITS = 10  # drawn of a transcript until there are words in each of its spans
 
@@ -33,7 +32,7 @@ class Texts(Protocol):
 
     videos: VideoList
     num_texts: int  # K, of a visit
-    fingerprint: str  # of videos and texts
+    fingerprint: str  # of videos and texts, in their order
 
     def visit(self, index: int, rule: FrameRule, rng: np.random.Generator) -> Visit:
         """Draw texts of a video, and make a rule of whole videos one of the frames that the texts are about.
@@ -51,11 +50,18 @@ class Captions:
     """
 
     videos: VideoList
-    fingerprint: str
     first_lines: np.ndarray  # int64 [N + 1], where the captions of each video begin
     ends: np.ndarray  # int64 [M], where each caption ends
     text: np.ndarray  # uint8, UTF-8
     num_texts = 1
+
+    @property
+    def fingerprint(self) -> str:
+        """See ``Texts``."""
+        digest = hashlib.sha256(self.videos.order_fingerprint().encode())
+        for array in (self.first_lines, self.ends, self.text):
+            digest.update(np.ascontiguousarray(array))
+        return digest.hexdigest()[:16]
 
     def caption(self, line: int) -> str:
         """One of M captions."""
@@ -117,17 +123,10 @@ def _frames(
 
 def captions(settings: SourceConfig, key: str) -> Captions:
     """Of a list ``path TAB caption``."""
-    if not settings.list:
-        raise ValueError(f"{key}.list is not set: it names a list of captions, 'path TAB caption'")
-    if not Path(settings.list).is_file():
-        raise FileNotFoundError(f"{key}.list {settings.list!r}: {no_file(settings.list)}")
-    if settings.root and not Path(settings.root).is_dir():
-        raise FileNotFoundError(f"{key}.root {settings.root!r}: no such folder")
-    listed = read_captions(settings.list, settings.root, key)
+    listed = read_captions(settings.list, settings.root, f"{key}.")
     encoded = [caption.encode() for caption in listed.captions]
     return Captions(
         listed.videos,
-        listed.fingerprint(),
         np.searchsorted(listed.video_of_line, np.arange(len(listed.videos) + 1)),
         np.cumsum([len(text) for text in encoded], dtype=np.int64),
         np.frombuffer(b"".join(encoded), dtype=np.uint8),
@@ -136,7 +135,7 @@ def captions(settings: SourceConfig, key: str) -> Captions:
 
 def transcripts(settings: SourceConfig, key: str) -> Transcripts:
     """Of a folder that ``python -m datasets.prepare transcripts`` wrote."""
-    return Transcripts(read_transcripts(settings.list, settings.root, f"{key}.list"), settings.num_texts)
+    return Transcripts(read_transcripts(settings.list, settings.root, f"{key}."), settings.num_texts)
 
 
 ORDERED = "transcripts"  # the kind whose texts have an order

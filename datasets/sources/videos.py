@@ -77,10 +77,11 @@ class OrderedVideos(Dataset):
             visit = self.texts.visit(index, self.rule, rng)
             read = self.source.read(index, partial(visit.indices_of, rng=rng))
         except UnreadableVideo as error:
-            return Sample(index, -1, None, (self.source.failure(index, error),))
+            return Sample(index, NO_LABEL, None, (self.source.failure(index, error),))
         texts, num_cut = tokens_of(visit.texts, self.tokenize)
-        sample = Sample(index, -1, self.views_of(read.pixels), (), self.source.mismatches(index, read))
-        return sample._replace(texts=texts, num_cut=num_cut)
+        lengths = None if read.lengths is None else read.lengths[None]
+        sample = Sample(index, NO_LABEL, self.views_of(read.pixels), (), self.source.mismatches(index, read))
+        return sample._replace(lengths=lengths, texts=texts, num_cut=num_cut)
 
 
 def tokens_of(texts: list[str], tokenize: Callable[..., Tensor]) -> tuple[Tensor, int]:

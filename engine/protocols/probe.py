@@ -68,6 +68,17 @@ class Solver(NamedTuple):
     usual: float  # where no video can be held out
 
 
+def check_probe(labels: Tensor, settings: ProbeConfig) -> None:
+    """See that there is something to fit on videos with these labels, int64 [N].
+
+    Raises:
+        ValueError: an unknown solver, or videos of fewer than two classes.
+    """
+    check_choice("probe.solver", settings.solver, SOLVERS)
+    if (num_present := labels.unique().numel()) < 2:
+        raise ValueError(f"a linear probe: expected training videos of at least 2 classes, found {num_present}")
+
+
 def fit_probe(examples: Examples, settings: ProbeConfig, seed: int, device: torch.device) -> Fitted:
     """Choose the setting on held-out videos, then fit on all.
 
@@ -77,12 +88,10 @@ def fit_probe(examples: Examples, settings: ProbeConfig, seed: int, device: torc
         examples: the same on every process.
 
     Raises:
-        ValueError: an unknown solver, or videos of fewer than two classes.
+        ValueError: see ``check_probe``.
     """
-    check_choice("probe.solver", settings.solver, SOLVERS)
+    check_probe(examples.labels, settings)
     solver = SOLVERS[settings.solver]
-    if (num_present := examples.labels.unique().numel()) < 2:
-        raise ValueError(f"a linear probe: expected training videos of at least 2 classes, found {num_present}")
     values, is_held = list(settings.values or solver.values), held_out(examples.labels, settings.held_out, seed)
     value, top1 = values[0], None
     if len(values) > 1 and is_held.any():

@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from engine.collect import Pass, collect, score_views
+from engine.collect import Pass, collect, score_views, tested
 from engine.protocols.accuracy import accuracy
 from modules.systems.base import System
 
@@ -28,10 +28,7 @@ def in_order(system: System, loader: DataLoader, how: Pass) -> dict[str, float]:
     Raises:
         ValueError: no video of the list could be read.
     """
-    was_training = system.training
-    system.eval()
-    with system.under_test(how.precision.half):
+    with tested(system, how):
         found = collect(lambda batch: {"in_order": system.in_order(batch)[:, None]}, loader, {"in_order": (1, 1)}, how)
-    system.train(was_training)
     found.check_some_read("data.val_transcripts")
     return {"order_accuracy": 100.0 * float(found.tables["in_order"].nan_to_num().mean())}

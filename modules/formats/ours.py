@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from clip.names.tvts import is_tvts, read_any
-from modules.formats.tvts import four_keys
+from modules.formats.tvts import checkpoint_from_tvts
 from modules.formats.vifi import FORMAT, STAND_INS, from_vifi, is_vifi
 from utils.files import no_file
 from utils.weights.files import is_safetensors, is_torchscript, read_safetensors
@@ -94,5 +94,5 @@ def read_content(name: str | Path) -> Any:
         if is_vifi(content):
             content = from_vifi(content, f"checkpoint {name}")
         elif is_tvts(content):
-            content = four_keys(content, f"checkpoint {name}")
+            content = checkpoint_from_tvts(content, f"checkpoint {name}")
     return plain_content(content, f"checkpoint {name}")

@@ -18,8 +18,8 @@ from utils.weights.state_dicts import plain_names
 TVTS = "tvts"  # the format; the system is ``tvtsv2``
 
 
-def four_keys(content: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """A published file with our names and keys; optimizer and configuration are not taken along.
+def checkpoint_from_tvts(content: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """A file of TVTSv2 with our names and keys; optimizer and configuration are not taken along.
 
     Raises:
         ValueError: see ``from_tvts``.
@@ -34,8 +34,8 @@ def four_keys(content: Mapping[str, Any], source: str) -> dict[str, Any]:
     return {"epoch": epoch if type(epoch) is int else 0, **weights, "optimizer_state_dict": {}, **told}
 
 
-def published(content: Mapping[str, Any], text: Mapping[str, Tensor], source: str) -> dict[str, Any]:
-    """A file as the published evaluation reads it.
+def checkpoint_to_tvts(content: Mapping[str, Any], text: Mapping[str, Tensor], source: str) -> dict[str, Any]:
+    """Our checkpoint as a file that the published evaluation reads.
 
     Args:
         content: our checkpoint.

@@ -1,9 +1,8 @@
 """TVTSv2 (Zeng et al., 2023): a space-time image tower, trained with captions and transcripts that it puts in order.
 
-A clip is one vector, which is compared with texts: class names, captions of a search, the transcripts of training. A
-training step compares the clips of a batch with their texts, over the batches of all processes. Where a clip has
-several transcripts, the sorter, a head that nobody needs after training, has to say from the clip's patches which was
-spoken first, which second, and so on.
+A clip is one vector, which is compared with texts: class names, captions, the transcripts of training. A training step
+compares the clips of a batch with their texts, over all processes. Where a clip has several transcripts, the sorter, a
+head that nobody needs after training, has to say from the clip's patches which was spoken first, second, and so on.
 """
 
 import itertools
@@ -14,6 +13,7 @@ import torch
 from pydantic import Field, StrictInt
 from torch import Tensor
 
+from clip.spacetime import ADDED, ATTENTION_OVER_TIME
 from modules.objectives.contrast import pair_loss
 from modules.objectives.sort import in_order, order_accuracy, sorting_loss
 from modules.sorter import Sorter
@@ -23,9 +23,7 @@ from utils.config import MANY, Number, settings
 from utils.distributed import gather_rows, rank
 from utils.precision import copy_to
 
-# In names of parameters: what is new beside CLIP, and learns at the full rate; and what does not decay.
-NEW, TEMPORAL = (".timeattn.", ".ln_3."), "temporal_embedding"
-NOT_DECAYED = ("bias", "ln_", "norm")
+NOT_DECAYED = ("bias", "ln_", "norm")  # in names of parameters without weight decay
 
 
 @settings
@@ -39,10 +37,11 @@ class TVTSv2Settings:
     sorter_places: StrictInt = Field(4, ge=2, le=1000)  # transcripts of a clip
     sorter_layers: StrictInt = Field(2, ge=1, le=1000)
     sorter_heads: StrictInt = Field(8, ge=1, le=1000)
-    # What learns at solver.lr, not at its share of CLIP: attention over time and the sorter (``published``), or the
-    # temporal embedding, which has random values at first, too (``all``)
+    sorter_start: Literal["published", "alike"] = "published"  # random, or keys as queries: it looks for what is alike
+    # What learns at solver.lr: attention over time and the sorter, or the temporal embedding, random at first, too
     new_parameters: Literal["published", "all"] = "published"
     time_attention: Literal["published", "space"] = "published"  # its start: zeros and ones, or that over space
+    temporal_scale: Number = Field(1.0, ge=1e-6)  # of the random temporal embedding that a CLIP of pictures gets
 
 
 class TVTSv2(PlainCLIP):
@@ -64,10 +63,12 @@ class TVTSv2(PlainCLIP):
             text.resblocks[: -self.settings.text_layers].requires_grad_(False)
         if self.settings.time_attention == "space":
             self.towers.image_tower.transformer.start_time_from_space()
+        if any("temporal_embedding" in name for name in self.towers.additions):  # else it was trained
+            self.towers.image_tower.temporal_embedding.data.mul_(self.settings.temporal_scale)
         self.sorter = None
         if self.solver.loss_type != "CE" and self.settings.sorting:
             shape = self.settings.sorter_places, self.settings.sorter_layers, self.settings.sorter_heads
-            self.sorter = Sorter(self.towers.spec.embed_dim, *shape)
+            self.sorter = Sorter(self.towers.spec.embed_dim, *shape, self.settings.sorter_start == "alike")
 
     def drop_training_parts(self) -> None:
         """The sorter is one."""
@@ -82,9 +83,8 @@ class TVTSv2(PlainCLIP):
         if self.solver.loss_type == "CE":
             return super().loss(batch, draws)
         if batch.texts is None or batch.clips is None:
-            raise ValueError(
-                "solver.loss_type contrast: expected clips with texts, of data.sources; to train on labels set it to CE"
-            )
+            expected = "expected clips with texts, of data.sources; to train on labels set it to CE"
+            raise ValueError(f"solver.loss_type contrast: {expected}")
         num_texts = batch.texts.shape[1]
         is_sorted = self.sorter is not None and num_texts > 1
         keep = self.kept_patches(batch.clips, draws)
@@ -119,10 +119,8 @@ class TVTSv2(PlainCLIP):
         The text tower does not learn from them. The loss is then one mean over all clips, however they are shared out,
         and its gradient the whole, as it is with the published program; ``solver.gather`` is about the contrast.
         """
-        if texts.shape[1] != self.settings.sorter_places:
-            raise ValueError(
-                f"tvtsv2.sorter_places is {self.settings.sorter_places}, but a clip has {texts.shape[1]} transcripts"
-            )
+        if texts.shape[1] != (places := self.settings.sorter_places):
+            raise ValueError(f"tvtsv2.sorter_places is {places}, but a clip has {texts.shape[1]} transcripts")
         return gather_rows(self.sorter(texts.detach(), tokens).float())
 
     @property
@@ -138,7 +136,7 @@ class TVTSv2(PlainCLIP):
 
     def groups(self) -> list[Group]:
         """CLIP's parameters at their share of the rate, new ones at all of it; biases and norms do not decay."""
-        new = (*NEW, TEMPORAL) if self.settings.new_parameters == "all" else NEW
+        new = ADDED if self.settings.new_parameters == "all" else ATTENTION_OVER_TIME
         named = [(name, value, any(part in name for part in new)) for name, value in self.towers.named_parameters()]
         for part in filter(None, (self.head, self.sorter)):
             named += [(name, value, True) for name, value in part.named_parameters()]

@@ -18,7 +18,7 @@ from utils.cli import run_main
 
 ROOT = Path(__file__).resolve().parents[2]
 # Python has a package ``test`` of its own, so scripts are loaded by path.
-SCRIPTS = ("train", "test", "test_zeroshot", "test_retrieval", "predict", "extract_features", "export")
+SCRIPTS = ("train", "test", "test_zeroshot", "test_retrieval", "predict", "extract_features", "export", "probe")
 MODULES = (
     "datasets.check", "datasets.prepare", "datasets.pack", "tools.search", "tools.convert", "tools.tradeoff",
     "tools.base_novel", "tools.few_shot_table", "tools.describe",

@@ -1,4 +1,4 @@
-"""What the tests of the page share: a running app.py."""
+"""What the tests of commands share: a running app.py, and configurations of several splits."""
 
 import os
 import signal
@@ -11,6 +11,7 @@ from typing import NamedTuple
 from urllib.request import ProxyHandler, build_opener
 
 import pytest
+import yaml
 
 import train
 
@@ -27,6 +28,20 @@ class RunningPage(NamedTuple):
 
     def upload_files(self) -> list[Path]:
         return [path for path in self.uploads.rglob("*") if path.is_file()]
+
+
+@pytest.fixture
+def three_splits(debug_config, tmp_path) -> list[str]:
+    """Configurations of the debug data with three validation lists."""
+    tree = yaml.safe_load(debug_config.read_text())
+    lines = Path(tree["data"]["val_list"]).read_text().splitlines(keepends=True)
+    paths = []
+    for number, kept in enumerate((lines[:5], lines[3:], lines)):
+        (tmp_path / f"{number}.txt").write_text("".join(kept))
+        changed = tree | {"data": tree["data"] | {"val_list": str(tmp_path / f"{number}.txt")}}
+        paths.append(tmp_path / f"{number}.yaml")
+        paths[-1].write_text(yaml.safe_dump(changed))
+    return list(map(str, paths))
 
 
 @pytest.fixture(scope="package")

@@ -15,7 +15,8 @@ import torch
 from safetensors import safe_open
 
 import export
-from datasets.build import build_eval_loader, read_data
+from datasets.build import build_eval_loader
+from datasets.read import read_data
 from modules.build import build_classes, build_system, build_towers, load_config, load_system
 from modules.formats.ours import read_checkpoint
 from tools.make_debug_data import CLASS_NAMES

@@ -18,12 +18,14 @@ import train as train_command
 from clip.model import PIXEL_MEAN, PIXEL_STD
 from commands.testing import ListToTest, build_tested_model
 from commands.weights import Weights
-from datasets.build import build_eval_loader, build_train_loader, read_lists
+from datasets.build import build_eval_loader, build_train_loader
+from datasets.read import read_lists
 from engine.train import train
 from modules.build import PLAIN_CLIP, load_config
 from modules.build import plain as plain_clip
 from modules.formats.ours import read_checkpoint
 from modules.systems.base import Batch, Draws
+from tests.engine.interruptions import assert_same, train_interrupted
 from tools.make_debug_data import CLASS_NAMES
 from utils.config import Config
 
@@ -183,10 +185,6 @@ def test_the_loss_on_cached_features_is_that_on_the_pictures(debug_config, plain
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
-class Interrupted(Exception):
-    """Stands for whatever ends a process in the middle of a step."""
-
-
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_interrupted_run_on_a_cache_continues_to_the_same_weights(
     debug_config, augmented, plain, tmp_path, fp32, prepare_run, workers
@@ -199,23 +197,12 @@ def test_an_interrupted_run_on_a_cache_continues_to_the_same_weights(
 
     state, run = build("whole")
     train(state, run)
-    expected = read_checkpoint(run.folder / "last_model.pt")["fusion_model_state_dict"]
-    state, run = build("parts")
-    loss, count = state.model.loss, iter(range(4))
-
-    def failing_loss(batch, draws):
-        if next(count, None) is None:
-            raise Interrupted
-        return loss(batch, draws)
-
-    state.model.loss = failing_loss
-    with pytest.raises(Interrupted):
-        train(state, run)
+    expected = run.folder / "last_model.pt"
+    train_interrupted(*build("parts"), steps=4)
     state, run = build("parts")
     assert (state.epoch, state.step) == (1, 1)
     train(state, run)
-    found = read_checkpoint(run.folder / "last_model.pt")["fusion_model_state_dict"]
-    assert [name for name, value in expected.items() if not torch.equal(found[name], value)] == []
+    assert_same(run.folder / "last_model.pt", expected)
 
 
 def test_a_part_of_the_list_trains_on_the_same_cache(debug_config, debug_data, plain, tmp_path):

@@ -16,7 +16,8 @@ import extract_features
 import predict
 import train
 from commands.classifier import VideoClassifier
-from datasets.build import build_eval_loader, read_data
+from datasets.build import build_eval_loader
+from datasets.read import read_data
 from modules.build import load_config
 from modules.classes.templates import TEMPLATES
 from modules.formats.ours import read_checkpoint

@@ -17,6 +17,7 @@ import export
 import predict
 import train
 from commands.classifier import KEPT_CLASS_SETS
+from datasets.decode.decoders import DECODERS, installed_decoders
 from datasets.features.embeddings import read_embeddings
 from modules.formats.ours import read_checkpoint
 from predict import VideoClassifier
@@ -251,7 +252,7 @@ def test_a_checkpoint_without_configuration_needs_one(weights, debug_config, vid
         (["--labels", "a,a"], "there twice"),
         (["--labels", "spinning " * 80], "class name too long"),
         (["--embed", "e.txt"], r"ends in \.npz"),
-        (["data.decoder=decord"], "decoded by pyav"),
+        (["data.decoder=nosuch"], "data.decoder: expected one of auto, decord"),
         (["data.nosuch=1"], "unknown key data.nosuch"),
         (["--arch", "nosuch.pt"], "nosuch.pt"),
     ],
@@ -259,6 +260,18 @@ def test_a_checkpoint_without_configuration_needs_one(weights, debug_config, vid
 def test_a_mistake_is_an_error_before_the_first_video(arguments, message, weights, videos, tmp_path):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         predict.main([videos[0], "--weights", str(weights), *arguments, *FP32])
+
+
+@pytest.mark.parametrize("decoder", installed_decoders())
+def test_the_decoder_that_is_asked_for_reads_own_videos(decoder, weights, videos, monkeypatch):
+    opened, reader = [], DECODERS[decoder]
+    monkeypatch.setitem(DECODERS, decoder, lambda *arguments: opened.append(decoder) or reader(*arguments))
+    found = VideoClassifier.load(weights, precision="fp32", overrides=[f"data.decoder={decoder}"])
+    by_default = VideoClassifier.load(weights, precision="fp32").predict(videos[:1])[0]
+    prediction = found.predict(videos[:1])[0]
+    assert opened
+    np.testing.assert_allclose(prediction.seconds, by_default.seconds)
+    assert len(prediction.frames) == len(by_default.frames)
 
 
 def test_a_place_without_videos_is_an_error(weights, tmp_path):

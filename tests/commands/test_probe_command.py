@@ -16,8 +16,8 @@ import commands.vectors
 import extract_features
 import probe
 from commands.classifier import VideoClassifier
-from datasets.build import read_data
 from datasets.lists.few_shot import few_shot_indices
+from datasets.read import read_data
 from modules.build import load_config
 
 TIMEOUT_S = 180
@@ -134,17 +134,9 @@ def test_the_order_of_the_training_list_does_not_matter(run, debug_config, tmp_p
         np.testing.assert_allclose(*saved, rtol=1e-4, atol=1e-4)
 
 
-def test_several_configurations_are_splits_with_mean_and_std(debug_config, tmp_path, capsys):
-    tree = yaml.safe_load(debug_config.read_text())
-    lines = Path(tree["data"]["val_list"]).read_text().splitlines(keepends=True)
-    paths = []
-    for number, kept in enumerate((lines[:5], lines[3:], lines)):
-        (tmp_path / f"{number}.txt").write_text("".join(kept))
-        changed = tree | {"data": tree["data"] | {"val_list": str(tmp_path / f"{number}.txt")}}
-        paths.append(tmp_path / f"{number}.yaml")
-        paths[-1].write_text(yaml.safe_dump(changed))
+def test_several_configurations_are_splits_with_mean_and_std(three_splits, tmp_path, capsys):
     common = ["--weights", "clip", *FP32, "--output", str(tmp_path / "out"), *FEW]
-    results = probe.main(["--config", *map(str, paths), *common])
+    results = probe.main(["--config", *three_splits, *common])
     top1s = [split["top1"] for split in results["splits"].values()]
     assert (results["top1"], results["top1_std"]) == pytest.approx((np.mean(top1s), np.std(top1s)))
     assert "probe" not in results
@@ -165,6 +157,11 @@ def test_unreadable_videos_are_left_out_of_training_and_wrong_in_tests(run, debu
     assert run(*lists) == results  # from the file
     with pytest.raises(ValueError, match="--strict: 1 videos could not be read: gone"):
         run(*lists, "--strict")
+    assert "classes could be read" not in caplog.text
+    seen = [line for line in (debug_data / "train.txt").read_text().splitlines() if not line.endswith(" 2")]
+    (tmp_path / "train.txt").write_text("\n".join([*seen, "gone.mp4 2"]))
+    run(*lists)
+    assert "no training video of 1 classes could be read, which no video is given: 'a bar moving up'" in caplog.text
     (tmp_path / "train.txt").write_text("gone.mp4 1\nlost.mp4 0\n")
     with pytest.raises(ValueError, match=r"data\.train_list: none of 2 videos could be read"):
         run(*lists)
@@ -210,3 +207,15 @@ def test_two_processes_give_the_figures_of_one(repo_root, debug_config, run, tmp
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads((tmp_path / "two" / "results.json").read_text()) == run()
     assert done.stdout.count("debug") == 1
+
+
+def test_what_cannot_be_fitted_or_written_is_known_before_the_first_video(run, debug_data, tmp_path, no_video):
+    no_video()
+    with pytest.raises(ValueError, match=r"probe\.solver: expected one of logistic, linear, found 'svm'"):
+        run("--solver", "svm")
+    lines = (debug_data / "train.txt").read_text().splitlines()
+    (tmp_path / "one.txt").write_text("\n".join(line for line in lines if line.endswith(" 2")))
+    with pytest.raises(ValueError, match="expected training videos of at least 2 classes, found 1"):
+        run(f"data.train_list={tmp_path / 'one.txt'}")
+    with pytest.raises(FileExistsError, match=r"one\.txt"):
+        run("--vectors", tmp_path / "one.txt")

@@ -44,10 +44,13 @@ def config_of(golden: Path, tvtsv2_golden: Path, folder: Path, transforms: str) 
     return str(path)
 
 
+@pytest.mark.parametrize("decoder", ["pyav", "decord"])
 @pytest.mark.parametrize("model", FILES)
-def test_unit_vectors_times_norms_are_the_published_vectors(tvtsv2_golden, videos, model, tmp_path):
+def test_unit_vectors_times_norms_are_the_published_vectors(tvtsv2_golden, videos, model, decoder, request, tmp_path):
+    if decoder == "decord":
+        request.getfixturevalue("decord")
     weights, expected = str(tvtsv2_golden / FILES[model]), published(tvtsv2_golden, model)
-    options = [*FP32, *AS_FEATURES, *NOT_IN_TENSORS.get(model, [])]
+    options = [*FP32, *AS_FEATURES, *NOT_IN_TENSORS.get(model, []), f"data.decoder={decoder}"]
     found = predict.main([*videos, "--weights", weights, "--embed", str(tmp_path / "e.npz"), *options])
     assert [prediction.scores for prediction in found] == [{}] * 4  # no class was asked for
     embeddings = read_embeddings(tmp_path / "e.npz")

@@ -17,7 +17,8 @@ import train
 from clip.load import load_clip
 from commands.classifier import VideoClassifier
 from commands.weights import Weights
-from datasets.build import build_eval_loader, read_data
+from datasets.build import build_eval_loader
+from datasets.read import read_data
 from modules.formats.ours import read_checkpoint
 from tools.convert import main as convert
 from utils.weights.four_keys import MODEL, save_checkpoint

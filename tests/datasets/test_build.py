@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.build import build_eval_loader, build_train_loader, read_data, read_lists
+from datasets.build import build_eval_loader, build_train_loader
 from datasets.clips.presets import MOTE
 from datasets.clips.samplers import TrainBatches
 from datasets.clips.sampling import dense_eval_indices, eval_indices
 from datasets.decode.other_readers import DecordReader
+from datasets.read import read_data, read_lists
 from datasets.shapes.videos import encode_video
 from utils.config import DataConfig, RandAugmentConfig, load_config
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.build import build_eval_loader, build_train_loader, read_lists
+from datasets.build import build_eval_loader, build_train_loader
 from datasets.features.cache import FeatureCache, FeatureVideos
 from datasets.lists.records import VideoList
+from datasets.read import read_lists
 from utils.config import DataConfig
 
 SHAPE = (3, 1, 2, 4)  # two videos that could be read, one that could not

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.build import read_lists
 from datasets.features.cache import FeatureCache, FeatureVideos, TrainFeatureVideos
 from datasets.features.writer import FeatureWriter
 from datasets.lists.records import VideoList
+from datasets.read import read_lists
 from utils.config import DataConfig
 
 NAMES = ["a b.mp4", "gone.mp4", "c\td.mp4", "é.mp4", "e.mp4"]

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from datasets.build import build_eval_loader, read_data
+from datasets.build import build_eval_loader
 from datasets.clips.kept import KeptBatches
+from datasets.read import read_data
 from utils.config import load_config
 
 

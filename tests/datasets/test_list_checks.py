@@ -6,10 +6,10 @@ import logging
 import numpy as np
 import pytest
 
-from datasets.build import read_data
 from datasets.decode.readers import FrameFolderReader, UnreadableVideo
 from datasets.lists.checks import check_numbering, check_template, log_missing_classes
 from datasets.lists.records import read_video_list
+from datasets.read import read_data
 from utils.config import DataConfig
 
 

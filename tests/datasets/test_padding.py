@@ -7,14 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.build import (
-    augmented_views_of,
-    build_eval_loader,
-    build_own_loader,
-    build_source,
-    build_train_loader,
-    read_data,
-)
+from datasets.build import augmented_views_of, build_eval_loader, build_own_loader, build_source, build_train_loader
 from datasets.clips.kept import KeptBatches
 from datasets.clips.sampling import NO_FRAME
 from datasets.clips.thumbnails import film_strip
@@ -22,6 +15,7 @@ from datasets.clips.trial import problem_of
 from datasets.clips.video import Batch, VideoSource, collate
 from datasets.lists.records import VideoList
 from datasets.pack import __main__ as pack
+from datasets.read import read_data
 from datasets.shapes.__main__ import encode_video
 from utils.config import DataConfig
 

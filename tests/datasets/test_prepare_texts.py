@@ -25,7 +25,7 @@ def prepare(tmp_path):
         arguments = ["--videos", tmp_path / "videos", "--annotations", annotations, "--out", tmp_path / "lists"]
         report = main([name, *map(str, arguments)])
         read = read_choices if name == "ssv2_mc" else read_captions
-        return read(tmp_path / "lists" / TEXT_SETS[name].list_name, tmp_path / "videos", "val"), report
+        return read(tmp_path / "lists" / TEXT_SETS[name].list_name, tmp_path / "videos", "data.val_"), report
 
     return prepare
 

@@ -10,17 +10,11 @@ import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import v2 as T
 
-from datasets.build import (
-    build_eval_loader,
-    build_own_loader,
-    build_train_loader,
-    preset_of,
-    read_data,
-    sampling_rule,
-)
+from datasets.build import build_eval_loader, build_own_loader, build_train_loader, sampling_rule
 from datasets.clips import sampling
-from datasets.clips.presets import MOTE, PRESETS, TEXT4VIS, Sampling, antialiased
+from datasets.clips.presets import MOTE, PRESETS, TEXT4VIS, Sampling, antialiased, preset_of
 from datasets.features.cache import FeatureCache
+from datasets.read import read_data
 from utils.config import DataConfig, load_config
 
 NAMES = ["a", "b", "c", "d"]

@@ -15,7 +15,7 @@ import torch
 from torchvision.io import encode_jpeg
 
 import train
-from datasets.build import build_source, build_train_loader, read_lists
+from datasets.build import build_source, build_train_loader
 from datasets.clips.samplers import TrainBatches
 from datasets.clips.trial import problem_of
 from datasets.decode.other_readers import DecordReader
@@ -24,6 +24,7 @@ from datasets.lists.labels import read_class_names
 from datasets.pack import __main__ as pack
 from datasets.pack import writer as pack_shards
 from datasets.pack.shards import ShardPack, ShardReader
+from datasets.read import read_lists
 from modules.formats.ours import read_checkpoint
 from utils.config import DataConfig, load_config
 

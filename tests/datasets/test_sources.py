@@ -182,7 +182,7 @@ def test_unreadable_videos_and_silent_ones_are_replaced_and_named(data, tmp_path
 
 def test_few_frames_in_a_long_video_are_a_failure(tmp_path):
     write_transcripts(tmp_path / "t", [("a.mp4", Transcript(60, np.arange(0.5, 60, 0.5), ["go"] * 119))], {})
-    texts = Transcripts(read_transcripts(tmp_path / "t", "", "k"), 4)
+    texts = Transcripts(read_transcripts(tmp_path / "t", "", "k."), 4)
     rng = np.random.default_rng(0)
     visit = texts.visit(0, lambda num_frames, rng: np.arange(num_frames), rng)
     assert 0 < len(visit.indices_of(600, rng=rng)) < 600
@@ -194,7 +194,7 @@ def test_damaged_words_are_a_failure(tmp_path):
     write_transcripts(tmp_path / "t", [("a.mp4", Transcript(60, np.arange(0.5, 60, 0.5), ["caf\u00e9"] * 119))], {})
     ends = np.load(tmp_path / "t" / "word_ends.npy")
     np.save(tmp_path / "t" / "word_ends.npy", np.where(np.arange(119) == 50, ends - 1, ends))
-    texts = Transcripts(read_transcripts(tmp_path / "t", "", "k"), 4)
+    texts = Transcripts(read_transcripts(tmp_path / "t", "", "k."), 4)
     with pytest.raises(UnreadableVideo, match="damaged words of its transcript"):
         texts.visit(0, lambda num_frames, rng: np.arange(num_frames), np.random.default_rng(0))
 
@@ -211,10 +211,25 @@ def test_order_is_asked_with_the_same_visit_each_time(data):
     assert torch.cat([batch.indices for batch in share]).tolist() == list(range(1, len(ordered.texts.videos), 2))
 
 
-def test_lists_are_told_apart_by_their_fingerprint(data):
+def test_padding_is_told_in_training_and_where_order_is_asked(data):
+    short = replace(data, transforms="tvts", num_segments=77)  # more than the videos have
+    training = build_source_loader(short, read_sources(short), tokenize, 0, 0, 1).dataset
+    order = build_order_loader(read_order(short), tokenize, 0, 0, 1).dataset
+    for sample in (training[0, 0, 0], training[1, 0, 0], order[0]):
+        (length,), ((clip,),) = sample.lengths, sample.clips[None]
+        assert 0 < length < 77
+        assert clip[:length].flatten(1).any(dim=1).all()
+        assert not clip[length:].any()
+
+
+def test_lists_are_told_apart_by_their_fingerprint(data, tmp_path):
     sources = read_sources(data)
     assert fingerprint_of(sources) == fingerprint_of(read_sources(data))
     assert fingerprint_of(sources) != fingerprint_of(sources[::-1])
+    other_order = tmp_path / "other_order.tsv"
+    other_order.write_text("".join(reversed(Path(data.sources[1].list).read_text().splitlines(keepends=True))))
+    changed = replace(data, sources=(data.sources[0], replace(data.sources[1], list=str(other_order))))
+    assert fingerprint_of(sources) != fingerprint_of(read_sources(changed))  # other videos come at the same step
 
 
 WRONG = {
@@ -235,6 +250,13 @@ def test_wrong_sources_are_named(data, name):
         read_sources(replace(data, sources=(replace(data.sources[0], **changes),)))
 
 
+def test_an_empty_list_of_captions_is_named_by_its_key(data, tmp_path):
+    (tmp_path / "empty.tsv").write_text("\n")
+    empty = replace(data, sources=(replace(data.sources[1], list=str(tmp_path / "empty.tsv")),))
+    with pytest.raises(ValueError, match=r"^data\.sources\[0\]\.list .*empty\.tsv: the list is empty"):
+        read_sources(empty)
+
+
 def test_a_wrong_line_is_named_and_other_keys_that_mean_the_same_are_refused(data, tmp_path):
     path = tmp_path / "captions.tsv"
     path.write_text("a.mp4\ta caption\nb.mp4 another\n")
@@ -243,6 +265,8 @@ def test_a_wrong_line_is_named_and_other_keys_that_mean_the_same_are_refused(dat
         read_sources(wrong)
     with pytest.raises(ValueError, match=r"data\.sources takes the place of data\.train_list"):
         read_sources(replace(data, train_list="train.txt"))
+    with pytest.raises(ValueError, match=r"data\.modality features: data\.sources reads videos"):
+        read_sources(replace(data, modality="features"))
 
 
 @pytest.mark.parametrize(
@@ -254,7 +278,8 @@ def test_a_wrong_line_is_named_and_other_keys_that_mean_the_same_are_refused(dat
         ),
         ("data.sources=[{kind: 3}]", r"data\.sources\.kind: expected str, found 3"),
         ("data.sources=[{kind: captions, lists: a}]", r"unknown key data\.sources\.lists"),
-        ("data.sources=captions", r"data\.sources: expected "),
+        ("data.sources=[{kind: captions, rot: a}]", r"data\.sources\.rot; the nearest is data\.sources\.root"),
+        ("data.sources=captions", r"data\.sources: expected a list of sections, found 'captions'"),
         ("data.sources=[{kind: captions, modality: RGB}]", r"data\.sources\.modality: expected one of video, shards"),
     ],
 )
@@ -307,3 +332,23 @@ def test_the_lists_of_sources_are_checked_like_others(debug_config, debug_texts,
         "source_0": 10, "source_1": 12, "val": 8,
     }  # fmt: skip
     assert not list((tmp_path / "out").glob("*_clean.txt"))
+
+
+@pytest.mark.parametrize("lines", ["{}\ta caption\n", "{}\t1\tone option\tanother\n"])
+def test_a_list_of_texts_is_checked_alone_and_through_a_configuration(debug_config, debug_data, lines, tmp_path):
+    path, root = tmp_path / "texts.tsv", str(debug_data / "videos")
+    path.write_text("".join(lines.format(name) for name in ("train 00.mp4", "gone.mp4")))
+    config = tmp_path / "texts.yaml"
+    config.write_text(f"data: {{dataset: d, val_root: {root}, val_list: {path}}}\n")
+    for name, arguments in {"list": [str(path), "--root", root], "val": [str(config)]}.items():
+        assert check([*arguments, "--out", str(tmp_path / name), "--workers", "1", "--frames", "sample"]) == 1
+        report = json.loads((tmp_path / name / "report.json").read_text())
+        assert report["lists"][name]["num_videos"] == 2
+        assert [problem["path"] for problem in report["problems"]] == ["gone.mp4"]
+
+
+def test_a_pack_keeps_a_list_of_choices(debug_data, tmp_path):
+    listed = tmp_path / "choices.tsv"
+    listed.write_text("val 00.mp4\t1\ta bar\ta cross\nval 01.mp4\t0\ta bar\ta cross\n")
+    pack([str(listed), "--root", str(debug_data / "videos"), "--out", str(tmp_path / "p"), "--workers", "0"])
+    assert (tmp_path / "p" / "list.txt").read_text() == listed.read_text()

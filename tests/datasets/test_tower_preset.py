@@ -9,8 +9,7 @@ from open_clip.transform import image_transform
 from PIL import Image
 from torchvision.transforms import InterpolationMode
 
-from datasets.build import preset_of
-from datasets.clips.presets import MOTE, random_resized_crop
+from datasets.clips.presets import MOTE, preset_of, random_resized_crop
 from modules.build import load_config
 from utils.config import DataConfig
 from utils.config.pixels import RESIZES

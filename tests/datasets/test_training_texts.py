@@ -21,7 +21,7 @@ def test_webvids_published_table_becomes_a_list_of_the_videos_that_are_there(tvt
     entry = report["lists"]["train.tsv"]
     assert (entry["num_videos"], entry["missing"]) == (17, [f"{CAPTIONS}1017.mp4"])
     assert entry["root"] == str(tmp_path / "videos" / "train")
-    listed = read_captions(tmp_path / "lists" / "train.tsv", entry["root"], "train")
+    listed = read_captions(tmp_path / "lists" / "train.tsv", entry["root"], "data.train_")
     assert listed.videos.path(0) == f"{CAPTIONS}1000.mp4"
     assert listed.captions[0].startswith("a red ball rolls slowly")
     assert listed.captions[8] == "someone ties a knot &amp; pulls it tight"  # as it is; the tokenizer reads entities

@@ -81,7 +81,7 @@ def test_transcripts_are_prepared_once_and_read_back(annotations, visits, tvtsv2
     arguments = ["transcripts", str(table), "--annotations", str(annotations), "--out", str(tmp_path / "out")]
     report = main([*arguments, "--workers", "0"])
     assert (report["num_videos"], report["failed"]) == (6, {})
-    found = read_transcripts(tmp_path / "out", annotations, "data.sources[0].list")
+    found = read_transcripts(tmp_path / "out", annotations, "data.sources[0].")
     assert [found.videos.path(index) for index in range(6)] == [f"subset_{n}/data/case{n}.mp4" for n in range(6)]
     for index, visit in enumerate(visits):
         duration, times, words = found.transcript(index)
@@ -119,6 +119,7 @@ BAD = {
     "no words": ({"subtitles": []}, "no words in subtitles"),
     "entities alone": ({"subtitles": [{"word": "&nbsp;", "time": 1}]}, "no words in subtitles"),
     "nothing cleaned": ({"denoised": [{"cleanasr": " "}]}, "no words in denoised"),
+    "a word without end": ({"denoised": [{"cleanasr": "a" * 10**6}]}, "a word of 1000000 letters, at most 1000"),
     "texts of another kind": ({"denoised": ["a"]}, r"denoised\[0\]: expected a text cleanasr"),
     "no duration": ({"info": {}}, "info.duration: expected seconds, found None"),
     "a time without end": ({"subtitles": [{"word": "a", "time": 10**400}]}, r"subtitles\[0\]"),
@@ -134,6 +135,11 @@ def test_wrong_annotations_are_named(name, tmp_path):
     path.write_text(json.dumps([] if changes is None else SAID | changes))
     with pytest.raises(BadTranscript, match=message):
         read_annotations(path)
+
+
+def test_annotations_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "x.json").write_text(json.dumps(SAID), encoding="utf-8-sig")
+    assert read_annotations(tmp_path / "x.json").words
 
 
 def test_whatever_a_file_holds_is_a_transcript_or_an_error(tmp_path):
@@ -162,7 +168,7 @@ def test_videos_without_a_transcript_are_left_out_and_named(tmp_path, caplog):
     assert list(report["failed"]) == ["s/data/cut.mp4", "s/data/gone.mp4"]
     assert "not JSON" in report["failed"]["s/data/cut.mp4"]
     assert (tmp_path / "out" / "failed.txt").read_text().startswith("s/data/cut.mp4\t")
-    assert read_transcripts(tmp_path / "out", "", "k").videos.path(0) == "s/data/good.mp4"
+    assert read_transcripts(tmp_path / "out", "", "k.").videos.path(0) == "s/data/good.mp4"
     (folder / "good.json").unlink()
     with pytest.raises(ValueError, match="none of 3 videos has a transcript"):
         main([*arguments[:-1], str(tmp_path / "other"), "--workers", "0"])
@@ -173,6 +179,10 @@ def test_a_list_of_videos_is_checked(tmp_path):
     path.write_text("a.mp4\nb.mp4\na.mp4\n")
     with pytest.raises(ValueError, match=r"list\.txt:3: 'a.mp4' is there twice, first in line 1"):
         read_paths(path)
+    for line in ("b.mp4\ta caption", "b.mp4 3", "b"):  # lists of other kinds, whose paths are no files
+        path.write_text(f"a.mp4\n{line}\n")
+        with pytest.raises(ValueError, match=r"list\.txt:2: expected the path of a video file alone, found 'b"):
+            read_paths(path)
     path.write_text("\n")
     with pytest.raises(ValueError, match="no videos, expected a path a line or a column Name"):
         read_paths(path)
@@ -182,19 +192,19 @@ def test_a_list_of_videos_is_checked(tmp_path):
 def test_damaged_transcripts_are_refused(tmp_path):
     said = Transcript(30, np.array([1.0, 2.0]), ["Well", ""])
     write_transcripts(tmp_path / "t", [("a.mp4", said), ("b.mp4", said)], {})
-    assert read_transcripts(tmp_path / "t", "", "k").transcript(1).words == ["Well", ""]
+    assert read_transcripts(tmp_path / "t", "", "k.").transcript(1).words == ["Well", ""]
     with pytest.raises(FileNotFoundError, match=r"data\.sources\[1\]\.list .*found no transcripts\.json"):
-        read_transcripts(tmp_path / "nothing", "", "data.sources[1].list")
+        read_transcripts(tmp_path / "nothing", "", "data.sources[1].")
     with pytest.raises(FileNotFoundError, match=r"data\.sources\[1\]\.root .*no such folder"):
-        read_transcripts(tmp_path / "t", tmp_path / "gone", "data.sources[1].list")
+        read_transcripts(tmp_path / "t", tmp_path / "gone", "data.sources[1].")
     with pytest.raises(ValueError, match=r"b\.mp4: a transcript needs words"):
         write_transcripts(tmp_path / "u", [("b.mp4", Transcript(3, np.zeros(0), []))], {})
     times = tmp_path / "t" / "times.npy"
     times.write_bytes(times.read_bytes()[:-8])
     with pytest.raises(ValueError, match=r"times\.npy: damaged"):
-        read_transcripts(tmp_path / "t", "", "k")
+        read_transcripts(tmp_path / "t", "", "k.")
     write_transcripts(tmp_path / "u", [("a.mp4", said)], {})
     write_transcripts(tmp_path / "t", [("a.mp4", said), ("b.mp4", said)], {})
     shutil.copy(tmp_path / "u" / "paths.npy", tmp_path / "t" / "paths.npy")
     with pytest.raises(ValueError, match=r"paths\.npy: damaged, expected 2 entries, found 1"):
-        read_transcripts(tmp_path / "t", "", "k")
+        read_transcripts(tmp_path / "t", "", "k.")

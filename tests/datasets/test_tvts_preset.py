@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from datasets.build import build_eval_loader, build_train_loader, read_data
+from datasets.build import build_eval_loader, build_train_loader
 from datasets.clips.presets import TVTS, TVTS_FEATURE
 from datasets.clips.resize import nearest_short_side, squash
 from datasets.clips.sampling import NO_FRAME, part_eval_indices, part_train_indices, whole_eval_indices
 from datasets.decode import DECODERS
+from datasets.read import read_data
 from utils.config import DataConfig
 
 SIZE, T = 48, 12

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torchvision.transforms import v2 as T
 
-from datasets.build import build_eval_loader, build_source, build_train_loader, preset_of, read_data
+from datasets.build import build_eval_loader, build_source, build_train_loader
 from datasets.clips.augment import FrameJitter, MultiScaleCrop
-from datasets.clips.presets import VIFI
+from datasets.clips.presets import VIFI, preset_of
 from datasets.clips.resize import resize_short_side
+from datasets.read import read_data
 from utils.config import DataConfig
 
 SIZE = 48

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from datasets.build import build_eval_loader, read_lists
+from datasets.build import build_eval_loader
 from datasets.lists.labels import read_class_names
+from datasets.read import read_lists
 from engine.collect import Pass, Tables, collect, score_views
 from modules.build import build_classes, build_system, build_towers, load_config
 from modules.classes.base import Classes

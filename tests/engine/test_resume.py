@@ -21,6 +21,7 @@ from engine.checkpoints import CheckpointStore
 from engine.train import train
 from modules.build import load_config
 from modules.formats.ours import read_checkpoint
+from tests.engine.interruptions import Interrupted, assert_same, train_interrupted
 from train import main
 from utils.weights.four_keys import save_checkpoint
 
@@ -34,10 +35,6 @@ OPTIONS = (
 )  # fmt: skip
 
 
-class Interrupted(Exception):
-    """Stands for whatever ends a process in the middle of a step."""
-
-
 @pytest.fixture
 def build(debug_config, tmp_path, fp32, prepare_run):
     def build(*overrides: str, name: str = "run"):
@@ -45,18 +42,6 @@ def build(debug_config, tmp_path, fp32, prepare_run):
         return prepare_run(config, fp32, name)
 
     return build
-
-
-def weights(path: Path) -> dict[str, torch.Tensor]:
-    content = read_checkpoint(path)
-    return {**content["model_state_dict"], **content["fusion_model_state_dict"]}
-
-
-def assert_same(found: Path, expected: Path) -> None:
-    found, expected = weights(found), weights(expected)
-    assert found.keys() == expected.keys()
-    different = [name for name, value in expected.items() if not torch.equal(found[name], value)]
-    assert not different
 
 
 SYSTEMS = {
@@ -82,17 +67,7 @@ def test_a_run_interrupted_at_any_step_ends_with_the_same_weights(build, debug_d
     expected = run.folder / "last_model.pt"
 
     for steps in (1, 4, 3):  # a new process each time, the last one to the end
-        state, run = build(*options, "resume=auto", name="parts")
-        loss, count = state.model.loss, iter(range(steps))
-
-        def failing_loss(batch, draws, loss=loss, count=count):
-            if next(count, None) is None:
-                raise Interrupted
-            return loss(batch, draws)
-
-        state.model.loss = failing_loss
-        with pytest.raises(Interrupted):
-            train(state, run)
+        train_interrupted(*build(*options, "resume=auto", name="parts"), steps)
         torch.manual_seed(steps)
     state, run = build(*options, "resume=auto", name="parts")
     assert (state.epoch, state.step) != (0, 0)
@@ -397,7 +372,9 @@ def test_a_killed_process_continues_to_the_same_weights(debug_config, tmp_path, 
     assert_same(tmp_path / "debug/tiny_clip/run/last_model.pt", uninterrupted)
 
 
-@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["process", "with its data workers"])
+@pytest.mark.parametrize(
+    "send", [os.kill, pytest.param(os.killpg, marks=pytest.mark.slow)], ids=["process", "with its data workers"]
+)
 def test_a_terminated_process_saves_and_ends_with_the_signal_s_code(debug_config, tmp_path, uninterrupted, send):
     process = start(debug_config, tmp_path, overrides=("logging.save_minutes=60", "data.workers=2"))
     deadline = time.monotonic() + 120

@@ -12,7 +12,7 @@ from engine.train import train
 from modules.build import load_config
 from modules.formats.ours import read_checkpoint
 from modules.systems.base import Draws
-from tests.engine.test_resume import Interrupted, assert_same
+from tests.engine.interruptions import assert_same, train_interrupted
 from train import main
 
 OPTIONS = (
@@ -55,17 +55,7 @@ def test_a_run_interrupted_between_any_two_sources_ends_with_the_same_weights(bu
     train(whole, run)
     expected = run.folder / "last_model.pt"
     for steps in lives:
-        state, run = build(*options, "resume=auto", name="parts")
-        loss, count = state.model.loss, iter(range(steps))
-
-        def failing_loss(batch, draws, loss=loss, count=count):
-            if next(count, None) is None:
-                raise Interrupted
-            return loss(batch, draws)
-
-        state.model.loss = failing_loss
-        with pytest.raises(Interrupted):
-            train(state, run)
+        train_interrupted(*build(*options, "resume=auto", name="parts"), steps)
         torch.manual_seed(steps)
     state, run = build(*options, "resume=auto", name="parts")
     assert (state.epoch, state.step) != (0, 0)
@@ -95,6 +85,10 @@ WRONG = {
     "labels wanted": (
         ["network.system=mote", "solver.loss_type=CE"],
         r"data\.sources has texts .* solver\.loss_type CE of mote does not take; expected network\.system tvtsv2 with",
+    ),
+    "an order alone": (
+        ["data.sources=[]", "solver.loss_type=CE"],
+        r"data\.val_transcripts goes with data\.sources, which are not set",
     ),
     "texts wanted": (["data.sources=[]"], r"solver\.loss_type contrast of tvtsv2 matches videos with texts"),
     "two lists": (["data.train_list=a.txt"], r"data\.sources takes the place of data\.train_list"),

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 import yaml
 from torch import Tensor
 
-from datasets.build import preset_of
+from datasets.clips.presets import preset_of
 from modules.build import build_classes, build_towers, load_config, load_system
 from modules.check import check_network
 from modules.formats.ours import read_checkpoint

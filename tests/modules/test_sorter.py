@@ -112,3 +112,17 @@ def test_new_parameters_start_as_torch_has_them_and_types_at_zero():
 def test_heads_that_do_not_share_the_width_are_told():
     with pytest.raises(ValueError, match=r"tvtsv2\.sorter_heads: 5 heads do not share .* 64"):
         Sorter(width=64, places=4, heads=5)
+
+
+def test_a_sorter_may_begin_by_looking_at_what_is_alike():
+    torch.manual_seed(0)
+    random, alike = Sorter(64, 4), Sorter(64, 4, starts_alike=True)
+    for block in alike.blocks:
+        query, key, value = block.attn.qkv.weight.chunk(3)
+        torch.testing.assert_close(query, key)
+        assert not torch.equal(key, value)
+    token = torch.randn(50, 64)
+    for sorter, looks in ((random, False), (alike, True)):
+        query, key, _ = sorter.blocks[0].attn.qkv.weight.chunk(3)
+        scores = (token @ query.T) @ (token @ key.T).T  # of every token for every other, all heads together
+        assert (scores.argmax(dim=1) == torch.arange(50)).all() == looks

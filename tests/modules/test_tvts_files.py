@@ -17,7 +17,7 @@ from clip.names.tvts import from_tvts, is_tvts, to_tvts
 from modules.formats.infer import infer_settings
 from modules.formats.ours import read_checkpoint, read_content
 from modules.formats.published import format_of, system_of
-from modules.formats.tvts import four_keys, published
+from modules.formats.tvts import checkpoint_from_tvts, checkpoint_to_tvts
 from utils.weights.four_keys import HEAD, MODEL, save_checkpoint
 
 SCALE = "logit_scale"
@@ -93,7 +93,7 @@ def test_names_are_the_published_ones(theirs):
 def test_golden_files_come_back_with_their_names_and_bits(tvtsv2_golden, file):
     original = torch.load(tvtsv2_golden / file, weights_only=True)["state_dict"]
     original = {name.removeprefix("module."): value for name, value in original.items()}
-    found = published(four_keys({"state_dict": original}, file), {}, file)["state_dict"]
+    found = checkpoint_to_tvts(checkpoint_from_tvts({"state_dict": original}, file), {}, file)["state_dict"]
     expected = {name: value for name, value in original.items() if not name.startswith("pred_model.")}
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], value) for name, value in expected.items())
@@ -157,7 +157,7 @@ def test_names_of_something_else_are_an_error(theirs):
 def test_what_the_format_has_no_place_for_is_said(state, change, message):
     state = state | {SCALE: torch.tensor(100.0).log()}
     with pytest.raises(ValueError, match=f"o.pt.*{message}"):
-        published({MODEL: state, HEAD: {}, **change(state)}, {}, "o.pt")
+        checkpoint_to_tvts({MODEL: state, HEAD: {}, **change(state)}, {}, "o.pt")
 
 
 def test_a_file_tells_its_settings_and_is_its_own_arch(theirs, tmp_path):

@@ -15,7 +15,7 @@ from engine.optim import build_optimizer, lr_schedule, set_lr
 from modules.build import load_config
 from modules.classes.base import FixedClasses
 from modules.formats.ours import read_checkpoint
-from modules.formats.tvts import published
+from modules.formats.tvts import checkpoint_to_tvts
 from modules.heads.mean import MeanPooling
 from modules.systems.base import Batch, Draws
 from modules.systems.tvtsv2 import TVTSv2, TVTSv2Settings
@@ -155,4 +155,4 @@ def test_a_checkpoint_of_the_published_trainer_brings_its_sorter(tvtsv2_golden):
     assert content[SORTER].keys() == expected.keys()
     assert all(torch.equal(content[SORTER][name].float(), value) for name, value in expected.items())
     assert SORTER not in read_checkpoint(tvtsv2_golden / "tiny_h14.pth")
-    assert not any("pred_model" in name for name in published(content, {}, "x")["state_dict"])
+    assert not any("pred_model" in name for name in checkpoint_to_tvts(content, {}, "x")["state_dict"])

@@ -176,6 +176,12 @@ def test_attention_over_time_that_was_trained_stays_as_it_is():
     torch.testing.assert_close(block.timeattn.in_proj_weight.detach(), before)
 
 
+def test_a_temporal_embedding_that_is_random_may_begin_larger():
+    plain, larger = (untrained(temporal_scale=scale).towers.image_tower for scale in (1.0, 4.0))
+    torch.testing.assert_close(larger.temporal_embedding, 4 * plain.temporal_embedding)
+    torch.testing.assert_close(larger.positional_embedding, plain.positional_embedding)
+
+
 def test_labels_alone_are_for_cross_entropy_which_needs_no_sorter():
     clips = batch_of_six(slice(6), 1)[0].clips
     batch = Batch(clips=clips, labels=torch.zeros(6, dtype=torch.long))

@@ -220,6 +220,7 @@ def test_features_are_mixed_without_cutmix(config_of):
     config_of("data.modality=features", "network.fix_video=True", "solver.cutmix=0")
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_losses_and_gradients_of_one_with_the_batch_of_both(repo_root, tmp_path, relative_error):
     path, script = tmp_path / "results.pt", repo_root / "tests" / "modules" / "vificlip_on_processes.py"
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(repo_root)}

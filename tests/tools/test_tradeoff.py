@@ -9,7 +9,8 @@ import pytest
 from matplotlib import pyplot
 
 import train
-from commands.testing import ListToTest, read_configs
+from commands.arguments import read_configs
+from commands.testing import ListToTest
 from commands.weights import Weights
 from datasets.build import build_eval_loader
 from datasets.clips.kept import KeptBatches

@@ -231,12 +231,17 @@ def _training(runs: Path, row: Row) -> tuple[str, str]:
     if row.is_frozen:
         return "", ""
     config = load_config(runs / row.name / "config.yaml")
-    seconds = training_seconds(runs / row.name / "metrics.jsonl", config.data.batch_size)
+    # Several sources give a batch each in turn.
+    sizes = [source.batch_size or config.data.batch_size for source in config.data.sources] or [config.data.batch_size]
+    seconds = training_seconds(runs / row.name / "metrics.jsonl", sum(sizes) / len(sizes))
     return str(config.solver.epochs), f"{seconds / 60:.1f}"
 
 
-def training_seconds(metrics: Path, batch_size: int) -> float:
+def training_seconds(metrics: Path, batch_size: float) -> float:
     """Time of a run's training steps, from the speed that it reported; validation and pauses do not count.
+
+    Args:
+        batch_size: videos of a step, on average.
 
     Raises:
         FileNotFoundError: no such file.

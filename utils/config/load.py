@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from dotmap import DotMap
 from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, to_jsonable_python
 
 from utils.config.schema import MANY, Config, Settings, SolverConfig, Text
@@ -315,16 +316,29 @@ def _expected(error: ErrorDetails, cls: type) -> str:
     if kind in ("greater_than_equal", "less_than_equal"):
         least, most = _range(cls, error["loc"])
         return f"at least {least}" if most is None else f"{least} to {most}"
+    if kind == "tuple_type" and any(_sections_in(_field(cls, error["loc"]).annotation)):
+        return "a list of sections"
     return EXPECTED.get(kind, kind.replace("_", " "))
 
 
 def _range(cls: type, place: Sequence[str | int]) -> tuple[float, float | None]:
     """Limits of the field at ``place``."""
+    metadata = _field(cls, place).metadata
+    limits = [next((getattr(m, name) for m in metadata if hasattr(m, name)), None) for name in ("ge", "le")]
+    return limits[0], limits[1]
+
+
+def _field(cls: type, place: Sequence[str | int]) -> FieldInfo:
+    """What pydantic knows of the field at ``place``."""
     for part in filter(lambda part: isinstance(part, str), place):
         field = cls.__pydantic_fields__[part]
-        cls = next(filter(dataclasses.is_dataclass, (field.annotation, *typing.get_args(field.annotation))), cls)
-    limits = [next((getattr(m, name) for m in field.metadata if hasattr(m, name)), None) for name in ("ge", "le")]
-    return limits[0], limits[1]
+        cls = next(_sections_in(field.annotation), cls)
+    return field
+
+
+def _sections_in(annotation: Any) -> Iterator[type]:
+    """The classes of settings that a field of this type has, alone or in a list."""
+    return filter(dataclasses.is_dataclass, (annotation, *typing.get_args(annotation)))
 
 
 def _unknown_key(unknown: str, systems: Systems | None) -> str:
@@ -334,7 +348,10 @@ def _unknown_key(unknown: str, systems: Systems | None) -> str:
     known = list(sections := sections | dict(systems or {}))
     for section, cls in sections.items():
         if dataclasses.is_dataclass(cls):
-            known += [f"{section}.{entry.name}" for entry in dataclasses.fields(cls)]
+            fields = dataclasses.fields(cls)
+            known += [f"{section}.{entry.name}" for entry in fields]
+            inner = [(entry.name, each) for entry in fields for each in _sections_in(entry.type)]
+            known += [f"{section}.{name}.{entry.name}" for name, each in inner for entry in dataclasses.fields(each)]
     namesakes = [key for key in known if key.split(".")[-1] == name.split(".")[-1]]
     nearest = (namesakes or difflib.get_close_matches(name, known, n=1, cutoff=0.0))[0]
     return f"unknown key {name}; the nearest is {nearest}"
