@@ -45,6 +45,7 @@ def prepare(run: Run) -> tuple[TrainState, Training]:
     data = read_training_data(config)
     run.claim_folder(data.split)
     start = find_start(config, run.store)
+    loader_with = data.loader(run)
     check_videos(data.readers())
 
     # The model. Its weights are loaded and its operations counted before it is sharded, and the optimizer gets what
@@ -52,7 +53,7 @@ def prepare(run: Run) -> tuple[TrainState, Training]:
     rules = preset_of(config.data).of_towers
     towers = build_towers(config.network, config.data.num_segments, config.data.input_size, config.seed, rules)
     towers = towers.to(run.precision.device)
-    train_loader = data.loader(run, towers)
+    train_loader = loader_with(towers)
     start.load_text_tower(towers, config)
     system = build_system(config, towers, data.classes(run, towers, start))
     validation = data.validation(run, system)

@@ -50,8 +50,8 @@ class TrainingData(Protocol):
     def classes(self, run: Run, towers: Towers, start: Start) -> Classes:
         """What the system compares with in training."""
 
-    def loader(self, run: Run, towers: Towers) -> DataLoader:
-        """Batches of training."""
+    def loader(self, run: Run) -> Callable[[Towers], DataLoader]:
+        """Batches of training, once there are towers, which read texts; what is wrong without them is an error now."""
 
     def validation(self, run: Run, system: System) -> Validation:
         """What is asked of a model after an epoch."""
@@ -116,10 +116,11 @@ class LabelData:
         features = partial(frozen_features, towers, self.config.data, videos, run.pass_over("the classifier"))
         return build_classes(self.config, towers, self.class_names, start.known, features)
 
-    def loader(self, run: Run, towers: Towers) -> DataLoader:
+    def loader(self, run: Run) -> Callable[[Towers], DataLoader]:
         """See ``TrainingData``."""
         data = replace(self.config.data, shot_repeat=self.listed.num_passes)  # the run keeps 0 in its configuration
-        return build_train_loader(data, self.listed.parts["train"], self.class_names, self.config.seed, *run.share)
+        loader = build_train_loader(data, self.listed.parts["train"], self.class_names, self.config.seed, *run.share)
+        return lambda towers: loader
 
     def validation(self, run: Run, system: System) -> Validation:
         """Top-1 and top-5 among the classes."""
@@ -166,9 +167,10 @@ class TextData:
         """None."""
         return NoClasses(towers.spec.embed_dim)
 
-    def loader(self, run: Run, towers: Towers) -> DataLoader:
+    def loader(self, run: Run) -> Callable[[Towers], DataLoader]:
         """See ``TrainingData``."""
-        return build_source_loader(self.config.data, self.sources, towers.text_reader(), self.config.seed, *run.share)
+        build = partial(build_source_loader, self.config.data, self.sources)
+        return lambda towers: build(towers.text_reader(), self.config.seed, *run.share)
 
     def validation(self, run: Run, system: System) -> Validation:
         """How many captions find their video first, and the other way round; and whose transcripts are put in order.

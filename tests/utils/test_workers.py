@@ -238,8 +238,8 @@ def with_small_shared_memory(command: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_training_with_a_small_shared_memory_ends_before_the_first_step(debug_config, tmp_path, repo_root):
-    overrides = "data.num_segments=8 data.batch_size=588 data.workers=4 data.shot_repeat=200"
+def test_training_with_a_small_shared_memory_ends_before_the_model_is_built(debug_config, tmp_path, repo_root):
+    overrides = "data.input_size=224 data.num_segments=8 data.batch_size=12 data.workers=4 data.shot_repeat=8"
     command = f"{sys.executable} train.py --config {debug_config} data.output_path={tmp_path} {overrides}"
     done = subprocess.run(
         with_small_shared_memory(command), cwd=repo_root, capture_output=True, text=True, timeout=120, check=False
