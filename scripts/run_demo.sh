@@ -2,7 +2,7 @@
 # The whole system in minutes, on any machine: write the built-in video set, train a tiny CLIP on single pictures,
 # train MoTE on videos, test close-set and zero-shot. What exists is reused; remove exps/demo to start afresh.
 #   --ablation: also plain FFN, no merged pass, no modulation, over three seeds (about an hour); docs/results_demo.md
-#   --systems: every system, temporal module and classifier (at most 30 minutes on 2 idle cores); docs/results_systems.md
+#   --systems: every system, temporal module and classifier (about 40 minutes of CPU time); docs/results_systems.md
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export NPROC="${NPROC:-1}" # its batch size is made for one process
