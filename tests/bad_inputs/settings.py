@@ -205,7 +205,7 @@ ARGUMENTS: dict[str, tuple[str, list[str], str]] = {
                                                   "{data}/tiny_clip.pt"], "none.csv"),
     "predict, top of nothing": ("predict", ["{data}/videos", "--labels", "a, b", "--top", "0"], "--top"),
     "predict, another decoder": ("predict", ["{data}/videos", "--labels", "a, b", "--arch", "{data}/tiny_clip.pt",
-                                             "data.decoder=decord"], "decoder"),
+                                             "data.decoder=ffmpeg"], "decoder"),
     "predict, embeddings of another kind": ("predict", ["{data}/videos", "--labels", "a, b", "--embed", "x.json",
                                                         "--arch", "{data}/tiny_clip.pt"], "x.json"),
     "predict, an architecture of text": ("predict", ["{data}/videos", "--labels", "a, b", "--arch",

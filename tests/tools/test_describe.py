@@ -297,7 +297,7 @@ def test_a_model_of_this_machine_answers_and_what_it_says_is_checked_alike(out, 
     transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(tmp_path / "m")
     config = transformers.GPT2Config(vocab_size=96, n_positions=4096, n_embd=16, n_layer=1, n_head=1, eos_token_id=95)
     transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path / "m")
-    with pytest.raises(SystemExit, match=r"'juggling': the answer: expected one JSON object, found '.+"):
+    with pytest.raises(SystemExit, match=r"'juggling': the answer: expected one JSON object, found ['\"].+"):
         describe.main(["--labels", "juggling", "--out", str(out), "--model", str(tmp_path / "m")])
     assert not out.exists()
 
