@@ -89,7 +89,10 @@ class RunLock:
         """
         folder = self.path.parent
         self._created = [path for path in (folder, *folder.parents) if not path.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(f"the run folder {folder} (data.output_path): cannot be made, {error.strerror}") from error
         while not self._try():
             time.sleep(0.05)
         self._heartbeat.start()
