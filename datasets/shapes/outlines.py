@@ -13,16 +13,23 @@ _CIRCLE = np.linspace(0, 2 * np.pi, 48, endpoint=False)
 
 @cache
 def distance_table() -> np.ndarray:
-    """Signed distances to the outline of every object, negative inside.
+    """Signed distances to the outline of every object of the demo's world, see ``signed_distances``."""
+    outlines = outlines_of_demo()
+    return signed_distances([outlines[name] for name in OBJECTS])
+
+
+def signed_distances(outlines: list[list[np.ndarray]]) -> np.ndarray:
+    """The table that objects are drawn from, negative inside.
+
+    Args:
+        outlines: of O objects, each as closed loops of points [V, 2] (x, y; y down) within about the unit circle.
 
     Returns:
-        float32 [len(OBJECTS), TABLE_SIZE, TABLE_SIZE] in units of the object's radius; rows are y, which
-        points down.
+        float32 [O, TABLE_SIZE, TABLE_SIZE] in units of the object's radius; rows are y, which points down.
     """
     centres = (np.arange(TABLE_SIZE) + 0.5) / TABLE_SIZE * 2 * TABLE_EXTENT - TABLE_EXTENT
     grid = np.stack(np.meshgrid(centres, centres), axis=-1).reshape(-1, 2)  # [S*S, 2] as x, y
-    outlines = _outlines()
-    tables = [_signed_distance(grid, outlines[name]) for name in OBJECTS]
+    tables = [_signed_distance(grid, loops) for loops in outlines]
     return np.stack(tables).reshape(-1, TABLE_SIZE, TABLE_SIZE).astype(np.float32)
 
 
@@ -42,7 +49,7 @@ def _signed_distance(points: np.ndarray, loops: list[np.ndarray]) -> np.ndarray:
     return np.where(is_inside, -nearest, nearest)
 
 
-def _outlines() -> dict[str, list[np.ndarray]]:
+def outlines_of_demo() -> dict[str, list[np.ndarray]]:
     """Each object as closed loops of points [V, 2] (x, y; y down) within about the unit circle."""
     t = _CIRCLE
     heart_x, heart_y = 16 * np.sin(t) ** 3, 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
@@ -52,32 +59,32 @@ def _outlines() -> dict[str, list[np.ndarray]]:
     a, b = 0.32, 0.95
     cross = [(a, -b), (a, -a), (b, -a), (b, a), (a, a), (a, b), (-a, b), (-a, a), (-b, a), (-b, -a), (-a, -a)]
     return {
-        "star": [_polar(np.arange(10) * np.pi / 5, np.tile([1.05, 0.45], 5))],
-        "square": [_points((-0.76, -0.76), (0.76, -0.76), (0.76, 0.76), (-0.76, 0.76))],
-        "triangle": [_points((0, -1), (0.92, 0.7), (-0.92, 0.7))],
+        "star": [polar(np.arange(10) * np.pi / 5, np.tile([1.05, 0.45], 5))],
+        "square": [points((-0.76, -0.76), (0.76, -0.76), (0.76, 0.76), (-0.76, 0.76))],
+        "triangle": [points((0, -1), (0.92, 0.7), (-0.92, 0.7))],
         "heart": [np.stack([heart_x / 16.5, -(heart_y + 2) / 15.5], axis=1)],
-        "cross": [_points(*cross, (-a, -b))],
+        "cross": [points(*cross, (-a, -b))],
         "moon": [_moon()],
-        "flower": [_polar(t, 0.75 + 0.27 * np.cos(6 * t))],
-        "house": [_points((0, -1), (0.95, -0.2), (0.7, -0.2), (0.7, 0.85), (0.22, 0.85), (0.22, 0.3),
+        "flower": [polar(t, 0.75 + 0.27 * np.cos(6 * t))],
+        "house": [points((0, -1), (0.95, -0.2), (0.7, -0.2), (0.7, 0.85), (0.22, 0.85), (0.22, 0.3),
                           (-0.22, 0.3), (-0.22, 0.85), (-0.7, 0.85), (-0.7, -0.2), (-0.95, -0.2))],
         "drop": [np.stack([0.68 * np.sin(t) * np.sin(t / 2) ** 1.2, -np.cos(t)], axis=1)],
-        "ring": [_polar(t, np.full_like(t, 0.95)), _polar(t, np.full_like(t, 0.52))],
-        "lightning bolt": [_points((0.25, -1), (-0.6, 0.15), (-0.08, 0.15), (-0.3, 1), (0.6, -0.25), (0.05, -0.25))],
-        "hourglass": [_points((-0.75, -0.95), (0.75, -0.95), (0.12, 0), (0.75, 0.95), (-0.75, 0.95), (-0.12, 0))],
-        "arrow": [_points((0, -1), (0.8, -0.1), (0.3, -0.1), (0.3, 0.95), (-0.3, 0.95), (-0.3, -0.1), (-0.8, -0.1))],
-        "diamond": [_points((0, -1), (0.6, 0), (0, 1), (-0.6, 0))],
+        "ring": [polar(t, np.full_like(t, 0.95)), polar(t, np.full_like(t, 0.52))],
+        "lightning bolt": [points((0.25, -1), (-0.6, 0.15), (-0.08, 0.15), (-0.3, 1), (0.6, -0.25), (0.05, -0.25))],
+        "hourglass": [points((-0.75, -0.95), (0.75, -0.95), (0.12, 0), (0.75, 0.95), (-0.75, 0.95), (-0.12, 0))],
+        "arrow": [points((0, -1), (0.8, -0.1), (0.3, -0.1), (0.3, 0.95), (-0.3, 0.95), (-0.3, -0.1), (-0.8, -0.1))],
+        "diamond": [points((0, -1), (0.6, 0), (0, 1), (-0.6, 0))],
         "leaf": [np.array(leaf)],
-        "gear": [_polar(np.arange(32) * np.pi / 16 + 0.1, np.tile([1, 1, 0.7, 0.7], 8)),
-                 _polar(t, np.full_like(t, 0.3))],
+        "gear": [polar(np.arange(32) * np.pi / 16 + 0.1, np.tile([1, 1, 0.7, 0.7], 8)),
+                 polar(t, np.full_like(t, 0.3))],
     }  # fmt: skip
 
 
-def _points(*corners: tuple[float, float]) -> np.ndarray:
+def points(*corners: tuple[float, float]) -> np.ndarray:
     return np.array(corners, dtype=np.float64)
 
 
-def _polar(angles: np.ndarray, radii: np.ndarray) -> np.ndarray:
+def polar(angles: np.ndarray, radii: np.ndarray) -> np.ndarray:
     """Points [V, 2] at clockwise angles from the top."""
     return np.stack([radii * np.sin(angles), -radii * np.cos(angles)], axis=1)
 

@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from datasets.shapes.paths import poses
 from datasets.shapes.render import render
-from datasets.shapes.scenes import poses, sample_scenes
+from datasets.shapes.scenes import sample_scenes
 from datasets.shapes.world import MOTIONS, OBJECTS
 
 POSTER_RATE = 0.2
@@ -27,7 +28,7 @@ class Pictures(NamedTuple):
     """N pictures and what can be said about them."""
 
     frames: np.ndarray  # uint8 [N, H, W, 3]
-    attributes: np.ndarray  # int64 [N, 4]: object, motion, place, size
+    attributes: np.ndarray  # int64 [N, A]: of the demo object, motion, place, size
 
 
 def draw_pictures(count: int, generator: np.random.Generator, size: tuple[int, int] = (48, 48)) -> Pictures:
@@ -45,10 +46,10 @@ def _draw_chunk(count: int, generator: np.random.Generator, size: tuple[int, int
     frames = render(scenes, instants, opacity.astype(np.float32), size, generator)[:, 0]
     pose = poses(scenes, np.arange(count), instants[:, 0])
     size_ids = np.digitize(pose[:, 3], SIZE_EDGES)
-    return Pictures(frames, np.stack([object_ids, motion_ids, _place_ids(pose), size_ids], axis=1))
+    return Pictures(frames, np.stack([object_ids, motion_ids, place_ids(pose), size_ids], axis=1))
 
 
-def _place_ids(pose: np.ndarray) -> np.ndarray:
+def place_ids(pose: np.ndarray) -> np.ndarray:
     """The part of the picture that an object is in, as indices [N] into PLACES, from its pose [N, 4]."""
     x, y = pose[:, 0], pose[:, 1]
     side = np.where(np.abs(x) > np.abs(y), np.where(x < 0, 0, 1), np.where(y < 0, 2, 3))

@@ -1,7 +1,6 @@
 """The scenes of the shapes set: how an object in motion and its distracting background look.
 
-Lengths are in units of half the picture's shorter side, with the origin in the middle and y pointing down, so
-that a positive angle is clockwise. A clip lasts from instant -0.5 to 0.5.
+Lengths and instants are those of `datasets/shapes/paths.py`.
 """
 
 from dataclasses import dataclass
@@ -9,18 +8,13 @@ from functools import partial
 
 import numpy as np
 
-from datasets.shapes.world import MOTION_SIGNS, OBJECTS
+from datasets.shapes.paths import sample_paths, uniform_draws
+from datasets.shapes.world import OBJECTS
 
 NUM_CLUTTER = 6
 MOSAIC_BLOCKS = 8
 HUE_STEP = 5  # between the usual hues of neighbouring objects, in 1 / len(OBJECTS) of the colour wheel
 HUE_SPREAD = 0.25  # radians
-
-# The smallest and largest change over a clip of: x, y, angle (radians), log radius, orbit angle (radians).
-MOTION_LOW = np.array([0.60, 0.60, 2.6, 0.75, 2.6], dtype=np.float32)
-MOTION_HIGH = np.array([0.95, 0.95, 4.2, 1.15, 4.2], dtype=np.float32)
-# Standard deviation of the change that a motion does not ask for, which only distracts.
-MOTION_JITTER = np.array([0.06, 0.06, 0.15, 0.06, 0.0], dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -57,16 +51,9 @@ def sample_scenes(
         generator: the source of everything random.
     """
     count = len(object_ids)
-    uniform = partial(_uniform, generator, count)
+    uniform = partial(uniform_draws, generator, count)
     poster = is_poster.astype(np.float32)
-    signs = MOTION_SIGNS[motion_ids]
-    # The second motion of each pair is the first one backwards, in the parts that only distract too.
-    direction = 1 - 2 * (np.asarray(motion_ids)[:, None] % 2)
-    jitter = direction * MOTION_JITTER * generator.standard_normal((count, 5), dtype=np.float32)
-    change = np.where(signs == 0, jitter, signs * uniform(MOTION_LOW, MOTION_HIGH, 5))
-    middle = np.concatenate(
-        [uniform(-0.12, 0.12, 2), 0.35 * generator.standard_normal((count, 1), dtype=np.float32),
-         uniform(0.42, 0.52, 1), uniform(0, 2 * np.pi, 1)], axis=1)  # fmt: skip
+    change, middle = sample_paths(motion_ids, generator)
     bright = _object_colours(object_ids, generator)
     main = _blend(bright, 0.5 * bright, poster)
     lower = main * _blend(uniform(0.4, 0.65, 1), uniform(0.9, 1.0, 1), poster)
@@ -76,7 +63,7 @@ def sample_scenes(
     clutter_rgb = _blend(uniform(0.1, 0.85, NUM_CLUTTER, 3), uniform(0.3, 0.9, NUM_CLUTTER, 3), poster)
     return Scenes(
         object_ids=np.asarray(object_ids, dtype=np.int64),
-        change=change.astype(np.float32),
+        change=change,
         middle=middle,
         colours=np.stack([main, lower], axis=1),
         is_outline=poster,
@@ -89,31 +76,6 @@ def sample_scenes(
         clutter_colours=np.concatenate([clutter_rgb, uniform(0.5, 0.95, NUM_CLUTTER, 1)], axis=2),
         noise=uniform(0.0, 0.035),
     )
-
-
-def poses(scenes: Scenes, rows: np.ndarray, instants: np.ndarray) -> np.ndarray:
-    """Where the objects are: x, y, angle and radius, float32 [N, 4], of scene rows [N] at instants [N]."""
-    change, middle = scenes.change[rows] * instants[:, None], scenes.middle[rows]
-    # An object that circles has an orbit of a fixed radius; any other one has none.
-    orbit_radius = 0.38 * (scenes.change[rows, 4] != 0)
-    phase = middle[:, 4] + change[:, 4]
-    return np.stack(
-        [
-            middle[:, 0] + change[:, 0] + orbit_radius * np.cos(phase),
-            middle[:, 1] + change[:, 1] + orbit_radius * np.sin(phase),
-            middle[:, 2] + change[:, 2],
-            middle[:, 3] * np.exp(change[:, 3]),
-        ],
-        axis=1,
-    )
-
-
-def _uniform(
-    generator: np.random.Generator, count: int, low: float | np.ndarray, high: float | np.ndarray, *shape: int
-) -> np.ndarray:
-    """Uniform draws, float32 [count, *shape]."""
-    draws = generator.random((count, *shape), dtype=np.float32)
-    return (low + (high - low) * draws).astype(np.float32)
 
 
 def _blend(plain: np.ndarray, poster: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -58,7 +58,7 @@ class ShapeClass(NamedTuple):
 
 
 def with_article(noun: str) -> str:
-    return f"{'an' if noun in ('arrow', 'hourglass') else 'a'} {noun}"
+    return f"{'an' if noun[0] in 'aeiou' or noun == 'hourglass' else 'a'} {noun}"
 
 
 def label_set_of(part: str) -> str:
