@@ -1,5 +1,6 @@
 """Captions for pictures of the shapes world, and which captions are true of which pictures."""
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,30 +33,43 @@ CAPTION_KINDS = (
 
 
 class Captions(NamedTuple):
-    """N texts, and what each says: int64 [N, 4] like the attributes of pictures, NOT_SAID where it says nothing."""
+    """N texts, and what each says: int64 [N, A] like the attributes of pictures, NOT_SAID where it says nothing."""
 
     texts: list[str]
     said: np.ndarray
 
 
-def write_captions(attributes: np.ndarray, generator: np.random.Generator) -> Captions:
-    """A random caption for each of N pictures with the given attributes [N, 4]."""
-    kinds = generator.choice(len(CAPTION_KINDS), size=len(attributes), p=[kind.rate for kind in CAPTION_KINDS])
+def _words(shown: Sequence[int]) -> dict[str, str]:
+    noun, motion, place, size = (names[i] for names, i in zip(ATTRIBUTES, shown, strict=True))
+    return {"object": with_article(noun), "motion": motion, "place": place, "size": size}
+
+
+def write_captions(
+    attributes: np.ndarray,
+    generator: np.random.Generator,
+    kinds: Sequence[CaptionKind] = CAPTION_KINDS,
+    words: Callable[[Sequence[int]], dict[str, str]] = _words,
+) -> Captions:
+    """A random caption for each of N pictures with the given attributes [N, A].
+
+    Args:
+        attributes: indices; NOT_SAID where a picture does not show it.
+        kinds: a picture that does not show what a kind says gets the first one, which every picture must show.
+        words: the words for the attributes [A] of a picture, by the fields of the forms.
+    """
+    drawn = generator.choice(len(kinds), size=len(attributes), p=[kind.rate for kind in kinds])
     said = np.full_like(attributes, NOT_SAID)
     texts = []
-    for row, (shown, kind_id) in enumerate(zip(attributes, kinds, strict=True)):
-        kind = CAPTION_KINDS[kind_id]
+    for row, (shown, kind_id) in enumerate(zip(attributes, drawn, strict=True)):
+        kind = kinds[kind_id]
+        if (shown[list(kind.said)] == NOT_SAID).any():
+            kind = kinds[0]
         form = kind.forms[generator.integers(len(kind.forms))]
-        texts.append(form.format(**_words(shown)))
+        texts.append(form.format(**words(shown)))
         said[row, kind.said] = shown[list(kind.said)]
     return Captions(texts, said)
 
 
 def is_true_of(said: np.ndarray, attributes: np.ndarray) -> np.ndarray:
-    """bool [N pictures, M captions]: nothing that the caption says [M, 4] differs from the picture [N, 4]."""
+    """bool [N pictures, M captions]: nothing that the caption says [M, A] differs from the picture [N, A]."""
     return ((said[None] == NOT_SAID) | (said[None] == attributes[:, None])).all(axis=2)
-
-
-def _words(shown: np.ndarray) -> dict[str, str]:
-    noun, motion, place, size = (names[i] for names, i in zip(ATTRIBUTES, shown, strict=True))
-    return {"object": with_article(noun), "motion": motion, "place": place, "size": size}

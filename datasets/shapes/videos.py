@@ -12,7 +12,7 @@ import numpy as np
 
 from datasets.shapes.render import render
 from datasets.shapes.scenes import sample_scenes
-from datasets.shapes.world import POSTER_PART, VIDEOS_PER_CLASS, ShapeClass, classes_of, label_set_of
+from datasets.shapes.world import POSTER_PART, VIDEOS_PER_CLASS, classes_of, label_set_of
 from utils.files import remove_parts, whole_file
 from utils.jobs import run_jobs
 
@@ -42,7 +42,7 @@ class VideoSpec:
 
     part: str
     index: int
-    shape_class: ShapeClass
+    shape_class: Any  # of a world: it has a ``name``
     label: int
 
     @property
@@ -69,10 +69,14 @@ def write_videos(root: Path, videos: Sequence[Any], write: Callable[[Any], None]
 
 
 def videos_of(part: str, spec: ShapesSpec) -> list[VideoSpec]:
-    """The videos of a part in list order."""
-    per_class = max(1, round(VIDEOS_PER_CLASS[part] * spec.scale))
-    labelled = enumerate(classes_of(label_set_of(part)))
-    pairs = [(label, shape_class) for label, shape_class in labelled for _ in range(per_class)]
+    """The videos of a part of the demo's world in list order."""
+    return list_videos(part, classes_of(label_set_of(part)), VIDEOS_PER_CLASS[part], spec)
+
+
+def list_videos(part: str, classes: Sequence[Any], per_class: int, spec: ShapesSpec) -> list[VideoSpec]:
+    """The videos of a part in list order: so many of each class, times the scale of the set."""
+    count = max(1, round(per_class * spec.scale))
+    pairs = [(label, shape_class) for label, shape_class in enumerate(classes) for _ in range(count)]
     return [VideoSpec(part, index, shape_class, label) for index, (label, shape_class) in enumerate(pairs)]
 
 

@@ -11,7 +11,7 @@ import train
 from commands.classifier import VideoClassifier
 from datasets.build import build_eval_loader
 from datasets.read import read_data
-from datasets.shapes.__main__ import encode_video
+from datasets.shapes.videos import encode_video
 from modules.build import load_config
 from tools.make_debug_data import CLASS_NAMES
 

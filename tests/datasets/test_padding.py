@@ -16,7 +16,7 @@ from datasets.clips.video import Batch, VideoSource, collate
 from datasets.lists.records import VideoList
 from datasets.pack import __main__ as pack
 from datasets.read import read_data
-from datasets.shapes.__main__ import encode_video
+from datasets.shapes.videos import encode_video
 from utils.config import DataConfig
 
 SIZE, T = 32, 4

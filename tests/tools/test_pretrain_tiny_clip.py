@@ -9,16 +9,10 @@ import torch.nn.functional as F
 
 from clip.model import CLIP
 from datasets.shapes.pictures import ATTRIBUTES
-from tools.pretrain_tiny_clip import (
-    TINY_CLIP,
-    PretrainConfig,
-    contrastive_loss,
-    learning_rate,
-    main,
-    normalise_pixels,
-    pretrain,
-)
+from tools.pretrain_tiny_clip import TINY_CLIP, main, pretrain
 from tools.shapes_captions import CAPTION_KINDS, is_true_of, write_captions
+from tools.tiny_clip.steps import contrastive_loss, learning_rate, normalise_pixels
+from tools.tiny_clip.worlds import PretrainConfig
 
 
 def test_caption_rates_add_up():

@@ -1,0 +1,1 @@
+"""The second built-in world, in which a tuned model forgets: docs/proxy.md."""
