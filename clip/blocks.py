@@ -14,24 +14,25 @@ SHORT_SEQUENCE = 512  # tokens; up to here a layer's attention weights are no la
 
 
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm")  # of matrices, among the names of torch's operations
+CONVOLUTION = "convolution"  # the name of all of them
 SHALLOW = 16  # a product of fewer terms is no work, such as a mixture of the weights of a few experts
 ATTENTION = "_scaled_dot_product"  # what the names of fused attention's operations begin with
 NONE, LIGHT, FULL = "none", "light", "full"
 
 
-def _keeping_products(compute: Callable[..., Tensor], *inputs: Any) -> Tensor:
-    contexts = partial(create_selective_checkpoint_contexts, _policy)
+def _keeping_products(compute: Callable[..., Tensor], *inputs: Any, keeps_last: bool = False) -> Tensor:
+    contexts = partial(create_selective_checkpoint_contexts, partial(_policy, keeps_last))
     return checkpoint(compute, *inputs, use_reentrant=False, context_fn=contexts)
 
 
-def _policy(context: Any, operation: Any, *inputs: Any, **options: Any) -> CheckpointPolicy:
+def _policy(keeps_last: bool, context: Any, operation: Any, *inputs: Any, **options: Any) -> CheckpointPolicy:
     """Keep what products and attention give: that is most of the work, and half of the memory."""
     name = str(operation).split(".")[1]  # of aten.mm.default
-    is_kept = name.startswith(ATTENTION)
+    is_kept = name.startswith(ATTENTION) or name == CONVOLUTION
     if name in PRODUCTS:
         depth, width = inputs[-1].shape[-2:]
         # A block's last product makes D of 4D, and nothing of the block is computed from it.
-        is_last = name == "addmm" and depth >= 2 * width
+        is_last = not keeps_last and name == "addmm" and depth >= 2 * width
         is_kept = depth >= SHALLOW and not is_last
     return CheckpointPolicy.MUST_SAVE if is_kept else CheckpointPolicy.PREFER_RECOMPUTE
 
@@ -45,16 +46,21 @@ RECOMPUTE: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def recomputable(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def recomputable(forward: Callable[..., Tensor], keeps_last: bool = False) -> Callable[..., Tensor]:
     """Of a block's ``forward``: in training it runs as the block's ``recompute`` says, a name of ``RECOMPUTE``.
 
     The block does so itself, not what calls it, so that compiling and sharding a block cover the second pass as well.
+
+    Args:
+        keeps_last: ``light`` keeps the block's last product, too, since something is computed from it: a scale that
+            learns, or a norm. Without it this product is either not needed or computed again.
     """
+    ways = {**RECOMPUTE, LIGHT: partial(_keeping_products, keeps_last=keeps_last)}
 
     @wraps(forward)
     def run(self: nn.Module, *inputs: Any, **options: Any) -> Tensor:
         compute = partial(forward, self, **options)
-        return RECOMPUTE[self.recompute if self.training else NONE](compute, *inputs)
+        return ways[self.recompute if self.training else NONE](compute, *inputs)
 
     return run
 

@@ -53,8 +53,8 @@ class OpenClipTower(Towers):
         return self.visual
 
     def checkpoint_activations(self, is_on: bool) -> None:
-        """See ``Towers`` and ``clip.trunk.recompute``."""
-        trunk.recompute(self.visual, is_on)
+        """See ``Towers`` and ``clip.trunk.checkpoint``."""
+        trunk.checkpoint(self.visual, is_on)
 
     def blocks(self) -> list[nn.Module]:
         """See ``Towers``."""
@@ -181,6 +181,8 @@ def load_open_clip(
     if emb_dropout:
         trunk.add_dropout(visual, emb_dropout)
     trunk.read_first_only(visual)
+    for part in (visual, model.text):
+        trunk.let_recompute(part)
     text = found.model["text_cfg"]
     context = text.get("context_length", CONTEXT_LENGTH)
     facts = (size, found.model["embed_dim"], text.get("width") or found.model["embed_dim"], context)

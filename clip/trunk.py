@@ -10,6 +10,11 @@ from timm.models.eva import Eva, EvaBlock
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
+from clip.blocks import FULL, NONE, recomputable, set_recompute
+
+# Why a tower computes nothing again.
+WITHOUT_BLOCKS = "which has no blocks, or BatchNorms in them, which would count every batch twice"
+
 
 def trunk_of(visual: nn.Module) -> nn.Module:
     """The part that timm built, or the tower itself."""
@@ -32,23 +37,26 @@ def norms_of(visual: nn.Module) -> list[nn.BatchNorm2d]:
     return [module for module in visual.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
-def recompute(visual: nn.Module, is_on: bool) -> None:
-    """Recompute activations in the backward pass.
+def let_recompute(tower: nn.Module) -> None:
+    """Have the blocks of a tower run as ``network.recompute`` says, see ``clip.blocks.recomputable``.
+
+    Blocks with BatchNorms stay as they are: in a second pass these would count every batch twice.
+    """
+    for block in blocks_of(tower):
+        if not norms_of(block):
+            block.recompute = NONE
+            # A block of another library may do anything with its last product, so it is kept.
+            _run_as(block, recomputable(block.forward.__func__, keeps_last=True))
+
+
+def checkpoint(visual: nn.Module, is_on: bool) -> None:
+    """Recompute whole blocks in the backward pass, or nothing.
 
     Raises:
-        ValueError: the tower cannot, or its BatchNorms would count every batch twice.
+        ValueError: no block can.
     """
-    problem = f"network.recompute full: {name_of(visual)}, which has"
-    if is_on and norms_of(visual):
-        raise ValueError(f"{problem} BatchNorms, which would count every batch twice")
-    trunk = trunk_of(visual)
-    try:
-        trunk.set_grad_checkpointing(is_on)
-        can = True
-    except (AttributeError, AssertionError):  # how timm's models say that they cannot
-        can = False
-    if is_on and not (can and any(getattr(module, "grad_checkpointing", False) for module in visual.modules())):
-        raise ValueError(f"{problem} no such option")
+    if not set_recompute(visual, FULL if is_on else NONE) and is_on:
+        raise ValueError(f"network.recompute full: {name_of(visual)}, {WITHOUT_BLOCKS}")
 
 
 def check_drop_path(visual: nn.Module) -> None:
@@ -103,8 +111,13 @@ def read_first_only(visual: nn.Module) -> bool:
     last = trunk.blocks[-1]
     if type(last) not in FIRST_ONLY:
         return False
-    last.forward = FIRST_ONLY[type(last)].__get__(last)
+    _run_as(last, FIRST_ONLY[type(last)])
     return True
+
+
+def _run_as(block: nn.Module, forward: Callable[..., Tensor]) -> None:
+    """Give one block a ``forward`` of its own; a copy of the block gets a copy of it."""
+    block.forward = forward.__get__(block)
 
 
 def _first_of_block(block: Block, x: Tensor, **attention: object) -> Tensor:

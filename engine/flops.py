@@ -23,8 +23,8 @@ PEAK_BF16 = {
     "RTX 3090": 71.0,
 }
 
-# Attributes of modules that recompute, and their values for not doing so: of our blocks, and of open_clip and timm.
-RECOMPUTATION = {"recompute": "none", "grad_checkpointing": False}
+# What blocks say that they recompute, and its value for not doing so.
+RECOMPUTE, NONE = "recompute", "none"
 
 
 def peak_flops(device: torch.device) -> float | None:
@@ -63,9 +63,8 @@ def count_flops(system: System, batch: Batch, draws: Draws) -> float:
         system, {id(tensor): _shape_of(tensor) for tensor in (*system.parameters(), *system.buffers())}
     )
     for module in shapes.modules():
-        for switch, off in RECOMPUTATION.items():
-            if hasattr(module, switch):
-                setattr(module, switch, off)
+        if hasattr(module, RECOMPUTE):
+            setattr(module, RECOMPUTE, NONE)
     with FlopCounterMode(display=False) as counter:
         shapes.loss(batch, draws).total.backward()
     return float(counter.get_total_flops())

@@ -17,10 +17,10 @@ def apply_recompute(system: nn.Module, name: str) -> None:
         ValueError: the image tower has no such option.
     """
     towers = system.towers
-    towers.checkpoint_activations(name == FULL)  # towers of other libraries have blocks of their own
+    towers.checkpoint_activations(name == FULL)  # which towers of one's own may do in their own way
     if not set_recompute(towers.image_tower, name or NONE) and name == LIGHT:
         raise ValueError(
-            "network.recompute light: expected none for this image tower (a ResNet, or one of another library)"
+            "network.recompute light: expected none for this image tower, a ResNet or one with BatchNorms in its blocks"
         )
     set_recompute(system, name or default_recompute(towers.logit_scale.device))
 

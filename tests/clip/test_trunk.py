@@ -10,7 +10,7 @@ from torch.distributed.tensor import DTensor
 
 from clip.load import load_towers
 from clip.open_clip_tower import OpenClipTower
-from clip.trunk import FIRST_ONLY, norms_of
+from clip.trunk import FIRST_ONLY
 from engine.sharding import shard
 from modules.classes.base import FixedClasses
 from modules.compile import compile_blocks
@@ -43,46 +43,6 @@ def load(tmp_path):
 def images_of(towers: OpenClipTower, count: int = 3) -> torch.Tensor:
     size = towers.spec.image_size
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(3))
-
-
-def gradients(towers: OpenClipTower) -> tuple[dict[str, torch.Tensor], int]:
-    """Of all parameters, and how often the first block has run."""
-    calls = []
-    handle = towers.blocks()[0].register_forward_pre_hook(lambda *inputs: calls.append(1))
-    towers.zero_grad()
-    towers.encode_image(images_of(towers)).square().sum().backward()
-    handle.remove()
-    return {name: value.grad for name, value in towers.visual.named_parameters()}, len(calls)
-
-
-@pytest.mark.parametrize("family", [*TRANSFORMERS, "ConvNeXt", "CLIPA"])
-def test_activations_are_computed_again_with_the_same_gradients(family, load):
-    towers = load(family).train()
-    plain, once = gradients(towers)
-    towers.checkpoint_activations(True)
-    again, twice = gradients(towers)
-    assert (once, twice) == (1, 2)
-    assert all(value is not None for value in plain.values())  # no parameter is left out, which DDP would wait for
-    for name, value in plain.items():
-        torch.testing.assert_close(again[name], value, rtol=1e-4, atol=1e-4 * float(value.abs().max()), msg=name)
-    towers.checkpoint_activations(False)
-    assert gradients(towers)[1] == 1
-
-
-@pytest.mark.parametrize("family", WITH_NORMS)
-def test_a_tower_with_batch_norms_computes_nothing_again(family, load):
-    towers = load(family)
-    assert norms_of(towers.visual)
-    with pytest.raises(ValueError, match=r"network\.recompute full: the image tower is a .*BatchNorms"):
-        towers.checkpoint_activations(True)
-    towers.checkpoint_activations(False)
-
-
-def test_a_tower_that_ignores_the_switch_is_an_error(load, monkeypatch):
-    towers = load("PE-Core-T")
-    monkeypatch.setattr(towers.visual.trunk, "set_grad_checkpointing", lambda is_on: None)
-    with pytest.raises(ValueError, match=r"network\.recompute full: the image tower is a Eva, .*no such option"):
-        towers.checkpoint_activations(True)
 
 
 @pytest.mark.parametrize("family", NUM_BLOCKS)
