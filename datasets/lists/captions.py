@@ -22,6 +22,10 @@ from utils.text import shown
 
 LABELS = re.compile(r"[0-9,; \t]+")  # what a list of labels, or of folders of frames, may have behind a tab
 OPTIONS = re.compile(r"\s*\d+\t[^\t]+\t")  # what a line of choices has behind its path
+# How a table's header names the first two columns; no video is called so.
+HEADER = re.compile(
+    r"(video|file)?[_ ]?(path|name|file|id|video)\t(caption|text|sentence|description|answer)s?\s*(\t|$)", re.I
+)
 CAPTION_FORM = "path TAB caption"
 CHOICE_FORM = "path TAB answer TAB option TAB option ..."
 
@@ -106,6 +110,8 @@ def _lines(path: str | Path, root: str | Path, prefix: str, form: str) -> Iterat
     check_list_and_root(path, root, prefix, f"a list of videos and texts, '{form}'")
     path, is_empty = Path(path), True
     for number, line in numbered_lines(read_text(path)):
+        if is_empty and HEADER.match(line):
+            raise ValueError(f"{path}:{number}: expected '{form}', found {shown(line)} (a list has no header)")
         is_empty = False
         name, tab, rest = line.partition("\t")
         name = name.strip(BLANKS)

@@ -60,6 +60,9 @@ class TVTSv2(PlainCLIP):
         super().__init__(*args, **kwargs)
         self.towers.logit_scale.requires_grad_(False)  # the contrast has a temperature of its own
         if self.settings.text_layers and (text := getattr(self.towers, "transformer", None)):
+            if self.settings.text_layers > len(text.resblocks):
+                expected = f"expected at most {len(text.resblocks)}, the blocks of the text tower"
+                raise ValueError(f"tvtsv2.text_layers: {expected}, found {self.settings.text_layers}")
             text.resblocks[: -self.settings.text_layers].requires_grad_(False)
         if self.settings.time_attention == "space":
             self.towers.image_tower.transformer.start_time_from_space()

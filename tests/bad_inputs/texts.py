@@ -101,6 +101,9 @@ SOURCES: dict[str, tuple[list[str], str]] = {
     "beside a list": ([f"data.sources=[{GOOD}]", "data.train_list={data}/train.txt"], r"data\.train_list"),
     "beside labels": ([f"data.sources=[{GOOD}]", "data.label_list={data}/labels.csv"], r"data\.label_list"),
     "another number of places": ([f"data.sources=[{SPOKEN}]", "tvtsv2.sorter_places=3"], r"sources\[0\]\.num_texts"),
+    "more text blocks than there are": (
+        [f"data.sources=[{GOOD}]", "tvtsv2.text_layers=9"], r"tvtsv2\.text_layers: expected at most \d",
+    ),
     "fewer videos than a batch": ([f"data.sources=[{GOOD}]", "data.batch_size=1000"], r"sources\[0\]\.list.*1000"),
     "nothing to validate": ([f"data.sources=[{GOOD}]", "data.val_list="], r"data\.val_list"),
     "for a system of labels": ([f"data.sources=[{GOOD}]", "solver.loss_type=CE"], r"data\.sources"),
@@ -146,6 +149,7 @@ RETRIEVALS: dict[str, tuple[list[str], str, Make]] = {
     "choices with a lambda": (["--choices", "--dual_softmax", "3"], "--choices", CAPTIONS),
     "choices without their option": ([], r"l\.tsv:1.*--choices", text("l.tsv", "val 00.mp4\t0\ta bar\ta cross\n")),
     "labels behind tabs": ([], r"l\.tsv.*found labels", text("l.tsv", "val 00.mp4\t0\nval 01.mp4\t1\n")),
+    "a header": ([], r"l\.tsv:1.*no header", text("l.tsv", "path\tcaption\nval 00.mp4\ta bar\n")),
     "blanks for tabs": ([], r"l\.tsv:1.*TAB", text("l.tsv", "val 00.mp4    a bar\n")),
     "one option": (["--choices"], r"l\.tsv:1.*two options", text("l.tsv", "val 00.mp4\t0\ta bar\n")),
     "an answer in words": (["--choices"], r"l\.tsv:1.*number.*one", text("l.tsv", "val 00.mp4\tone\ta bar\ta cross\n")),

@@ -25,6 +25,11 @@ def test_captions_of_one_video_belong_together(write, tmp_path):
     assert found.videos.root == str(tmp_path)
 
 
+def test_a_video_may_be_called_like_a_column(write):
+    found = read_captions(write("path.mp4\tcaption\nvideo\ta text\n"), "", "data.val_")
+    assert found.captions == ["caption", "a text"]
+
+
 def test_the_fingerprint_knows_texts_but_not_their_order(write):
     first = read_captions(write("a.mp4\tx\nb.mp4\ty\n"), "", "data.val_").fingerprint()
     assert read_captions(write("b.mp4\ty\na.mp4\tx\n"), "", "data.val_").fingerprint() == first
@@ -46,6 +51,8 @@ def test_choices_may_differ_in_number(write):
         ("a.mp4\tx\nb.mp4\t \n", r":2: the caption of 'b.mp4' is empty"),
         ("a.mp4\tx\nb.mp4\ty\na.mp4\tz\n", r":3: 'a.mp4' is in line 1, too"),
         ("\n \n", "the list is empty"),
+        ("path\tcaption\na.mp4\tx\n", r":1: expected 'path TAB caption', found 'path\\tcaption' .*no header"),
+        ("Video_ID\tSentence \na.mp4\tx\n", r":1: expected .* \(a list has no header\)"),
         ("a.mp4\tx\nb.mp4\t0\tcat\tdog\n", r":2: expected 'path TAB caption', found a line of --choices"),
         ("a.mp4\t3\nb.mp4\t12, 4\n", r"tsv: expected lines 'path TAB caption', found labels .*: '3'"),
         (f"{'a' * 5000}\tx\n", ":1: a path has at most 4096 bytes"),
@@ -65,6 +72,7 @@ def test_a_wrong_line_is_named(write, text, message):
         ("a.mp4\ttwo\tcat\tdog\n", r":1: expected the number of the right option of 'a.mp4', from 0, found 'two'"),
         ("a.mp4\t0\n", r":1: expected 'path TAB answer TAB option"),
         ("a.mp4\t0\tcat\tdog\nb.mp4\t2\tcat\tdog\n", r":2: answer '2' is none of the 2 options, which count from 0"),
+        ("path\tanswer\toption\toption\na.mp4\t0\tcat\tdog\n", r":1: expected 'path TAB answer .*no header"),
         ("a.mp4\t0\tcat\t\n", r":1: option 1 of 'a.mp4' is empty"),
         (f"a.mp4\t{'9' * 5000}\tcat\tdog\n", r":1: answer '9+.* is none of"),
         ("a.mp4\t0\tcat\tdog\nb.mp4\t0\tcat\tdog\na.mp4\t0\tcat\tdog\n", r":3: 'a.mp4' is in line 1, too"),
