@@ -96,16 +96,20 @@ def from_tvts(state: Mapping[str, Any], source: str) -> dict[str, Any]:
     """The tensors under our names, with the logit scale, without the head of training.
 
     Raises:
-        ValueError: a name that these models do not have.
+        ValueError: a name that these models do not have, or two that become one.
     """
     ours: dict[str, Any] = {LOGIT_SCALE: torch.tensor(math.log(SCALE))}
+    first: dict[str, str] = {}
     for name, value in plain_names(state, source).items():
         if name.startswith(SORTER):
             continue
         prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), None)
         if prefix is None:
             raise ValueError(f"{source}: a checkpoint of TVTSv2, but {name} is no part of its towers")
-        ours[PREFIXES[prefix] + _replaced_end(name.removeprefix(prefix), PARTS)] = value
+        our_name = PREFIXES[prefix] + _replaced_end(name.removeprefix(prefix), PARTS)
+        if our_name in first:
+            raise ValueError(f"{source}: {first[our_name]} and {name} are both {our_name}, expected one of them")
+        ours[our_name], first[our_name] = value, name
     return ours
 
 

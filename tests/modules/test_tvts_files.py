@@ -135,6 +135,12 @@ def test_the_same_objects_in_another_checkpoint_are_refused_as_ever(state, tmp_p
         read_checkpoint(tmp_path / "w.pt")
 
 
+def test_two_names_that_become_one_are_an_error(theirs):
+    block = "video_model.transformer.resblocks.0.attn"
+    with pytest.raises(ValueError, match=rf"w\.pth: {block}\.qkv\.bias and {block}\.in_proj_bias are both visual\."):
+        from_tvts(theirs | {f"{block}.in_proj_bias": torch.zeros(192)}, "w.pth")
+
+
 def test_names_of_something_else_are_an_error(theirs):
     with pytest.raises(ValueError, match=r"w\.pth: a checkpoint of TVTSv2, but video_head\.weight is no part"):
         from_tvts(theirs | {"video_head.weight": torch.zeros(1)}, "w.pth")
