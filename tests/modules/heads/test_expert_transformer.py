@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from clip.blocks import LIGHT, NONE, set_recompute
 from modules.heads.experts import MERGE_TEMPERATURES, ExpertTransformer, merge_mixing, merged_experts, one_hot_mixing
 from modules.systems.base import Batch
 
@@ -156,3 +157,28 @@ def test_weights_start_as_published():
 
 def test_the_merge_temperatures_are_the_published_eleven():
     assert sorted(MERGE_TEMPERATURES) == [-9.6, -4.8, -2.4, -1.2, -0.6, 0.6, 1.2, 2.4, 4.8, 9.6, float("inf")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recompute", [NONE, LIGHT])
+def test_a_training_pass_is_one_graph_whatever_experts_are_drawn(recompute):
+    """Nothing in it waits for values or depends on them, so that it can be compiled whole, or recorded on a GPU."""
+    torch._dynamo.reset()
+    head, frames = ExpertTransformer(64, 2, 2, 4, 3).train(), torch.randn(2, 5, 64)
+    set_recompute(head, recompute)
+    generator = torch.Generator().manual_seed(0)
+    first, second = (head.draw(generator, MERGE_TEMPERATURES, with_merged=True) for _ in range(2))
+    assert not torch.equal(first, second)
+    routes = torch.compile(head.routes, backend="aot_eager", fullgraph=True)
+    for mixing in (first, second):
+        with torch._dynamo.config.patch(error_on_recompile=mixing is second):
+            found = routes(frames, mixing)
+        found.square().sum().backward()
+        gradients = [parameter.grad.clone() for parameter in head.parameters()]
+        head.zero_grad()
+        expected = head.routes(frames, mixing)
+        torch.testing.assert_close(found, expected)
+        expected.square().sum().backward()
+        for pair in zip(gradients, (parameter.grad for parameter in head.parameters()), strict=True):
+            torch.testing.assert_close(*pair, rtol=1e-4, atol=1e-5)
+        head.zero_grad()
