@@ -215,9 +215,13 @@ def _write_video(
     codec: str = "libx264",
     pix_fmt: str = "yuv420p",
     gaps: tuple[int, ...] = (1,),
+    is_moving: bool = False,
     **options: object,
 ) -> Path:
-    """A file with a different random mosaic in every frame; ``gaps`` between frames repeat, in 1/25 s."""
+    """A file with a different random mosaic in every frame; ``gaps`` between frames repeat, in 1/25 s.
+
+    ``is_moving``: one mosaic instead, along which the picture moves with some noise, so that frames refer to others.
+    """
     rng = np.random.default_rng(num_frames)
     faststart = {"movflags": "faststart"} if path.suffix == ".mp4" else {}  # the index first, so that cuts keep it
     with av.open(str(path), "w", options=faststart) as container:
@@ -227,8 +231,12 @@ def _write_video(
         stream.codec_context.max_b_frames = int(options.get("bf", 0 if codec == "mpeg4" else 3))
         time = 0
         for number in range(num_frames):
-            mosaic = rng.integers(0, 256, (-(-height // 8), -(-width // 8), 3), dtype=np.uint8)
+            if not is_moving or number == 0:
+                mosaic = rng.integers(0, 256, (-(-height // 8), -(-width // 8), 3), dtype=np.uint8)
             pixels = mosaic.repeat(8, axis=0).repeat(8, axis=1)[:height, :width]
+            if is_moving:
+                pixels = np.roll(pixels, (number, 2 * number), axis=(0, 1)) // 2
+                pixels += rng.integers(0, 16, pixels.shape, dtype=np.uint8)
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
             frame.pts, frame.time_base = time, Fraction(1, 25)
             time += gaps[number % len(gaps)]
@@ -239,7 +247,7 @@ def _write_video(
 
 @pytest.fixture(scope="session")
 def write_video() -> Callable[..., Path]:
-    """Writes a video of random mosaics: path, num_frames, width, height, codec, pix_fmt, gaps, encoder options."""
+    """Writes a video of mosaics: path, num_frames, width, height, codec, pix_fmt, gaps, is_moving, encoder options."""
     return _write_video
 
 

@@ -57,6 +57,13 @@ class Index(NamedTuple):
         """
         return (self.times[indices] - self.times[0]) * self.unit_s
 
+    def groups(self, indices: np.ndarray) -> Iterator[tuple[int, set[int]]]:
+        """Times of frames at ascending indices by the key frame that each is decoded from: its time, and theirs."""
+        times = self.times[indices]
+        places = np.maximum(np.searchsorted(self.keyframes, times, side="right") - 1, 0)
+        for place in np.unique(places):
+            yield int(self.keyframes[place]), set(times[places == place].tolist())
+
 
 class PyAVReader(Reader):
     """A video file through PyAV, single-threaded; frame n is the n-th in the order of presentation.
@@ -81,32 +88,31 @@ class PyAVReader(Reader):
 
     def _read(self, indices: np.ndarray) -> Tensor:
         assert 0 <= indices[0] <= indices[-1] < self.num_frames
-        frames = self._by_time(indices) if self._index.is_seekable else None
-        frames = self._by_counting(indices) if frames is None else frames
+        frames = None
+        if self._index.is_seekable:
+            frames = self._by_time(indices, is_cut_short=True) or self._by_time(indices, is_cut_short=False)
+        frames = frames or self._by_counting(indices)
         if len({frame.shape for frame in frames}) > 1:
             raise UnreadableVideo(SIZE_CHANGES)
         return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
 
-    def _by_time(self, indices: np.ndarray) -> list[np.ndarray] | None:
-        """Frames at ascending indices: seek where a keyframe lies in between, else decode on.
+    def _by_time(self, indices: np.ndarray, is_cut_short: bool) -> list[np.ndarray] | None:
+        """Frames at ascending indices, those of each group of pictures decoded from its key frame on.
 
-        None if a frame is not at its time: then only counting helps.
+        None if a frame is not at its time: then only counting helps. Also for fields of pictures, if cut short: the
+        second one may lie in a packet of its own, after the one that has the frame's time.
         """
-        frames, position = [], None
-        targets = self._index.times[indices]
+        found: dict[int, np.ndarray] = {}
         with open_video(self._path, self._max_pixels) as (container, stream):
-            for target in targets:
-                place = np.searchsorted(self._index.keyframes, target, side="right") - 1
-                keyframe = self._index.keyframes[max(place, 0)]
-                if position is None or keyframe > position:
-                    container.seek(int(keyframe), stream=stream)
-                    decoded = _decode(container, stream, set(targets.tolist()))
-                frame = next((frame for frame in decoded if frame.pts is not None and frame.pts >= target), None)
-                if frame is None or frame.pts != target:
+            for keyframe, wanted in self._index.groups(indices):
+                container.seek(keyframe, stream=stream)
+                for frame in _decode(container, stream, wanted, is_cut_short):
+                    if is_cut_short and frame.interlaced_frame:
+                        return None
+                    found[frame.pts] = _pixels(frame, self._max_pixels)
+                if not wanted <= found.keys():
                     return None
-                position = frame.pts
-                frames.append(_pixels(frame, self._max_pixels))
-        return frames
+        return [found[time] for time in self._index.times[indices].tolist()]
 
     def _by_counting(self, indices: np.ndarray) -> list[np.ndarray]:
         """Frames at ascending indices, decoded from the start."""
@@ -219,16 +225,26 @@ def read_index(container: av.container.InputContainer, stream: av.VideoStream) -
 
 
 def _decode(
-    container: av.container.InputContainer, stream: av.VideoStream, wanted: set[int]
+    container: av.container.InputContainer, stream: av.VideoStream, wanted: set[int], is_cut_short: bool
 ) -> Iterator[av.VideoFrame]:
-    """Frames from here on, in the order of presentation; those that are neither wanted nor needed may be missing.
+    """The frames at the ``wanted`` times, from here on, in the order of presentation.
 
     A frame that no other one refers to (most B-frames, half of a usual H.264 file) is not decoded unless its time is
-    ``wanted``.
+    wanted. A decoder holds frames back until it has seen some later ones, to put them in order; ``is_cut_short``: the
+    later ones are not decoded, it is told that the video ends, and has to be told to seek before it goes on.
     """
+    codec, missing, unseen = stream.codec_context, set(wanted), set(wanted)
     for packet in container.demux(stream):
-        stream.codec_context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
-        yield from packet.decode()
+        codec.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+        frames = packet.decode()
+        unseen.discard(packet.pts)
+        is_end = is_cut_short and not unseen
+        for frame in frames + codec.decode(None) if is_end else frames:
+            if frame.pts in missing:
+                missing.remove(frame.pts)
+                yield frame
+        if is_end or not missing:
+            return
 
 
 def _pixels(frame: av.VideoFrame, max_pixels: int) -> np.ndarray:
