@@ -8,9 +8,9 @@ from commands.training_data import read_training_data
 from datasets.clips.presets import preset_of
 from engine.optim import build_optimizer, lr_schedule
 from engine.sharding import gathered, shard
-from engine.state import TrainState, averaged
+from engine.state import TrainState, averaged, epoch_average
 from engine.train import Training, train
-from modules.build import build_system, build_towers
+from modules.build import add_remedies, build_system, build_towers
 from modules.compile import compile_blocks
 from reports.tables import finish_run
 from utils.cli import add_common_arguments, run_main
@@ -67,7 +67,9 @@ def prepare(run: Run) -> tuple[TrainState, Training]:
 
     # What training changes; a resumed run takes optimizer, scaler, averaged weights and its place in the epoch.
     optimizer, ema = build_optimizer(system.groups(), solver), averaged(system, solver.ema)
-    state = TrainState(system, optimizer, run.precision.grad_scaler(), ema, epoch=solver.start_epoch)
+    add_remedies(system, config, rules)
+    average = epoch_average(system, solver)
+    state = TrainState(system, optimizer, run.precision.grad_scaler(), ema, average, epoch=solver.start_epoch)
     start.resume(run, state, train_loader)
     run.write_folder(data.split, data.few_shot)
     start.report(run, state, data.fingerprint)

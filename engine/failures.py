@@ -79,11 +79,13 @@ def verdict_of(state: TrainState, norm: Tensor, reports: list[dict[str, Tensor]]
 def can_wait(state: TrainState, device: torch.device) -> bool:
     """Whether the device can leave out a wrong update by itself, and nothing else follows from it.
 
-    Fused optimizers can. Averaged weights and statistics of BatchNorm would go on by the wrong step; fp16's scaler asks
-    the device anyway; and sharded gradients do not mix with the one number that says so.
+    Fused optimizers can. Averaged weights, a teacher that follows and statistics of BatchNorm would go on by the wrong
+    step; fp16's scaler asks the device anyway; and sharded gradients do not mix with the one number that says so.
     """
     is_fused = all(group.get("fused") for group in state.optimizer.param_groups)
-    follows = state.scaler.is_enabled() or state.ema or state.model.towers.statistics()
+    remedies = state.model.remedies
+    has_follower = state.ema or (remedies and remedies.follower)
+    follows = state.scaler.is_enabled() or has_follower or state.model.towers.statistics()
     return device.type == "cuda" and is_fused and not follows and not is_sharded(state.model)
 
 

@@ -9,6 +9,7 @@ import torch
 
 from modules.systems.base import Group
 from utils.config import SolverConfig, check_choice
+from utils.weights.epoch_average import EPOCH_WEIGHTS
 
 # Values of solver.optim. Epsilon 1e-8 is torch's default and the published value. Fused: one kernel for all tensors.
 OPTIMIZERS: dict[str, Callable[[SolverConfig], Callable[..., torch.optim.Optimizer]]] = {
@@ -21,13 +22,15 @@ LR_FLOOR = 0.01  # of the rate: where timm's cosine ends in OST and ViFi-CLIP
 
 
 def check_solver(solver: SolverConfig) -> None:
-    """See that optimizer and schedule are known.
+    """See that optimizer, schedule and average are known.
 
     Raises:
         ValueError: names the key and what is known.
     """
     check_choice("solver.optim", solver.optim, OPTIMIZERS)
     check_choice("solver.type", solver.type, SCHEDULES)
+    if solver.epoch_average:
+        check_choice("solver.epoch_average", solver.epoch_average, EPOCH_WEIGHTS)
 
 
 def build_optimizer(groups: list[Group], solver: SolverConfig) -> torch.optim.Optimizer:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from utils.weights.four_keys import STATE_DICTS, outline
-from utils.weights.state_dicts import check_weights
+from utils.weights.state_dicts import check_fit, check_weights
 
 MOST_STEPS = 2**24  # torch counts the steps of an optimizer in float32, which does not go on here
 
@@ -37,6 +37,7 @@ SCALER = {
     "_growth_tracker": ("a number of steps", COUNT, 0, MOST_STEPS),
 }
 COUNT_AVERAGED = "n_averaged"  # beside the averaged weights: of how many steps they are
+AVERAGE = "epoch_average"  # entry: the mean over epochs, and the logarithms of their weights
 RATE = {"lr": ("a number from 0 on", NUMBER, 0, HUGE)}
 
 
@@ -84,6 +85,26 @@ def check_place(checkpoint: Mapping[str, Any], epochs: int, num_videos: int, vid
         raise ValueError(
             f"{source}: step: {step} steps of {per_step} videos are done of an epoch, which has {num_videos} videos"
         )
+
+
+def check_epoch_average(found: Any, expected: Mapping[str, Tensor], source: str) -> None:
+    """Check the mean over epochs of a checkpoint.
+
+    Args:
+        expected: tensors with the names and shapes that it must have.
+
+    Raises:
+        ValueError: there is none, or one of another model.
+    """
+    if found is None:
+        raise ValueError(f"{source}: resume: it has no mean over epochs; set solver.epoch_average='' or start anew")
+    if not isinstance(found, dict) or not isinstance(found.get("mean"), dict):
+        raise ValueError(f"{source}: {AVERAGE}: expected mean and log_weights, found {outline(found)}")
+    check_weights(found["mean"], f"{source}: {AVERAGE}")
+    check_fit(expected, found["mean"], f"{source}: {AVERAGE}: the mean has")
+    weights = found.get("log_weights")
+    if not isinstance(weights, list) or not weights or not all(type(w) is float and math.isfinite(w) for w in weights):
+        raise ValueError(f"{source}: {AVERAGE}: log_weights: expected finite numbers, found {outline(weights)}")
 
 
 def _check_entries(found: Mapping[str, Any], known: dict[str, tuple], source: str) -> None:

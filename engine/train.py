@@ -8,7 +8,8 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -31,12 +32,12 @@ from engine.failures import (
 from engine.meter import Meter
 from engine.optim import set_lr
 from engine.sharding import clip_gradients, gathered, gradients_shared
-from engine.state import TrainState
+from engine.state import TrainState, pretrained_tensors
 from modules.systems.base import Batch, System
-from utils.distributed import any_process, average_over_processes, is_main, rank, wrap_ddp
+from utils.distributed import any_process, average_over_processes, broadcast, is_main, rank, wrap_ddp
 from utils.logger import MetricWriter, progress
 from utils.precision import Precision
-from utils.run_folder import BEST_CHECKPOINT, CHECKPOINT, EMA_CHECKPOINT
+from utils.run_folder import AVERAGE_CHECKPOINT, BEST_CHECKPOINT, CHECKPOINT, EMA_CHECKPOINT
 from utils.signals import StopRequest, stop_requests
 from utils.weights.four_keys import save_checkpoint
 
@@ -83,8 +84,10 @@ def train(state: TrainState, training: Training) -> dict[str, float]:
                 if state.step < len(training.loader):  # else it was left after its last step, before its end
                     train_epoch(ddp, state, training, writer, stop, meter)
                 state.epoch, state.step = state.epoch + 1, 0
-                for _, model in _models(state):
+                for model in filter(None, (state.model, state.ema and state.ema.module)):
                     _remember_classes(model)  # before the checkpoint, which tests read them from
+                if state.average:
+                    state.average.add(pretrained_tensors(state.model), state.epoch / training.epochs)
                 state.must_validate = state.epoch % training.eval_freq == 0 or state.epoch == training.epochs
                 _save(state, training)  # validation may take long, and be cut short
             if state.must_validate:
@@ -194,16 +197,33 @@ def update(state: TrainState, training: Training, reports: list[dict[str, Tensor
     average_over_processes(state.model.towers.statistics())  # each process's are of its own batches
     if state.ema:
         state.ema.update_parameters(state.model)
+    if state.model.remedies:
+        progress = (state.epoch + state.step / len(training.loader)) / training.epochs
+        state.model.remedies.follow(state.model.towers, progress)
     return norm
 
 
-def _models(state: TrainState) -> list[tuple[str, System]]:
-    """The models to validate, with the prefix of their figures."""
-    return [("", state.model)] + ([("ema_", state.ema.module)] if state.ema else [])
+def _models(state: TrainState) -> Iterator[tuple[str, System]]:
+    """The models to validate, one after the other, with the prefix of their figures."""
+    yield "", state.model
+    if state.ema:
+        yield "ema_", state.ema.module
+    if state.average:
+        with _with_average(state):
+            yield "average_", state.model
+
+
+@contextmanager
+def _with_average(state: TrainState) -> Iterator[None]:
+    """Context in which the model has the mean over epochs as its weights, and classes encoded with them."""
+    with state.average.in_place_of(pretrained_tensors(state.model)):
+        _remember_classes(state.model)
+        yield
+    _remember_classes(state.model)
 
 
 def _validate(state: TrainState, training: Training, writer: MetricWriter) -> dict[str, float]:
-    """Figures of the model, and with ``ema_`` before their names those of the averaged weights."""
+    """Figures of the model, and with a prefix, ``ema_`` or ``average_``, those of averaged weights."""
     figures = {}
     for prefix, model in _models(state):
         with gathered(model):
@@ -224,7 +244,14 @@ def _save(state: TrainState, training: Training) -> None:
 def _publish(state: TrainState, training: Training) -> None:
     """Give the checkpoint of an epoch's end its public names."""
     checkpoint = training.store.path(state.epoch, state.step)
-    if not is_main() or state.step or not checkpoint.exists():
+    if state.step or not broadcast(checkpoint.exists()):
+        return
+    if state.average:
+        with _with_average(state):
+            content = state.average_content()  # gathers a sharded model, so every process calls it
+            if is_main():
+                save_checkpoint(training.folder / AVERAGE_CHECKPOINT, content | training.metadata)
+    if not is_main():
         return
     publish(checkpoint, training.folder / CHECKPOINT)
     if state.best_epoch == state.epoch:

@@ -1,5 +1,6 @@
 """From a configuration to its parts: towers, classes, system. A new part is one more line in a registry."""
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -28,6 +29,7 @@ from modules.systems.base import System
 from modules.systems.clip import PlainCLIP
 from modules.systems.mote import MoTE
 from modules.systems.ost import OST, OSTSettings
+from modules.systems.remedies import Remedies
 from modules.systems.text4vis import Text4Vis
 from modules.systems.tvtsv2 import TVTSv2
 from modules.systems.vificlip import ViFiCLIP
@@ -247,6 +249,31 @@ def build_system(config: Config, towers: Towers, classes: Classes) -> System:
     with torch.no_grad():
         system.eval().remember(classes.encode(towers))
     return system.train()
+
+
+def add_remedies(system: System, config: Config, rules: Mapping[str, Any] = {}) -> None:
+    """Give a system the remedies that training asks for, and their teachers.
+
+    After copies of it are made, which must not hold teachers, and after its weights are loaded, since the teacher that
+    follows begins with them.
+
+    Args:
+        rules: of pictures, see ``build_towers``.
+    """
+    loss, network, data = config.loss, config.network, config.data
+    frozen = follower = None
+    if loss.distill and data.modality != "features":
+        # CLIP has no module between frames, and a teacher drops nothing.
+        bare = replace(network, tm=False, drop_out=0.0, emb_dropout=0.0)
+        frozen = build_towers(bare, data.num_segments, data.input_size, config.seed, rules)
+        frozen.drop_text()
+        frozen.to(system.towers.logit_scale.device)
+    if loss.relations:
+        follower = copy.deepcopy(system.towers)
+        if not network.fix_text or system.classes.needs_text:  # else it was dropped
+            follower.drop_text()
+    if loss.distill or loss.head_mse or loss.relations:
+        system.remedies = Remedies(loss, frozen, follower)
 
 
 def load_system(config: Config, towers: Towers, classes: Classes, checkpoint: Mapping[str, Any], source: str) -> System:

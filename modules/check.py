@@ -9,6 +9,7 @@ from modules.classes.sentences import KEY, NAMES, check_class_text
 from modules.classes.templates import templates_of
 from modules.objectives.contrast import check_batch
 from modules.objectives.mixing import SOFT_LOSSES, is_soft, mixes
+from modules.systems.remedies import AT_HEAD
 from utils.config import Config, check_choice
 from utils.distributed import GRADIENTS
 
@@ -45,6 +46,7 @@ def check_network(config: Config, videos_per_step: int | None = None) -> None:
     if videos_per_step is not None:
         _check_targets(config)
         _check_batches(config, videos_per_step)
+        _check_remedies(config)
     if config.solver.ema and config.solver.strategy == "fsdp":
         raise ValueError("solver.ema keeps a whole second model, for which solver.strategy fsdp leaves no room")
     if config.data.modality == "features":
@@ -104,6 +106,33 @@ def _check_targets(config: Config) -> None:
             f"data.sources has texts in the place of labels, which solver.loss_type {solver.loss_type} of {name} does "
             f"not take; expected network.system {', '.join(takers)}"
         )
+
+
+def _check_remedies(config: Config) -> None:
+    """See that what ``loss`` adds finds the features that it is about."""
+    loss, network, system = config.loss, config.network, SYSTEMS[config.network.system]
+    asked = [name for name in ("distill", "head_mse", "relations") if getattr(loss, name)]
+    if asked and config.solver.loss_type in system.text_losses:
+        raise ValueError(
+            f"loss.{asked[0]} needs one set of features a clip, and solver.loss_type {config.solver.loss_type} of "
+            f"{network.system} leaves patches out: set it to 0"
+        )
+    is_joined = network.joint_st or (network.tower or system.tower) == DIVIDED
+    behind = ("head_mse", *["distill"] * (loss.distill_at == AT_HEAD))
+    if is_joined and (about_frames := [name for name in asked if name != "relations"]):
+        raise ValueError(
+            f"loss.{about_frames[0]} is about the features of single frames, and the image tower (network.tower, "
+            "network.joint_st) makes one vector of a clip: set it to 0"
+        )
+    if head_of(config) == "None" and (at_head := [name for name in asked if name in behind]):
+        raise ValueError(f"loss.{at_head[0]}: there is no head to look behind, network.sim_header is None")
+    if network.fix_video and (at_tower := [name for name in asked if name not in behind]):
+        raise ValueError(
+            f"loss.{at_tower[0]} keeps the image tower near a teacher, and network.fix_video keeps it as it is: set "
+            "the one to 0 or the other to False"
+        )
+    if loss.relations and config.solver.strategy == "fsdp":
+        raise ValueError("loss.relations keeps a whole second tower, for which solver.strategy fsdp leaves no room")
 
 
 def _check_batches(config: Config, videos_per_step: int) -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 from engine.results import Results, RetrievalResults
 from reports.curves import draw_curves
 from utils.distributed import is_main
-from utils.run_folder import BEST_CHECKPOINT, CHECKPOINT, EMA_CHECKPOINT
+from utils.run_folder import AVERAGE_CHECKPOINT, BEST_CHECKPOINT, CHECKPOINT, EMA_CHECKPOINT
 
 logger = logging.getLogger(__name__)
 
-AVERAGED = "ema_"  # before figures of the averaged weights
+# Before figures of averaged weights: what these are called, and their file.
+AVERAGES = {"ema_": ("averaged", EMA_CHECKPOINT), "average_": ("epochs", AVERAGE_CHECKPOINT)}
 RECALL = "t2v_r1"  # the first figure of a search, see commands.training_data
 
 
@@ -75,14 +76,17 @@ def summary(folder: Path, figures: dict[str, float]) -> list[str]:
     best = folder / BEST_CHECKPOINT
     if not best.exists():  # a run that went on in a new folder, and was never better than in the old one
         best = folder / CHECKPOINT
-    last = {name: value for name, value in figures.items() if not name.startswith(("best_", AVERAGED))}
-    averaged = {name.removeprefix(AVERAGED): value for name, value in figures.items() if name.startswith(AVERAGED)}
+    last = {name: value for name, value in figures.items() if not name.startswith(("best_", *AVERAGES))}
     first = next(iter(last), "figure")  # whose best it is; there is none where nothing was left to train
     lines = [
         f"trained: {folder}",
         f"  best      {first} {figures['best_top1']:.2f} (epoch {figures['best_epoch']})  {best.name}",
     ]
-    for title, found, file in (("last", last, CHECKPOINT), ("averaged", averaged, EMA_CHECKPOINT)):
+    models = [("last", last, CHECKPOINT)]
+    for prefix, (title, file) in AVERAGES.items():
+        found = {name.removeprefix(prefix): value for name, value in figures.items() if name.startswith(prefix)}
+        models.append((title, found, file))
+    for title, found, file in models:
         if found:
             lines.append(f"  {title:8}  {' '.join(f'{name} {value:.2f}' for name, value in found.items())}  {file}")
     lines.append("  curves    curves.png, metrics.jsonl")

@@ -12,6 +12,7 @@ from utils.distributed import broadcast, is_main
 from utils.files import read_json, write_text
 
 CHECKPOINT, BEST_CHECKPOINT, EMA_CHECKPOINT = "last_model.pt", "model_best.pt", "ema_model.pt"
+AVERAGE_CHECKPOINT = "average_model.pt"  # the mean over epochs
 NON_FINITE_CHECKPOINT = "non_finite.pt"
 FEW_SHOT_LIST = "few_shot.txt"
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "decord", "torchcodec", "av", "numpy")

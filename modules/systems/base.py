@@ -13,6 +13,7 @@ from modules.half import weights_cast
 from modules.objectives.mixing import mixed, mixes
 from modules.scores import Explanation, cosines
 from modules.systems.parts import Batch, Draws, Group, Losses, Video
+from modules.systems.remedies import Remedies
 from modules.weights import load_weights, weights_of
 from utils.config import NoSettings, SolverConfig
 
@@ -32,6 +33,7 @@ class System(nn.Module):
     # Of its section: the settings of what is compared with in the place of texts (modules.classes.classifiers), if so.
     classifier: Callable[[Any], Any] = staticmethod(lambda section: None)
     fewest_classes = 1  # that clips can be compared with
+    remedies: Remedies | None = None  # added to the loss, see modules.build.add_remedies
 
     def __init__(self, towers: Towers, head: nn.Module, classes: Classes, section=None, solver=SolverConfig()):  # noqa: B008
         super().__init__()
@@ -39,14 +41,18 @@ class System(nn.Module):
         self.settings, self.solver = section or self.Settings(), solver  # of the configuration
 
     def forward(self, batch: Batch, draws: Draws) -> Losses:
-        """The loss, of mixed clips if the settings say so: what DDP and FSDP wrap."""
+        """The loss, of mixed clips if the settings say so, with remedies if there are any: what DDP and FSDP wrap."""
         if mixes(self.solver):
             if batch.lengths is not None:  # of two mixed clips each has its own: padding gets its colour before
                 batch = batch._replace(clips=self.towers.filled(batch.clips, batch.lengths), lengths=None)
             name = "clips" if batch.features is None else "features"
             inputs, shares = mixed(getattr(batch, name), batch.labels, len(self.classes), draws.generator, self.solver)
             batch = batch._replace(**{name: inputs, "shares": shares})
-        return self.loss(batch, draws)
+        if self.remedies is None:
+            return self.loss(batch, draws)
+        video = self.video_of(batch)
+        losses = self.loss(batch._replace(clips=None, lengths=None, features=video.frames), draws)
+        return self.remedies.added_to(losses, batch, video.frames, lambda: self.after_head(video), draws)
 
     def loss(self, batch: Batch, draws: Draws) -> Losses:
         """One training step's loss and its parts."""

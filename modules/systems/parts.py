@@ -27,6 +27,7 @@ class Draws(NamedTuple):
     """Where a training step takes its random choices from."""
 
     generator: torch.Generator  # on the CPU; seeded for this step
+    shared: torch.Generator | None = None  # the same, alike on all processes whatever ``solver.draws`` says
 
 
 class Losses(NamedTuple):

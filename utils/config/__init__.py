@@ -9,6 +9,7 @@ from utils.config.schema import (
     Config,
     DataConfig,
     EvalConfig,
+    LossConfig,
     NetworkConfig,
     NoSettings,
     Number,

@@ -232,10 +232,29 @@ class SolverConfig:
     grad_accumulation_steps: StrictInt = Field(1, ge=1, le=MANY)
     draws: Literal["rank", "shared"] = "rank"  # of random numbers: each process its own, or all alike
     ema: Number = Field(0.0, ge=0.0, le=0.999999)  # decay of the averaged weights kept beside the raw ones, 0: none
+    # Mean of CLIP's weights and those of each epoch's end, kept beside the raw ones, a name of
+    # utils.weights.epoch_average; empty: none. Mean and sigma of ``gaussian`` are shares of the run
+    epoch_average: Text = ""
+    epoch_average_mean: Number = Field(0.75, ge=0.0, le=1.0)
+    epoch_average_sigma: Number = Field(0.25, ge=0.001, le=1000.0)
     strategy: Literal["ddp", "fsdp"] = "ddp"  # every GPU holds the model, or a part of it
     # longest wait of the processes for each other
     collective_timeout_s: Number = Field(1800.0, ge=1.0, le=MOST_SECONDS)
     evaluate: StrictBool = False  # only validate
+
+
+@settings
+class LossConfig:
+    """Remedies against forgetting: weights of what is added to the loss of any system (modules.systems.remedies)."""
+
+    distill: Number = Field(0.0, ge=0.0)  # frame features away from the frozen CLIP's: 2 (1 - cos)
+    distill_at: Literal["tower", "head"] = "tower"  # whose frame features: the image tower's, or those after the head
+    head_mse: Number = Field(0.0, ge=0.0)  # mean square of what the head changes, as mote.feature_mse
+    # KL from a teacher's relations to random anchors; it follows the image tower slowly (TACO: 0.4)
+    relations: Number = Field(0.0, ge=0.0)
+    anchors: StrictInt = Field(200, ge=2, le=MANY)  # of a step
+    relations_temperature: Number = Field(0.01, ge=1e-6)  # of the softmax over anchors
+    relations_momentum: Number = Field(0.9998, ge=0.0, le=1.0)  # the teacher keeps this at first, all at last
 
 
 @settings
@@ -286,6 +305,7 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     solver: SolverConfig = field(default_factory=SolverConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
