@@ -1,18 +1,20 @@
-"""What a block of a transformer keeps for its backward pass, in bytes: python -m benchmarks.memory
+"""What training keeps in memory, computed without a GPU: python -m benchmarks.memory
 
-Counted on the CPU, on real shapes: every storage that an operation of the forward pass made, and that is still there
-after it. Hooks on saved tensors would miss what selective recomputation holds by itself. Attention is the fused one,
-as on a GPU.
+Storages that operations make are counted while they are there; hooks on saved tensors would miss what selective
+recomputation holds by itself. Of a block on real tensors of the CPU, of a whole step on torch's fake ones, which have
+shapes alone. Attention is the fused one, as on a GPU.
 """
 
 import sys
+import weakref
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from itertools import product
 from unittest import mock
 
 import torch
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -20,38 +22,48 @@ from benchmarks import models
 from clip.blocks import RECOMPUTE, ResidualAttentionBlock, set_recompute
 from clip.model import CLIPConfig
 from clip.spacetime import SpaceTimeBlock
+from modules.systems.base import Batch, Draws
 
 MIB, GIB = 2**20, 2**30
 FRAMES = 8  # of a clip
 PRECISIONS = ("fp32", "bf16")
 BATCHES = {"ViT-B/16": 64, "ViT-L/14": 48}  # videos, by published recipe
+MOMENTS = 2  # of AdamW, each as large as the weights
 NOTE = """What one block keeps of a clip of 8 frames for the backward pass, by `network.recompute`: its input and what
 the forward pass makes of it, without weights. Counted on a CPU by `python -m benchmarks.memory`, with fused attention
-as on a GPU. `tower` is computed from it: times the blocks and the videos of the published batch (B/16: 64, L/14: 48);
-weights, gradients and optimizer come on top. What it costs in time was not measured on a GPU.
+as on a GPU. `tower` is computed from it: times the blocks and the videos of the published batch (B/16: 64, L/14: 48).
+"""
+NOTE_OF_STEP = """
+The most that a whole training step of MoTE needs with that batch, in bf16 and not compiled, counted in the same way
+without computing anything: weights, AdamW's moments, and whatever forward and backward pass have at a time. What it
+costs in speed was not measured.
 """
 
 
-class MadeStorages(TorchDispatchMode):
-    """The storages that operations make within this context."""
+class LiveStorages(TorchDispatchMode):
+    """Counts the bytes of storages that operations make within this context, until they are let go."""
 
     def __init__(self):
         super().__init__()
-        self._made: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._sizes: dict[int, int] = {}
+        self.now = self.most = 0  # bytes
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         result = operation(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor):
-                storage = tensor.untyped_storage()
-                self._made[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+        self.add(*(leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)))
         return result
 
-    def alive(self, *others: Tensor) -> int:
-        """Bytes of those that are still there, and of other tensors, each once; a view of weights counts as these."""
-        sizes = {key: size for key, (reference, size) in self._made.items() if not reference.expired()}
-        storages = [tensor.untyped_storage() for tensor in others]
-        return sum((sizes | {storage._cdata: storage.nbytes() for storage in storages}).values())
+    def add(self, *tensors: Tensor) -> None:
+        """Count the storages of tensors, too, each once; a view of weights counts as these."""
+        for storage in (tensor.untyped_storage() for tensor in tensors):
+            if storage._cdata not in self._sizes:
+                self._sizes[storage._cdata] = storage.nbytes()
+                self.now += storage.nbytes()
+                self.most = max(self.most, self.now)
+                weakref.finalize(storage, self._forget, storage._cdata)
+
+    def _forget(self, key: int) -> None:
+        self.now -= self._sizes.pop(key)
 
 
 def kept_bytes(compute: Callable[[Tensor], Tensor], clips: Tensor, is_half: bool) -> int:
@@ -64,11 +76,34 @@ def kept_bytes(compute: Callable[[Tensor], Tensor], clips: Tensor, is_half: bool
     for x in (clips[:1], clips):  # of one and of two: the difference is without weights
         x = x.clone().requires_grad_()
         half = torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_half)
-        fused = mock.patch("clip.blocks._is_slow_in_fused_backward", _always_fused)
-        with fused, half, MadeStorages() as made:
+        with fused_attention(), half, LiveStorages() as live:
+            live.add(x)
             result = compute(x)
-        alive.append(made.alive(x) - result.untyped_storage().nbytes())
+        alive.append(live.now - result.untyped_storage().nbytes())
     return alive[1] - alive[0]
+
+
+def step_bytes(config: CLIPConfig, batch_size: int, recompute: str) -> int:
+    """The most that a training step in bf16 has in memory at a time, its model and optimizer included."""
+    half = torch.autocast("cpu", dtype=torch.bfloat16)
+    with FakeTensorMode(), fused_attention():
+        model = models.model_on_cpu(config).train()
+        set_recompute(model, recompute)
+        weights = [*model.parameters(), *model.buffers()]
+        of_weights = sum(each.nbytes for each in weights)
+        clips = torch.empty(batch_size, FRAMES, 3, config.image_size, config.image_size, dtype=torch.uint8)
+        batch = Batch(clips, labels=torch.zeros(batch_size, dtype=torch.long))
+        with LiveStorages() as live:
+            live.add(*weights)
+            with half:
+                loss = model(batch, Draws(torch.Generator().manual_seed(0))).total
+            loss.backward()
+    return live.most + MOMENTS * of_weights
+
+
+def fused_attention() -> AbstractContextManager:
+    """Context in which a CPU trains with fused attention, too."""
+    return mock.patch("clip.blocks._is_slow_in_fused_backward", _always_fused)
 
 
 def _always_fused(query: Tensor, key: Tensor) -> bool:  # not a mock, which would keep what it is called with
@@ -93,9 +128,12 @@ KINDS = {"frames": image_block, "space-time": space_time_block}
 
 
 def section(configs: Mapping[str, CLIPConfig], decimals: int = 1) -> str:
-    """The table of the benchmark page, of towers by name."""
-    head = ["block", *(f"{name}, MiB" for name in RECOMPUTE), *(f"tower {name}, GiB" for name in RECOMPUTE)]
-    lines = [NOTE, f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    """The tables of the benchmark page, of towers by name."""
+    return NOTE + _blocks(configs, decimals) + NOTE_OF_STEP + _steps(configs, decimals)
+
+
+def _blocks(configs: Mapping[str, CLIPConfig], decimals: int) -> str:
+    rows = [["block", *(f"{name}, MiB" for name in RECOMPUTE), *(f"tower {name}, GiB" for name in RECOMPUTE)]]
     for (name, config), (kind, build), precision in product(configs.items(), KINDS.items(), PRECISIONS):
         block, compute, clips = build(config)
         kept = []
@@ -104,8 +142,21 @@ def section(configs: Mapping[str, CLIPConfig], decimals: int = 1) -> str:
             kept.append(kept_bytes(compute, clips, precision == "bf16"))
         of_block = [f"{size / MIB:.{decimals}f}" for size in kept]
         of_tower = [f"{config.vision_layers * BATCHES[name] * size / GIB:.{decimals}f}" for size in kept]
-        lines.append(f"| {' | '.join([f'{name}, {kind}, {precision}', *of_block, *of_tower])} |")
-    return "\n".join(lines) + "\n"
+        rows.append([f"{name}, {kind}, {precision}", *of_block, *of_tower])
+    return _table(rows)
+
+
+def _steps(configs: Mapping[str, CLIPConfig], decimals: int) -> str:
+    rows = [["training step", *(f"{name}, GiB" for name in RECOMPUTE)]]
+    for name, config in configs.items():
+        sizes = [step_bytes(config, BATCHES[name], recompute) for recompute in RECOMPUTE]
+        rows.append([f"{name}, {BATCHES[name]} videos", *(f"{size / GIB:.{decimals}f}" for size in sizes)])
+    return _table(rows)
+
+
+def _table(rows: list[list[str]]) -> str:
+    head, *others = (f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join(["", head, "|" + "---|" * len(rows[0]), *others]) + "\n"
 
 
 TOWERS = {"ViT-B/16": models.VIT_B16, "ViT-L/14": models.VIT_L14}

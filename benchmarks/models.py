@@ -31,11 +31,16 @@ LAYERS = {VIT_B16: 4, VIT_L14: 6, TINY: 1}
 
 def our_model(config: CLIPConfig) -> MoTE:
     """MoTE with four experts; the text tower, dropped anyway, is a single layer."""
+    return model_on_cpu(config).to(device())
+
+
+def model_on_cpu(config: CLIPConfig) -> MoTE:
+    """The same, wherever it is to run."""
     torch.manual_seed(0)
     towers = CLIP(config)
     head = ExpertTransformer(config.embed_dim, LAYERS[config], config.text_heads, 4, NUM_CLASSES)
     towers.drop_text()
-    return MoTE(towers, head, FixedClasses(class_features(config))).to(device())
+    return MoTE(towers, head, FixedClasses(class_features(config)))
 
 
 def encoding_flops(config: CLIPConfig) -> float:

@@ -13,35 +13,45 @@ QUICK_GELU = 1.702
 SHORT_SEQUENCE = 512  # tokens; up to here a layer's attention weights are no larger than its hidden layer
 
 
-PRODUCTS = ("mm", "addmm", "bmm", "baddbmm")  # of matrices, among the names of torch's operations
+LAYERS = ("mm", "addmm")  # products with weights, among the names of torch's operations
+BATCHED = ("bmm", "baddbmm")  # products within attention, and of experts
 CONVOLUTION = "convolution"  # the name of all of them
 SHALLOW = 16  # a product of fewer terms is no work, such as a mixture of the weights of a few experts
 ATTENTION = "_scaled_dot_product"  # what the names of fused attention's operations begin with
-NONE, LIGHT, FULL = "none", "light", "full"
+NONE, LIGHT, MEDIUM, FULL = "none", "light", "medium", "full"
 
 
-def _keeping_products(compute: Callable[..., Tensor], *inputs: Any, keeps_last: bool = False) -> Tensor:
-    contexts = partial(create_selective_checkpoint_contexts, partial(_policy, keeps_last))
+def _keeping_products(
+    compute: Callable[..., Tensor], *inputs: Any, wider_than: int, keeps_last: bool = False
+) -> Tensor:
+    contexts = partial(create_selective_checkpoint_contexts, partial(_policy, wider_than, keeps_last))
     return checkpoint(compute, *inputs, use_reentrant=False, context_fn=contexts)
 
 
-def _policy(keeps_last: bool, context: Any, operation: Any, *inputs: Any, **options: Any) -> CheckpointPolicy:
-    """Keep what products and attention give: that is most of the work, and half of the memory."""
+def _policy(
+    wider_than: int, keeps_last: bool, context: Any, operation: Any, *inputs: Any, **options: Any
+) -> CheckpointPolicy:
+    """Keep what attention and convolutions give, and layers that are more than ``wider_than`` times as wide as deep.
+
+    A block's last layer, D of 4D, is kept only with ``keeps_last``; else nothing of the block is computed from it.
+    """
     name = str(operation).split(".")[1]  # of aten.mm.default
     is_kept = name.startswith(ATTENTION) or name == CONVOLUTION
-    if name in PRODUCTS:
+    if name in (*LAYERS, *BATCHED):
         depth, width = inputs[-1].shape[-2:]
-        # A block's last product makes D of 4D, and nothing of the block is computed from it.
-        is_last = not keeps_last and name == "addmm" and depth >= 2 * width
-        is_kept = depth >= SHALLOW and not is_last
+        is_last = name in LAYERS and depth >= 2 * width
+        is_wanted = name in BATCHED or width > wider_than * depth or (keeps_last and is_last)
+        is_kept = depth >= SHALLOW and is_wanted
     return CheckpointPolicy.MUST_SAVE if is_kept else CheckpointPolicy.PREFER_RECOMPUTE
 
 
-# Values of network.recompute: what of a block is computed again in the backward pass, not kept for it. Nothing; norms,
-# activations, casts and residual sums; or the whole block.
+# Values of network.recompute: what of a block is computed again in the backward pass, not kept for it.
 RECOMPUTE: dict[str, Callable[..., Tensor]] = {
     NONE: lambda compute, *inputs: compute(*inputs),
-    LIGHT: _keeping_products,
+    # Norms, activations, casts, residual sums, and attention's output layer, D of D: a 12th of the products forward.
+    LIGHT: partial(_keeping_products, wider_than=1),
+    # Queries, keys and values, too, 3D of D: a third of the products in all.
+    MEDIUM: partial(_keeping_products, wider_than=3),
     FULL: partial(checkpoint, use_reentrant=False),
 }
 
@@ -52,10 +62,10 @@ def recomputable(forward: Callable[..., Tensor], keeps_last: bool = False) -> Ca
     The block does so itself, not what calls it, so that compiling and sharding a block cover the second pass as well.
 
     Args:
-        keeps_last: ``light`` keeps the block's last product, too, since something is computed from it: a scale that
-            learns, or a norm. Without it this product is either not needed or computed again.
+        keeps_last: ``light`` and ``medium`` keep the block's last product, too, since something is computed from it:
+            a scale that learns, or a norm. Without it this product is either not needed or computed again.
     """
-    ways = {**RECOMPUTE, LIGHT: partial(_keeping_products, keeps_last=keeps_last)}
+    ways = RECOMPUTE | {name: partial(RECOMPUTE[name], keeps_last=keeps_last) for name in (LIGHT, MEDIUM)}
 
     @wraps(forward)
     def run(self: nn.Module, *inputs: Any, **options: Any) -> Tensor:

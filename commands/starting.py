@@ -27,7 +27,7 @@ from engine.state import TrainState
 from modules.build import load_config, named_head, parse_config
 from modules.check import check_network
 from modules.formats.ours import read_checkpoint
-from modules.recompute import FULL, default_recompute
+from modules.recompute import default_recompute, keeping_less_than
 from modules.systems.base import Batch, System
 from modules.weights import load_text_tower
 from utils.config import Config, DataConfig, changes, to_yaml
@@ -147,7 +147,7 @@ def memory_explained(run: Run) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         config, device = run.config, run.precision.device
         recompute = config.network.recompute or default_recompute(device)
-        less = "" if recompute == FULL else f", or network.recompute={FULL}"
+        less = f", or {advice}" if (advice := keeping_less_than(recompute)) else ""
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"out of memory on {device}: data.batch_size {config.data.batch_size}, network.recompute {recompute}, "

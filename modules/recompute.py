@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from clip.blocks import FULL, LIGHT, NONE, set_recompute
+from clip.blocks import FULL, LIGHT, MEDIUM, NONE, RECOMPUTE, set_recompute
 
 
 def apply_recompute(system: nn.Module, name: str) -> None:
@@ -18,9 +18,10 @@ def apply_recompute(system: nn.Module, name: str) -> None:
     """
     towers = system.towers
     towers.checkpoint_activations(name == FULL)  # which towers of one's own may do in their own way
-    if not set_recompute(towers.image_tower, name or NONE) and name == LIGHT:
+    if not set_recompute(towers.image_tower, name or NONE) and name in (LIGHT, MEDIUM):
         raise ValueError(
-            "network.recompute light: expected none for this image tower, a ResNet or one with BatchNorms in its blocks"
+            f"network.recompute {name}: expected none for this image tower, "
+            "a ResNet or one with BatchNorms in its blocks"
         )
     set_recompute(system, name or default_recompute(towers.logit_scale.device))
 
@@ -28,3 +29,10 @@ def apply_recompute(system: nn.Module, name: str) -> None:
 def default_recompute(device: torch.device) -> str:
     """Light on a GPU, where memory limits the batch and what is computed again is little; else none."""
     return LIGHT if device.type == "cuda" else NONE
+
+
+def keeping_less_than(name: str) -> str:
+    """What keeps less than a name of ``RECOMPUTE``, as ``network.recompute=...``; empty: nothing does."""
+    names = list(RECOMPUTE)
+    less = names[names.index(name) + 1 :]
+    return f"network.recompute={' or '.join(less)}" if less else ""

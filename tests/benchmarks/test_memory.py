@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.memory import kept_bytes, section
+from benchmarks import models
+from benchmarks.memory import LiveStorages, kept_bytes, section, step_bytes
+from clip.blocks import FULL, RECOMPUTE
 
 
 def test_what_is_kept_is_counted_once_and_without_weights_and_result():
@@ -14,15 +16,39 @@ def test_what_is_kept_is_counted_once_and_without_weights_and_result():
     assert kept_bytes(lambda x: x.exp().view(-1), torch.randn(2, 3, 8), is_half=False) == 3 * 8 * 4  # result is saved
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_the_table_has_a_row_of_each_block_and_less_to_the_right(tiny_clip_config, precision):
-    rows = [
-        row for row in section({"ViT-B/16": tiny_clip_config}, decimals=4).splitlines() if f", {precision} |" in row
-    ]
-    assert [row.split("|")[1].strip() for row in rows] == [
-        f"ViT-B/16, {k}, {precision}" for k in ("frames", "space-time")
-    ]
-    for row in rows:
-        none, light, full, *of_tower = map(float, row.split("|")[2:-1])
-        assert none > light > full > 0
-        assert of_tower == pytest.approx([2 * 64 * size / 1024 for size in (none, light, full)], abs=1e-4)
+def test_the_tables_have_a_row_of_each_block_and_of_a_step_and_less_to_the_right(tiny_clip_config, monkeypatch):
+    monkeypatch.setitem(models.LAYERS, tiny_clip_config, 1)
+    text = section({"ViT-B/16": tiny_clip_config}, decimals=4)
+    rows = {
+        row.split("|")[1].strip(): [*map(float, row.split("|")[2:-1])] for row in text.splitlines() if "| ViT" in row
+    }
+    blocks = [f"ViT-B/16, {kind}, {half}" for kind in ("frames", "space-time") for half in ("fp32", "bf16")]
+    assert [*rows] == [*blocks, "ViT-B/16, 64 videos"]
+    for name, values in rows.items():
+        of_blocks, of_towers = values[: len(RECOMPUTE)], values[len(RECOMPUTE) :]
+        assert of_blocks == sorted(of_blocks, reverse=True)
+        assert of_blocks[-1] > 0
+        if name in blocks:
+            assert of_towers == pytest.approx([2 * 64 * size / 1024 for size in of_blocks], abs=1e-4)
+
+
+def test_a_step_has_weights_moments_and_gradients_in_memory_whatever_it_recomputes(tiny_clip_config, monkeypatch):
+    monkeypatch.setitem(models.LAYERS, tiny_clip_config, 1)
+    model = models.model_on_cpu(tiny_clip_config)
+    of_weights = sum(each.nbytes for each in model.parameters())
+    small, twice = (step_bytes(tiny_clip_config, size, FULL) for size in (8, 16))
+    assert small > 4 * of_weights
+    assert twice - small > 8 * 8 * 3 * 32 * 32 * 4  # at least the normalised frames
+
+
+def test_live_storages_are_counted_once_until_they_are_let_go():
+    x = torch.zeros(100)
+    with LiveStorages() as live:
+        live.add(x, x[1:])
+        y = x + 1
+        z = y.view(10, 10)
+        assert live.now == 800
+        del y
+        assert live.now == 800  # the view holds it
+        del z
+    assert (live.now, live.most) == (400, 800)

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.memory import kept_bytes
-from clip.blocks import FULL, LIGHT, NONE, RECOMPUTE, ResidualAttentionBlock, set_recompute
+from clip.blocks import FULL, LIGHT, MEDIUM, NONE, RECOMPUTE, ResidualAttentionBlock, set_recompute
 from clip.model import CLIP
 from modules.heads.experts import ExpertTransformer
 from modules.heads.transformer import TemporalBlock
@@ -62,26 +62,31 @@ def step_of(model: nn.Module, encode, name: str) -> tuple[list[torch.Tensor], in
     return [p.grad.clone() for p in model.parameters() if p.grad is not None], counter.get_total_flops()
 
 
-# How many of the operations may light do again? None; of experts their mixture, one term an expert and route; behind
-# a product whose result is dropped, this product.
-AGAIN = {"experts": 0.1, "dropout and drop path": 0.1, "space-time": 0.02}
+# Shares of all operations that may be done again: of a block's 12 D x D of products forward, a third of a step, light
+# computes attention's output again and medium its three projections, too.
+AGAIN = {LIGHT: 1 / 36, MEDIUM: 4 / 36}
+# And, in models as small as these: an image tower's last block, which does little else; layers of attention over time;
+# the mixtures of experts, one term an expert and route; behind a product whose result is dropped, this product.
+MORE = {"text": 0.001, "experts": 0.14, "dropout and drop path": 0.1, "space-time": 0.1}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("model", MODELS)
-def test_gradients_are_the_same_to_the_bit_and_light_computes_no_product_twice(model, precision, tiny_clip_config):
-    share, (model, encode) = AGAIN.get(model, 0), MODELS[model](tiny_clip_config)
+def test_gradients_are_the_same_to_the_bit_and_few_products_are_computed_twice(model, precision, tiny_clip_config):
+    more, (model, encode) = MORE.get(model, 0.02), MODELS[model](tiny_clip_config)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
         found = {name: step_of(model, encode, name) for name in RECOMPUTE}
     expected, operations = found[NONE]
     assert len(expected) > 10
     for gradients, _ in found.values():
         assert all(torch.equal(*pair) for pair in zip(gradients, expected, strict=True))
-    assert found[FULL][1] > 1.1 * operations
-    assert operations <= found[LIGHT][1] <= (1 + share) * operations
+    light, medium, full = (found[name][1] / operations for name in (LIGHT, MEDIUM, FULL))
+    assert 1 <= light <= 1 + AGAIN[LIGHT] + more
+    assert light < medium <= 1 + AGAIN[MEDIUM] + more
+    assert max(1.1, medium) < full
 
 
-def test_light_keeps_the_block_s_input_and_what_products_and_attention_give():
+def test_a_block_keeps_its_input_attention_and_the_layers_that_are_wide_enough():
     block, kept = ResidualAttentionBlock(WIDTH, HEADS, "quick_gelu", 0.0).train(), {}
     clips = torch.randn(2, LENGTH, WIDTH)
     for name in RECOMPUTE:
@@ -90,8 +95,9 @@ def test_light_keeps_the_block_s_input_and_what_products_and_attention_give():
     of_width = 4 * LENGTH * WIDTH  # bytes of a tensor [L, D] in fp32
     log_sums = 4 * LENGTH * HEADS  # of attention
     assert kept[FULL] == of_width
-    assert kept[LIGHT] == of_width * (1 + 3 + 1 + 1 + 4) + log_sums  # input, projections, attention, output, hidden
-    assert kept[NONE] > kept[LIGHT] + 4 * of_width  # norms, and the activations of the hidden layer
+    assert kept[MEDIUM] == of_width * (1 + 1 + 4) + log_sums  # input, attention, hidden
+    assert kept[LIGHT] == kept[MEDIUM] + of_width * 3  # projections
+    assert kept[NONE] > kept[LIGHT] + 5 * of_width  # norms, and the activations of the hidden layer
 
 
 def test_nothing_is_recomputed_outside_of_training(tiny_clip):
@@ -107,7 +113,7 @@ def test_nothing_is_recomputed_outside_of_training(tiny_clip):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [LIGHT, FULL])
+@pytest.mark.parametrize("name", [LIGHT, MEDIUM, FULL])
 def test_compiled_blocks_recompute_too(name):
     torch.manual_seed(0)
     block = ResidualAttentionBlock(WIDTH, HEADS, "quick_gelu", 0.0).train()

@@ -7,7 +7,7 @@ import train
 from utils.cli import run_main
 
 
-@pytest.mark.parametrize(("recompute", "advice"), [("none", ", or network.recompute=full"), ("full", "")])
+@pytest.mark.parametrize(("recompute", "advice"), [("light", ", or network.recompute=medium or full"), ("full", "")])
 def test_out_of_memory_names_batch_recomputation_and_accumulation(
     debug_config, tmp_path, monkeypatch, capsys, recompute, advice
 ):

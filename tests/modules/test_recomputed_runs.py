@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from clip.blocks import FULL, LIGHT, NONE, RECOMPUTE
+from clip.blocks import LIGHT, NONE, RECOMPUTE
 from engine.train import train
 from modules.build import load_config
 from modules.check import check_network
@@ -37,7 +37,9 @@ def test_all_blocks_of_towers_and_head_do_what_the_configuration_says(build, nam
 
 
 def test_an_unknown_name_is_an_error_that_lists_the_known(debug_config):
-    with pytest.raises(ValueError, match=r"network\.recompute: expected one of none, light, full, found 'most'"):
+    with pytest.raises(
+        ValueError, match=r"network\.recompute: expected one of none, light, medium, full, found 'most'"
+    ):
         check_network(load_config(debug_config, ["network.recompute=most"]))
 
 
@@ -47,7 +49,7 @@ def test_a_run_ends_with_the_same_weights_whatever_it_recomputes(build, monkeypa
         monkeypatch.setenv(key, value)
     ends = []
     with process_group(60):
-        for name in (NONE, LIGHT, FULL):
+        for name in RECOMPUTE:
             state, run = build(f"network.recompute={name}", f"solver.strategy={strategy}", name=name)
             train(state, run)
             ends.append(torch.load(run.folder / "last_model.pt", weights_only=True))
