@@ -1,7 +1,9 @@
 """Arguments that several commands have, and what those of tests name: configurations, and the folder of results."""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from commands.weights import Weights
 from datasets.clips.transforms import CROPS
@@ -53,11 +55,12 @@ def build_parser(description: str, many_configs: bool) -> argparse.ArgumentParse
     return parser
 
 
-def read_configs(args: argparse.Namespace, weights: Weights) -> dict[str, Config]:
+def read_configs(args: argparse.Namespace, weights: Weights, settings: Mapping[str, Any] = {}) -> dict[str, Config]:
     """Configurations by file name, with the folder where two files have one name.
 
     Args:
         args: with ``config`` (paths; None: the configuration of the weights), ``overrides`` and ``dense``.
+        settings: keys and values that overrides are laid over.
 
     Raises:
         ValueError, FileNotFoundError: see ``utils.config.load_config``; or they cannot share one model.
@@ -68,7 +71,7 @@ def read_configs(args: argparse.Namespace, weights: Weights) -> dict[str, Config
     if len(set(names)) < len(names):
         raise ValueError(f"--config names a file twice: {' '.join(args.config)}")
     overrides = args.overrides + ["data.dense=True"] * args.dense
-    configs = {name: weights.config(path, overrides) for name, path in zip(names, args.config, strict=True)}
+    configs = {name: weights.config(path, overrides, settings) for name, path in zip(names, args.config, strict=True)}
     _check_same_network(configs)
     return configs
 

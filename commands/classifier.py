@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from clip.towers import STATISTICS, Towers
-from commands.weights import Weights
+from commands.weights import FOR_ANY_CLASSES, Weights
 from datasets.build import build_own_loader
 from datasets.clips.presets import preset_of
 from datasets.decode.decoders import AUTO, DECODERS, PYAV, resolve_decoder
@@ -114,7 +114,7 @@ class VideoClassifier:
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         resolved = resolve_precision(precision, device)
         weights = Weights(weights or PLAIN_CLIP)
-        chosen = _machine_settings(device) | ({"network.arch": arch} if arch else {})
+        chosen = _machine_settings(device) | FOR_ANY_CLASSES | ({"network.arch": arch} if arch else {})
         settings = weights.config(config, overrides, chosen)
         check_choice("data.decoder", settings.data.decoder, (AUTO, *DECODERS))
         resolve_decoder(settings.data.decoder)  # here, not at the first video

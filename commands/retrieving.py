@@ -12,7 +12,7 @@ from torch import Tensor
 from commands.arguments import build_parser, create_output_folder, read_configs
 from commands.extraction import check_features
 from commands.testing import check_strict, film_strips, paths_of, save_npz
-from commands.weights import Weights
+from commands.weights import FOR_ANY_CLASSES, Weights
 from datasets.build import build_eval_loader, decoder_of
 from datasets.decode.decoders import PYAV
 from datasets.lists.captions import TextList
@@ -67,7 +67,7 @@ def run_retrieval(args: argparse.Namespace) -> dict[str, Any]:
     """
     setup_logging()
     weights = Weights(args.weights)
-    configs = read_configs(args, weights)
+    configs = read_configs(args, weights, FOR_ANY_CLASSES)
     ((name, config),) = configs.items()
     check_rules(config.eval.tie_rule, config.eval.dual_softmax)
     with process_group(config.solver.collective_timeout_s) as device:

@@ -3,7 +3,7 @@
 import argparse
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -55,11 +55,14 @@ def parse_args(description: str, argv: list[str] | None, many_configs: bool) -> 
     return build_parser(description, many_configs).parse_intermixed_args(argv)
 
 
-def run_test(args: argparse.Namespace, protocol_of: Callable[[EvalConfig], Protocol]) -> dict:
+def run_test(
+    args: argparse.Namespace, protocol_of: Callable[[EvalConfig], Protocol], settings: Mapping[str, Any] = {}
+) -> dict:
     """Test one model on the data of every configuration; write and print the results, and return them.
 
     Args:
         protocol_of: section ``eval`` of a configuration -> how views become scores and figures.
+        settings: keys and values that overrides are laid over.
 
     Raises:
         ValueError, FileNotFoundError: anything wrong with the input, before the first video; after the results are
@@ -67,7 +70,7 @@ def run_test(args: argparse.Namespace, protocol_of: Callable[[EvalConfig], Proto
     """
     setup_logging()
     weights = Weights(args.weights)
-    configs = read_configs(args, weights)
+    configs = read_configs(args, weights, settings)
     with process_group(max(config.solver.collective_timeout_s for config in configs.values())) as device:
         precision = resolve_precision(args.precision, device)
         lists = {name: ListToTest.read(config) for name, config in configs.items()}

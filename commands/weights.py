@@ -32,6 +32,9 @@ from utils.weights.four_keys import CLASSIFIER
 
 logger = logging.getLogger(__name__)
 
+# For classes that training has not seen: without what is for its classes alone. An override may say otherwise.
+FOR_ANY_CLASSES = {"network.residual_projection": 0}
+
 
 class Weights:
     """A checkpoint by its name (file, folder or ``hf://owner/name``), or ``clip``: the pretrained model alone."""

@@ -94,7 +94,7 @@ def rows_of_clips(system: System, video: Video, classes: Tensor, tables: Sequenc
     """
     compute = {
         "scores": lambda: system.score(video, classes),
-        "features": lambda: system.after_head(video, classes).float().mean(dim=1),
+        "features": lambda: system.compared(video, classes).float().mean(dim=1),
     }
     return {name: compute[name]() for name in tables}
 

@@ -23,6 +23,7 @@ from modules.classes.templates import template_classes
 from modules.formats.configs import published_base
 from modules.heads.experts import ExpertTransformer
 from modules.heads.mean import MeanPooling
+from modules.heads.projection import ResidualProjection
 from modules.heads.transformer import HEAD_WIDTH, TemporalTransformer
 from modules.recompute import apply_recompute
 from modules.systems.base import System
@@ -245,6 +246,8 @@ def build_system(config: Config, towers: Towers, classes: Classes) -> System:
     section = config.section(name, SYSTEMS[name].Settings)
     system = SYSTEMS[name](towers, head, classes, section, config.solver).to(device)
     towers.image_tower.requires_grad_(not network.fix_video)
+    if rank := network.residual_projection:
+        system.projection = ResidualProjection(towers.spec.embed_dim, rank).to(device)
     apply_recompute(system, network.recompute)
     with torch.no_grad():
         system.eval().remember(classes.encode(towers))

@@ -43,6 +43,11 @@ def check_network(config: Config, videos_per_step: int | None = None) -> None:
         raise ValueError(f"{KEY} is what templates are filled with, and {other} has none: set it to {NAMES}")
     if kind == DESCRIPTORS:
         _check_descriptors(config)
+    if network.residual_projection and system.text_losses:
+        raise ValueError(
+            f"network.residual_projection is for the classes of training, and {network.system} compares with any text: "
+            "set it to 0"
+        )
     if videos_per_step is not None:
         _check_targets(config)
         _check_batches(config, videos_per_step)

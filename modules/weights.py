@@ -14,10 +14,12 @@ from modules.formats.ours import IN_MODEL, TRAIN_CLASS_FEATURES, joined, split
 from modules.formats.published import text_tower
 from modules.formats.vifi import TOKENS
 from utils.config import Config, to_yaml
-from utils.weights.four_keys import CLASSIFIER, HEAD, MERGED, MODEL, SORTER
+from utils.weights.four_keys import CLASSIFIER, HEAD, MERGED, MODEL, PROJECTION, SORTER
 from utils.weights.state_dicts import check_fit
 
 logger = logging.getLogger(__name__)
+
+OPTIONAL = {SORTER: "sorter", PROJECTION: "projection"}  # parts of checkpoints that models may lack, and their names
 
 
 def weights_of(system: nn.Module) -> dict[str, dict[str, Tensor]]:
@@ -86,7 +88,8 @@ def load_weights(
             expected[name] = expected[name].new_empty(len(head[TRAIN_CLASS_FEATURES]), expected[name].shape[1])
     classifier = checkpoint if with_classifier else split(expected, IN_MODEL)
     tensors = {MODEL: tuned, HEAD: head, CLASSIFIER: classifier.get(CLASSIFIER, {})}
-    tensors[SORTER] = _sorter(split(expected, IN_MODEL).get(SORTER, {}), checkpoint, source)
+    for key, what in OPTIONAL.items():
+        tensors[key] = _optional(key, what, split(expected, IN_MODEL).get(key, {}), checkpoint, source)
     problem = f"checkpoint {source} does not fit the configured model:"
     _check_time_module(tuned, pretrained, problem)
     check_fit(joined(split(expected, IN_MODEL)), joined(tensors), problem)  # by their names in files
@@ -103,13 +106,19 @@ def _with_tokens(tuned: Mapping[str, Tensor], pretrained: Mapping[str, Tensor], 
     return {**tuned, TOKENS: pretrained[TOKENS]}
 
 
-def _sorter(expected: Mapping[str, Tensor], checkpoint: Mapping[str, Any], source: str) -> Mapping[str, Tensor]:
-    """What training alone has: in a test nothing, whatever the file brings; the model's own, where it brings none."""
-    found = checkpoint.get(SORTER, {}) if expected else {}
-    if expected and not found:
-        logger.info("%s brings no sorter: a new one is trained", source)
+def _optional(
+    key: str, what: str, expected: Mapping[str, Tensor], checkpoint: Mapping[str, Any], source: str
+) -> Mapping[str, Tensor]:
+    """A part that not every model has: nothing, whatever the file brings; the model's own, where it brings none."""
+    found = checkpoint.get(key, {})
+    if not expected:
+        if found and key == PROJECTION:
+            logger.warning("%s brings a %s, which network.residual_projection 0 leaves out", source, what)
+        return {}
+    if not found:
+        logger.info("%s brings no %s: a new one is trained", source, what)
         return expected
-    check_fit(expected, found, f"checkpoint {source} does not fit the configured model: its sorter has")
+    check_fit(expected, found, f"checkpoint {source} does not fit the configured model: its {what} has")
     return found
 
 

@@ -92,6 +92,11 @@ def main(argv: list[str] | None = None) -> dict:
     close, *zero_shot = configs
     if any(config.data.modality == "features" for config in configs.values()):
         raise ValueError("data.modality is features, but the weight average changes the image tower: expected videos")
+    if any(config.network.residual_projection for config in configs.values()):
+        raise ValueError(
+            "network.residual_projection is for training classes alone, and one model is tested on these and others: "
+            "set it to 0"
+        )
     with process_group(max(config.solver.collective_timeout_s for config in configs.values())) as device:
         precision = resolve_precision(args.precision, device)
         swept = SweptModel(weights, {name: ListToTest.read(config) for name, config in configs.items()}, precision)

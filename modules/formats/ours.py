@@ -3,7 +3,8 @@
 ``model_state_dict`` holds CLIP (``visual.*``, ``logit_scale``), ``fusion_model_state_dict`` the temporal head; in
 safetensors these are ``clip.*`` and ``head.*``, in a system ``towers.*`` and ``head.*``. Where videos are compared with
 vectors that no text tower makes, ``classifier_state_dict`` has them (``classifier.*``, ``classes.*``). What training
-alone has is in ``sorter_state_dict`` (``sorter.*``), in the four-key format only.
+alone has is in ``sorter_state_dict`` (``sorter.*``), in the four-key format only; what is for its classes alone, in
+``projection_state_dict`` (``projection.*``).
 """
 
 from collections.abc import Mapping
@@ -17,11 +18,11 @@ from modules.formats.tvts import checkpoint_from_tvts
 from modules.formats.vifi import FORMAT, STAND_INS, from_vifi, is_vifi
 from utils.files import no_file
 from utils.weights.files import is_safetensors, is_torchscript, read_safetensors
-from utils.weights.four_keys import CLASSIFIER, HEAD, MODEL, SORTER, check_state_dicts, plain_content
+from utils.weights.four_keys import CLASSIFIER, HEAD, MODEL, PROJECTION, SORTER, check_state_dicts, plain_content
 from utils.weights.model_files import WEIGHTS_FILE, locate, read_facts
 
-IN_FILES = {MODEL: "clip.", HEAD: "head.", CLASSIFIER: "classifier."}  # of safetensors
-IN_MODEL = {MODEL: "towers.", HEAD: "head.", CLASSIFIER: "classes.", SORTER: "sorter."}
+IN_FILES = {MODEL: "clip.", HEAD: "head.", CLASSIFIER: "classifier.", PROJECTION: "projection."}  # of safetensors
+IN_MODEL = {MODEL: "towers.", HEAD: "head.", CLASSIFIER: "classes.", SORTER: "sorter.", PROJECTION: "projection."}
 TEXT4VIS_HEAD = "fusion_model."  # before the head's names in Text4Vis's one state dict
 TRAIN_CLASS_FEATURES = "spe_cls_feature"  # [K_train, D], belongs to the data set that the head was trained on
 CLIP_HINT = "a CLIP is given as network.arch (or --arch of predict.py), a checkpoint of this project is expected here"

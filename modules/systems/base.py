@@ -39,6 +39,7 @@ class System(nn.Module):
         super().__init__()
         self.towers, self.head, self.classes = towers, head, classes
         self.settings, self.solver = section or self.Settings(), solver  # of the configuration
+        self.projection: nn.Module = nn.Identity()  # or ``ResidualProjection``, which is for the training classes alone
 
     def forward(self, batch: Batch, draws: Draws) -> Losses:
         """The loss, of mixed clips if the settings say so, with remedies if there are any: what DDP and FSDP wrap."""
@@ -71,17 +72,21 @@ class System(nn.Module):
         """Frame features after the head, [B, T', D]; ``classes`` where they have a say in it."""
         return self.head(video.frames)
 
+    def compared(self, video: Video, classes: Tensor | None = None) -> Tensor:
+        """``after_head`` and the projection: what is compared with classes, [B, T', D]."""
+        return self.projection(self.after_head(video, classes))
+
     def embed(self, video: Video) -> Tensor:
         """One vector a clip, [B, D], not normalised; the same whatever classes are asked for."""
-        return self.after_head(video).float().mean(dim=1)
+        return self.compared(video).float().mean(dim=1)
 
     def score(self, video: Video, classes: Tensor) -> Tensor:
         """Clips against encoded classes [K, D] -> [B, K], before the logit scale."""
-        return cosines(self.after_head(video, classes), classes)
+        return cosines(self.compared(video, classes), classes)
 
     def score_frames(self, video: Video, classes: Tensor) -> Tensor:
         """Each frame on its own against encoded classes [K, D] -> [B, T', K]."""
-        return nn.functional.normalize(self.after_head(video, classes).float(), dim=-1) @ classes.float().T
+        return nn.functional.normalize(self.compared(video, classes).float(), dim=-1) @ classes.float().T
 
     def explain(self, video: Video, classes: Classes, encoded: Tensor, label: int) -> list[Explanation]:
         """Why a class, one of ``encoded`` [K, D], has its score: what lies on which frames; most systems cannot say."""
@@ -99,11 +104,11 @@ class System(nn.Module):
 
     def groups(self) -> list[Group]:
         """All parameters, in the order in which optimizers and checkpoints keep them."""
-        of_classes = list(self.classes.parameters())
+        others = {"classes": list(self.classes.parameters()), "projection": list(self.projection.parameters())}
         return [
             Group("clip", self.towers.parameters_at(full_rate=False), self.solver.clip_ratio),
             Group("head", [*self.towers.parameters_at(full_rate=True), *self.head.parameters()], 1.0),
-            *[Group("classes", of_classes, 1.0)] * bool(of_classes),
+            *(Group(name, values, 1.0) for name, values in others.items() if values),
         ]
 
     def blocks(self) -> list[nn.Module]:

@@ -10,7 +10,7 @@ class PlainCLIP(System):
 
     def loss(self, batch: Batch, draws: Draws) -> Losses:
         """Cross-entropy of the batch, with smooth labels where ``solver.label_smoothing`` says so."""
-        features = self.after_head(self.video_of(batch))
+        features = self.compared(self.video_of(batch))
         scores = cosines(features, self.classes.encode(self.towers))
         smoothing = self.solver.label_smoothing
         loss = classification_loss(scores, self.logit_scale, batch.labels, batch.shares, smoothing)

@@ -62,7 +62,7 @@ class MoTE(System):
         on_device = None if mixing is None else copy_to(video.frames.device, mixing)
         features = self.head.routes(video.frames, on_device)  # frame features after the head, [R, B, T, D]
         # Mean over T, unit length, cosine with the classes, which are constants unless the text tower trains.
-        scores = cosines(features, self.classes.encode(self.towers))  # [R, B, K]
+        scores = cosines(self.projection(features), self.classes.encode(self.towers))  # [R, B, K]
 
         targets = batch.labels, batch.shares, self.solver.label_smoothing
         parts = {"expert_ce": classification_loss(scores[0], self.logit_scale, *targets)}

@@ -48,7 +48,7 @@ class OST(System):
 
     def loss(self, batch: Batch, draws: Draws) -> Losses:
         """KL to the pairs of one class, of G videos against G classes and back, their sum; G over all processes."""
-        frames = self.after_head(self.video_of(batch)).float()  # [B, T, D]
+        frames = self.compared(self.video_of(batch)).float()  # [B, T, D]
         descriptors = self.classes.encode(self.towers, batch.labels).transpose(0, 1)  # [B, S, N, D]
         rows, labels = gathered([frames, descriptors], batch.labels, self.solver.gather)
         scores = transport_scores(rows[0], rows[1].transpose(0, 1), self.settings)  # [G, G]
@@ -58,18 +58,18 @@ class OST(System):
 
     def score(self, video: Video, classes: Tensor) -> Tensor:
         """Clips against descriptors [S, K, N, D] -> [B, K], in [-2, 2]."""
-        return transport_scores(self.after_head(video), classes, self.settings)
+        return transport_scores(self.compared(video), classes, self.settings)
 
     def score_frames(self, video: Video, classes: Tensor) -> Tensor:
         """Each frame against descriptors [S, K, N, D], their mean -> [B, T', K], without a plan."""
-        frames = self.after_head(video)
+        frames = self.compared(video)
         with without_autocast(frames):
             return F.normalize(frames.float(), dim=-1) @ classes.float().mean(dim=(0, 2)).T
 
     def explain(self, video: Video, classes: Classes, encoded: Tensor, label: int) -> list[Explanation]:
         """The transport plan of each set of one class's descriptors, of encoded ones [S, K, N, D]."""
         labels = torch.tensor([label], device=encoded.device)
-        plans = transport_plans(self.after_head(video), encoded, labels, self.settings)[:, :, 0]  # [B, S, T', N]
+        plans = transport_plans(self.compared(video), encoded, labels, self.settings)[:, :, 0]  # [B, S, T', N]
         sets = zip(SETS, classes.phrases, plans.unbind(dim=1), strict=True)
         # A frame has the T'th part of the plan, nearly: the last step of the solver fits columns.
         return [Explanation(name, phrases[label], plan * plan.shape[-2]) for name, phrases, plan in sets]

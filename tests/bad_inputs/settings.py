@@ -115,6 +115,18 @@ OVERRIDES: dict[str, tuple[str, str]] = {
     "one beta": ("solver.betas=[0.9]", "solver.betas"),
     "betas of one": ("solver.betas=[0.9,1.0]", "solver.betas"),
     "betas of nan": ("solver.betas=[nan,0.9]", "solver.betas"),
+    "a negative distillation": ("loss.distill=-1", "loss.distill"),
+    "distillation of nan": ("loss.distill=nan", "loss.distill"),
+    "distillation at no part": ("loss.distill_at=neck", "loss.distill_at.*tower, head"),
+    "relations to one anchor": ("loss.anchors=1", "loss.anchors"),
+    "relations at no temperature": ("loss.relations_temperature=0", "relations_temperature"),
+    "a teacher's momentum above one": ("loss.relations_momentum=1.5", "relations_momentum"),
+    "an unknown remedy": ("loss.distil=1", "loss.distil.*loss.distill"),
+    "an unknown average of epochs": ("solver.epoch_average=median", "solver.epoch_average.*uniform, gaussian"),
+    "a bell without a width": ("solver.epoch_average_sigma=0", "epoch_average_sigma"),
+    "a bell beyond the run": ("solver.epoch_average_mean=2", "epoch_average_mean"),
+    "a projection of negative rank": ("network.residual_projection=-1", "residual_projection"),
+    "a projection of an absurd rank": ("network.residual_projection=1000000", "residual_projection"),
     "labels that are all smooth": ("solver.label_smoothing=1.0", "label_smoothing"),
     "a negative mixup": ("solver.mixup=-0.1", "solver.mixup"),
     "an infinite cutmix": ("solver.cutmix=inf", "solver.cutmix"),
@@ -168,6 +180,15 @@ ARGUMENTS: dict[str, tuple[str, list[str], str]] = {
     "train, a name with folders above": ("train", ["--config", "{config}", "--log_time", "../../up"], "log_time|up"),
     "train, a name too long": ("train", ["--config", "{config}", "--log_time", "x" * 300], "log_time|too long"),
     "train, an empty name": ("train", ["--config", "{config}", "--log_time", "/"], "log_time|Permission|/"),
+    "train, distillation behind no head": (
+        "train", [*TRAIN, "network.sim_header=None", "loss.distill=1", "loss.distill_at=head"], "loss.distill.*no head"
+    ),
+    "train, relations of a fixed tower": (
+        "train", [*TRAIN, "network.fix_video=true", "loss.relations=1"], "loss.relations.*network.fix_video"
+    ),
+    "train, relations of a sharded tower": (
+        "train", [*TRAIN, "solver.strategy=fsdp", "loss.relations=1"], "loss.relations.*solver.strategy fsdp"
+    ),
     "test without weights": ("test", ["--config", "{config}"], "--weights"),
     "test, no clips": ("test", [*TEST, "--test_clips", "0"], "--test_clips"),
     "test, clips in words": ("test", [*TEST, "--test_clips", "two"], "--test_clips"),

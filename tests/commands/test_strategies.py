@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from engine.resume import AVERAGE
 from engine.train import train
 from modules.build import load_config
 from modules.formats.ours import read_checkpoint
+from modules.systems.remedies import TEACHER
 from train import main
 from utils.distributed import process_group
 from utils.precision import Precision
@@ -64,6 +66,39 @@ def test_processes_and_accumulation_share_a_batch_without_a_difference(run_train
     start = torch.load(debug_data / "tiny_clip.pt", weights_only=True)
     moved = [(tensor - start[name].float()).abs().max() for name, tensor in whole["model_state_dict"].items()]
     assert max(moved) > 1e-3
+
+
+def test_distances_from_clip_and_relations_to_anchors_are_shared_without_a_difference(run_train):
+    # Draws of each process: anchors are alike on all, other than experts, which this system has not.
+    recipe = ["network.system=clip", "network.sim_header=transformer", "solver.epochs=1", "solver.optim=sgd",
+              "solver.lr=0.02", "solver.draws=rank", "loss.distill=2", "loss.head_mse=1", "loss.relations=5",
+              "loss.relations_momentum=0.5", "solver.epoch_average=uniform"]  # fmt: skip
+    whole = run_train("whole", 1, "data.batch_size=8", *recipe)
+    two = run_train("two", 2, "data.batch_size=4", *recipe)
+    assert largest_difference(whole, two) < 1e-5
+    for found, expected in ((two[TEACHER], whole[TEACHER]), (two[AVERAGE]["mean"], whole[AVERAGE]["mean"])):
+        assert max((found[name] - value).abs().max() for name, value in expected.items()) < 1e-5
+    without = run_train("without", 1, "data.batch_size=8", *recipe, "loss.relations=0")
+    assert largest_difference(whole, without) > 1e-4
+
+
+def test_sharded_runs_have_the_mean_over_epochs_of_replicated_ones_and_continue_each_other(run_train, tmp_path):
+    recipe = ["data.batch_size=4", "solver.optim=sgd", "solver.lr=0.02", "solver.epoch_average=gaussian",
+              "loss.distill=1", "solver.epochs=2"]  # fmt: skip
+    whole = run_train("ddp", 2, *recipe)
+    sharded = run_train("fsdp", 2, *recipe, "solver.strategy=fsdp")
+    first = tmp_path / "debug" / "tiny_clip" / "ddp" / "checkpoints" / "epoch_0001_step_0000000.pt"
+    resumed = run_train("resumed", 2, *recipe, "solver.strategy=fsdp", f"resume={first}")
+    expected = whole[AVERAGE]["mean"]
+    for found in (sharded, resumed):
+        assert found[AVERAGE]["log_weights"] == whole[AVERAGE]["log_weights"]
+        assert found[AVERAGE]["mean"].keys() == expected.keys()
+        assert max((found[AVERAGE]["mean"][name] - value).abs().max() for name, value in expected.items()) < 1e-5
+    files = [read_checkpoint(tmp_path / "debug" / "tiny_clip" / name / "average_model.pt") for name in ("ddp", "fsdp")]
+    assert largest_difference(*files) < 1e-5
+    assert largest_difference(files[0], whole) > 1e-3
+    name = "visual.proj"
+    assert torch.equal(files[1]["model_state_dict"][name], sharded[AVERAGE]["mean"][name])
 
 
 def test_a_space_time_tower_is_shared_without_a_difference(run_train):

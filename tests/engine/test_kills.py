@@ -37,6 +37,9 @@ CONFIGURATIONS = {
         "solver.mixup=0.8", "solver.cutmix=1.0", "solver.mix_switch=0.5", "solver.label_smoothing=0.1",
         "logging.save_minutes=0",
     ),
+    "a teacher that follows and a mean over epochs": (
+        "loss.relations=0.4", "loss.relations_momentum=0.5", "solver.epoch_average=gaussian", "logging.save_minutes=0",
+    ),
     "sharded over two processes": ("solver.strategy=fsdp", "data.batch_size=1", "logging.save_minutes=0"),
     "texts in turn": ("logging.save_minutes=0", "data.workers=1", "solver.grad_accumulation_steps=3", "solver.ema=0.9"),
     "texts in turn on two processes": ("logging.save_minutes=0", "solver.epochs=2"),
@@ -104,7 +107,7 @@ class Run:
     def result(self) -> dict[str, object]:
         """All that the last checkpoints hold but the configuration, by path of keys."""
         leaves = {}
-        for file in ("last_model.pt", "ema_model.pt", "model_best.pt"):
+        for file in ("last_model.pt", "ema_model.pt", "average_model.pt", "model_best.pt"):
             with contextlib.suppress(FileNotFoundError):
                 content = torch.load(self.folder / "debug/tiny_clip/run" / file, weights_only=True)
                 leaves |= flat({file: {key: value for key, value in content.items() if key != "config"}})

@@ -18,9 +18,11 @@ import yaml
 
 from commands.starting import resumed_step
 from engine.checkpoints import CheckpointStore
+from engine.resume import AVERAGE
 from engine.train import train
 from modules.build import load_config
 from modules.formats.ours import read_checkpoint
+from modules.systems.remedies import TEACHER
 from tests.engine.interruptions import Interrupted, assert_same, train_interrupted
 from train import main
 from utils.weights.four_keys import save_checkpoint
@@ -73,6 +75,25 @@ def test_a_run_interrupted_at_any_step_ends_with_the_same_weights(build, debug_d
     assert (state.epoch, state.step) != (0, 0)
     train(state, run)
     assert_same(run.folder / "last_model.pt", expected)
+
+
+@pytest.mark.slow
+def test_a_run_interrupted_in_its_second_epoch_ends_with_the_same_teacher_and_mean(build):
+    options = ["loss.relations=0.4", "loss.relations_momentum=0.5", "loss.distill=1", "solver.epoch_average=gaussian"]
+    whole, run = build(*options, name="whole")
+    train(whole, run)
+    parts = [*options, "resume=auto"]
+    train_interrupted(*build(*parts, name="parts"), len(run.loader) + 3)
+    state, again = build(*parts, name="parts")
+    assert (state.epoch, state.step) == (1, 3)
+    train(state, again)
+    found, expected = (read_checkpoint(each.folder / "last_model.pt") for each in (again, run))
+    assert found[AVERAGE]["log_weights"] == expected[AVERAGE]["log_weights"]
+    for kept in (lambda content: content[TEACHER], lambda content: content[AVERAGE]["mean"]):
+        assert all(torch.equal(kept(found)[name], value) for name, value in kept(expected).items())
+    for name in ("last_model.pt", "average_model.pt"):
+        assert_same(again.folder / name, run.folder / name)
+    assert not torch.equal(expected[TEACHER]["visual.proj"], expected["model_state_dict"]["visual.proj"])
 
 
 def test_a_corrupt_newest_checkpoint_falls_back_to_the_one_before(build, caplog):

@@ -200,6 +200,8 @@ class NetworkConfig:
     sim_header: Text = ""  # the head, a name of modules.build.HEADS (None: mean pooling); empty: the system's own
     temporal_layer: StrictInt = Field(4, ge=1, le=1000)
     num_experts: StrictInt = Field(4, ge=0, le=1000)  # 0: a plain FFN
+    # rank of a linear residual behind the features, for training classes alone; 0: none
+    residual_projection: StrictInt = Field(0, ge=0, le=4096)
 
 
 @settings

@@ -17,6 +17,8 @@ from utils.weights.state_dicts import check_weights, laid_out, plain_names
 MODEL, HEAD = STATE_DICTS = ("model_state_dict", "fusion_model_state_dict")
 CLASSIFIER = "classifier_state_dict"  # a third one, where what videos are compared with is not made from texts
 SORTER = "sorter_state_dict"  # and a part that training alone has: tests pass it over, and what is shared leaves it out
+PROJECTION = "projection_state_dict"  # and what is for the training classes alone, which other tests leave out
+EXTRAS = (CLASSIFIER, SORTER, PROJECTION)
 # Entry of a checkpoint whose experts are merged and whose weights are averaged with the pretrained ones.
 MERGED = "merged"
 # What is kept with weights that are shared: what it is, and whether a value can be it.
@@ -70,9 +72,7 @@ def plain_content(content: Any, source: str) -> Any:
         return content
     check_facts(content, source)
     states = {
-        key: plain_names(content[key], source)
-        for key in (*STATE_DICTS, CLASSIFIER, SORTER)
-        if isinstance(content.get(key), dict)
+        key: plain_names(content[key], source) for key in (*STATE_DICTS, *EXTRAS) if isinstance(content.get(key), dict)
     }
     for state in states.values():
         check_weights(state, source)
@@ -87,7 +87,7 @@ def check_state_dicts(content: Any, source: str) -> dict[str, Any]:
     """
     if not isinstance(content, dict) or not content.keys() >= set(STATE_DICTS):
         raise ValueError(f"{source}: expected keys {', '.join(sorted(STATE_DICTS))}, found {outline(content)}")
-    for key in (*STATE_DICTS, CLASSIFIER, SORTER):
+    for key in (*STATE_DICTS, *EXTRAS):
         if not isinstance(content.get(key, {}), dict):
             raise ValueError(f"{source}: expected tensors under {key}, found {outline(content[key])}")
     return content
