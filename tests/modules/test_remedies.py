@@ -7,7 +7,7 @@ import torch
 
 from engine.draws import draws_of_step, draws_of_update
 from engine.train import batch_of, train_step, update
-from modules.build import SYSTEMS, build_towers, load_config
+from modules.build import SYSTEMS, add_remedies, build_towers, load_config
 from modules.check import check_network
 from modules.heads.mean import MeanPooling
 from modules.objectives.keep import cosine_distance, head_mse, random_anchors, relations_loss, teacher_momentum
@@ -108,9 +108,10 @@ def test_the_distance_behind_the_head_is_that_of_its_output(build):
 
 
 def test_of_cached_features_the_teacher_s_are_the_cache_s(build):
-    state, _ = build("loss.distill=1", "loss.distill_at=head", "network.fix_video=true")
-    remedies = state.model.remedies
-    remedies.frozen = None  # as ``add_remedies`` leaves it where features are cached
+    state, run = build("loss.distill=1", "loss.distill_at=head", "network.fix_video=true")
+    config = load_config(run.folder / "config.yaml", ["data.modality=features"])
+    add_remedies(state.model, config)
+    assert state.model.remedies.frozen is None  # no second tower
     features = torch.randn(2, 2, 32, generator=torch.Generator().manual_seed(0)).half()
     losses = state.model(Batch(features=features, labels=torch.tensor([1, 2])), draws_of_step(1, 0, 0))
     after = state.model.head(features.float())
