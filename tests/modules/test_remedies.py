@@ -156,6 +156,27 @@ def test_shared_draws_are_those_of_all_processes_and_other_ones_in_each_step():
     assert len({torch.rand(1, generator=each).item() for each in draws_of_update(3, 7)}) == 2
 
 
+def test_two_processes_with_half_of_a_batch_each_have_the_gradients_of_one_with_all_of_it(build):
+    state, run = build(
+        "network.system=clip", "network.sim_header=transformer", "network.drop_out=0", "data.batch_size=4",
+        "loss.distill=2", "loss.distill_at=head", "loss.head_mse=1", "loss.relations=5",
+    )  # fmt: skip
+    batch, model = first_batch(run), moved(state.model)
+    found = {}
+    for name, parts in (("one", [(0, slice(0, 4))]), ("two", [(0, slice(0, 2)), (1, slice(2, 4))])):
+        model.zero_grad()
+        for rank, rows in parts:
+            share = Batch(clips=batch.clips[rows], labels=batch.labels[rows])
+            (model(share, draws_of_step(7, rank, 3)).total / len(parts)).backward()
+        found[name] = torch.cat([each.grad.flatten() for each in model.parameters() if each.grad is not None])
+    assert (found["two"] - found["one"]).norm() < 1e-4 * found["one"].norm()
+    share = Batch(clips=batch.clips, labels=batch.labels)
+    model.zero_grad()
+    model(share, draws_of_step(7, 0, 4)).total.backward()
+    other = torch.cat([each.grad.flatten() for each in model.parameters() if each.grad is not None])
+    assert (other - found["one"]).norm() > 1e-3 * found["one"].norm()  # of another step's anchors
+
+
 def test_without_weights_there_are_no_remedies(build):
     state, _ = build()
     assert state.model.remedies is None
