@@ -19,7 +19,7 @@ from engine.failures import report_mismatches
 from modules.build import PLAIN_CLIP, describe_towers
 from modules.systems.base import System
 from utils.config import Config, DataConfig
-from utils.distributed import broadcast, gather, is_main, rank, world_size
+from utils.distributed import broadcast, from_main, gather, is_main, rank, world_size
 from utils.precision import Precision
 from utils.run_folder import environment
 
@@ -44,7 +44,7 @@ def write_cache(
     precision: Precision,
 ) -> None:
     """Write what is missing of one cache; every process takes every W-th chunk."""
-    missing = broadcast(writer.begin() if is_main() else None)
+    missing = from_main(writer.begin)
     mine = missing[rank() :: world_size()]
     logger.info("%s: %d of %d chunks to write", writer.folder, len(missing), len(writer.chunks))
     loader = build_chunk_loader(config, views, [writer.chunks[number] for number in mine], writer.shape[1])

@@ -26,7 +26,7 @@ from modules.systems.base import System
 from reports.tables import table
 from utils.cli import count
 from utils.config import Config
-from utils.distributed import is_main, process_group
+from utils.distributed import from_main, is_main, process_group
 from utils.logger import setup_logging
 from utils.precision import Precision, resolve_precision
 from utils.text import shown
@@ -92,8 +92,8 @@ def run_probe(args: argparse.Namespace) -> dict:
             check_features(config, model)
         shot = next(iter(configs.values())).data.shot
         folder = create_output_folder(args, f"probe_{shot}shot" if shot else "probe", configs)
-        if args.vectors and is_main():
-            args.vectors.mkdir(parents=True, exist_ok=True)  # what cannot be written is known before the first video
+        if args.vectors:  # what cannot be written is known before the first video
+            from_main(lambda: args.vectors.mkdir(parents=True, exist_ok=True))
         results = {name: _probe_split(args, name, split, model, precision, folder) for name, split in splits.items()}
         whole = over_splits(results) if len(results) > 1 else next(iter(results.values()))
         if is_main():

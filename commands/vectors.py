@@ -19,7 +19,7 @@ from modules.formats.ours import joined
 from modules.systems.base import System
 from utils.arrays import DAMAGED
 from utils.config import Config
-from utils.distributed import broadcast, is_main, rank, world_size
+from utils.distributed import from_main, rank, world_size
 from utils.files import whole_file
 from utils.precision import Precision
 from utils.weights.state_dicts import weights_sha256
@@ -52,12 +52,12 @@ def list_vectors(
         args: with ``weights``, ``test_clips`` and ``test_crops``.
 
     Raises:
-        ValueError: a file that is there is damaged.
+        ValueError, OSError: on every process: a file that is there is damaged, or none can be written.
     """
     if config.data.modality == "features":
         return _computed(config, system, videos, args, precision)
     path = folder / f"{config.data.dataset}_{_key(config, system, videos, args, precision)}.npz"
-    kept = broadcast(_read(path, system.towers.spec.embed_dim) if is_main() else None)
+    kept = from_main(lambda: _read(path, system.towers.spec.embed_dim))
     names, known = _names(videos), set(kept.names)
     first = {name: index for index, name in reversed(list(enumerate(names)))}  # a list may name a video twice
     missing = np.array(sorted(index for name, index in first.items() if name not in known), dtype=np.int64)
@@ -66,8 +66,7 @@ def list_vectors(
     if len(missing):
         found = _computed(config, system, videos.take(missing), args, precision)
         failures, kept = found.failures, _together(kept, [names[index] for index in missing], found)
-        if is_main():
-            _write(path, kept)
+        from_main(lambda: _write(path, kept))
     return Tables({TABLE: _table(kept, names)}, failures, _of_list(kept.mismatches, videos))
 
 

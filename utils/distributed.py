@@ -5,7 +5,7 @@ Everything works in one process without a launcher, and under torchrun on any nu
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -17,6 +17,8 @@ from torch.autograd.function import once_differentiable
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
+
+AS_LONG_AS_IT_TAKES = timedelta(days=365)
 
 
 @contextmanager
@@ -89,6 +91,31 @@ def broadcast(value: Any) -> Any:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def from_main(compute: Callable[[], Any]) -> Any:
+    """What the main process computes (picklable), on every process; they wait for it as long as it takes.
+
+    Raises:
+        ValueError, OSError: what ``compute`` raised, on every process, so that none waits for one that has given up.
+    """
+    if not dist.is_initialized():
+        return compute()
+    # A group of its own, since the timeout of the other one is for exchanges that all are ready for. Should the main
+    # process die, its connections close, and the launcher ends the others.
+    group, result, problem = dist.new_group(backend="gloo", timeout=AS_LONG_AS_IT_TAKES), None, None
+    if is_main():
+        try:
+            result = compute()
+        except (ValueError, OSError) as error:
+            problem = error
+    box = [(result, problem)]
+    dist.broadcast_object_list(box, src=0, group=group)
+    dist.destroy_process_group(group)
+    result, problem = box[0]
+    if problem is not None:
+        raise problem
+    return result
 
 
 def gather(value: Any) -> list:
