@@ -3,6 +3,7 @@
 import argparse
 import logging
 import sys
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,13 +20,14 @@ from datasets.lists.captions import TextList
 from datasets.read import read_texts
 from engine.collect import Pass, Tables, embed_views
 from engine.protocols.choice import choice_figures, choice_scores
-from engine.protocols.retrieval import check_rules, cosine_rows, fused_views, owners_of, ranks_of, report_of
+from engine.protocols.retrieval import check_rules, fused_views, owners_of, ranks_of, report_of
+from engine.protocols.similarities import Cosines
 from engine.results import Results, RetrievalResults, write_results
 from modules.texts import EncodedTexts, encode_texts
 from reports.retrieval_page import Search, write_retrieval_page
 from reports.tables import retrieval_table, table
 from utils.config import Config
-from utils.distributed import broadcast, is_main, process_group, rank, world_size
+from utils.distributed import from_main, is_main, process_group, rank, world_size
 from utils.logger import setup_logging
 from utils.precision import Precision, resolve_precision
 
@@ -75,12 +77,7 @@ def run_retrieval(args: argparse.Namespace) -> dict[str, Any]:
         tested = read_texts(config.data, args.choices)
         folder = create_output_folder(args, "choices" if args.choices else "retrieval", configs)
         found = encode(args, weights, config, tested, precision)
-        results = None
-        if is_main():
-            results = (_choose if args.choices else _search)(args, found)
-            write_results(folder / "results.json", results)
-            logger.info("wrote %s", folder / "results.json")
-        results = broadcast(results)
+        results = from_main(lambda: _result_of(args, found, folder))
     found.views.check_some_read(name)
     check_strict(args, results.failed_videos)
     return results.to_dict()
@@ -106,11 +103,19 @@ def encode(
     return Encoded(config, tested, texts, fused_views(views.tables["embeddings"]), views, precision)
 
 
+def _result_of(args: argparse.Namespace, found: Encoded, folder: Path) -> Results | RetrievalResults:
+    """Figures, printed and written."""
+    results = (_choose if args.choices else _search)(args, found)
+    write_results(folder / "results.json", results)
+    logger.info("wrote %s", folder / "results.json")
+    return results
+
+
 def _search(args: argparse.Namespace, found: Encoded) -> RetrievalResults:
     """Texts look for videos and videos for texts."""
     tested, texts, settings = found.tested, found.texts.embeddings, found.config.eval
-    owners, rows = owners_of(tested.video_of_line, len(texts), len(found.videos)), cosine_rows(texts, found.videos)
-    ranks = ranks_of(rows, owners, len(found.videos), settings.tie_rule, settings.dual_softmax)
+    owners, cosines = owners_of(tested.video_of_line, len(texts), len(found.videos)), Cosines(texts, found.videos)
+    ranks = ranks_of(cosines, owners, settings.tie_rule, settings.dual_softmax)
     results = RetrievalResults(**report_of(ranks, settings.tie_rule), **_facts(args, found))
     sys.stdout.write(retrieval_table(results))
     if args.report:
@@ -121,8 +126,7 @@ def _search(args: argparse.Namespace, found: Encoded) -> RetrievalResults:
         )
         logger.info("wrote %s", write_retrieval_page(args.report, search))
     if args.save_logits:
-        similarity = torch.cat([block for _, block in rows()])
-        tables = {"similarity": similarity.masked_fill(similarity.isnan(), -torch.inf).numpy()}
+        tables = {"similarity": cosines.whole().numpy()}
         tables |= {"text_embeddings": texts.numpy(), "video_embeddings": found.videos.numpy()}
         names = {"captions": np.array(tested.captions), "paths": np.array(paths_of(tested.videos))}
         save_npz(args, results.dataset, tables | {"video_of_text": tested.video_of_line} | names)

@@ -1,7 +1,7 @@
 """Retrieval: texts look for their videos and videos for their texts; figures say at which place they are found."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,16 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engine.protocols.similarities import TILE, Cosines, Similarities, Table, Tile
 from utils.config import check_choice
 
 RECALLS = (1, 5, 10, 50)
 MEAN, FIRST = 0.5, 0.0  # which place among equal scores: the mean of theirs, or the first
 # Values of eval.tie_rule: where a text finds its video, and a video its text, among equal scores.
 TIE_RULES = {"mean": (MEAN, MEAN), "published": (FIRST, MEAN)}
-BLOCK = 2**24  # similarities that are held at once, 64 MB
-PIECE = 2**20  # of them, those that are looked at together, so that they stay in a processor's cache
-
-Rows = Callable[[], Iterator[tuple[slice, Tensor]]]  # the similarities [N, M] from the top, some rows at a time
 
 
 class Ranks(NamedTuple):
@@ -54,7 +51,7 @@ def figures(
         raise ValueError(f"similarity: expected [texts, videos], at least one of each, found {list(table.shape)}")
     table = table if table.is_floating_point() else table.double()
     owners = owners_of(video_of_text, *table.shape)
-    return report_of(ranks_of(_rows_of_table(table), owners, table.shape[1], tie_rule, dual_softmax), tie_rule)
+    return report_of(ranks_of(Table(table), owners, tie_rule, dual_softmax), tie_rule)
 
 
 def figures_of_embeddings(
@@ -63,11 +60,11 @@ def figures_of_embeddings(
     video_of_text: np.ndarray | None = None,
     tie_rule: str = "mean",
     dual_softmax: float = 0.0,
-    block: int = BLOCK,
+    tile: int = TILE,
 ) -> dict[str, Any]:
     """As ``figures``, of the cosines of embeddings [N, D] and [M, D]; rows of NaN are those of unreadable videos.
 
-    The cosines are never there as a whole: they are computed twice, ``block`` at a time.
+    The cosines are never there as a whole: they are computed at most ``tile`` at a time.
 
     Raises:
         ValueError: see ``figures``.
@@ -77,7 +74,7 @@ def figures_of_embeddings(
     if texts.ndim != 2 or videos.ndim != 2 or texts.shape[1] != videos.shape[1] or 0 in (len(texts), len(videos)):
         raise ValueError(f"embeddings: expected [texts, D] and [videos, D], at least one of each, found {shapes}")
     owners = owners_of(video_of_text, len(texts), len(videos))
-    return report_of(ranks_of(cosine_rows(texts, videos, block), owners, len(videos), tie_rule, dual_softmax), tie_rule)
+    return report_of(ranks_of(Cosines(texts, videos, tile), owners, tie_rule, dual_softmax), tie_rule)
 
 
 def fused_views(embeddings: Tensor) -> Tensor:
@@ -108,31 +105,6 @@ def owners_of(video_of_text: np.ndarray | None, num_texts: int, num_videos: int)
     return owners
 
 
-def _rows_of_table(table: Tensor) -> Rows:
-    """Of similarities [N, M] that are there as a whole."""
-
-    def rows() -> Iterator[tuple[slice, Tensor]]:
-        step = max(BLOCK // table.shape[1], 1)
-        for start in range(0, len(table), step):
-            place = slice(start, min(start + step, len(table)))
-            yield place, table[place]
-
-    return rows
-
-
-def cosine_rows(texts: Tensor, videos: Tensor, block: int = BLOCK) -> Rows:
-    """Of the cosines of embeddings [N, D] and [M, D], fp32; alike at every call."""
-    texts, videos = (F.normalize(each.float(), dim=-1) for each in (texts, videos))
-
-    def rows() -> Iterator[tuple[slice, Tensor]]:
-        step = max(block // len(videos), 1)
-        for start in range(0, len(texts), step):
-            place = slice(start, min(start + step, len(texts)))
-            yield place, texts[place] @ videos.T
-
-    return rows
-
-
 def check_rules(tie_rule: str, dual_softmax: float) -> None:
     """See that there is such a rule, and such a lambda.
 
@@ -145,12 +117,12 @@ def check_rules(tie_rule: str, dual_softmax: float) -> None:
 
 
 def ranks_of(
-    rows: Rows, owners: Tensor, num_videos: int, tie_rule: str = "mean", dual_softmax: float = 0.0
+    similarities: Similarities, owners: Tensor, tie_rule: str = "mean", dual_softmax: float = 0.0
 ) -> dict[float, Ranks]:
     """Places by lambda: of 0, the similarities as they are, and of ``dual_softmax``, where it is another.
 
-    Two passes over the similarities: texts know their places after one pass, but for videos and for sums over all texts
-    one pass tells what the next compares with.
+    One pass over the similarities counts those before each one's own, which are looked up first; sums over all texts
+    and all videos, which a dual softmax needs, are a pass more.
 
     Args:
         owners: int64 [N], the video of each text.
@@ -159,85 +131,92 @@ def ranks_of(
         ValueError: no such rule, or no such lambda.
     """
     check_rules(tie_rule, dual_softmax)
-    of_text, of_video = TIE_RULES[tie_rule]
-    scale, num_texts = float(dual_softmax), len(owners)
-    scales = dict.fromkeys((0.0, scale))
-    t2v = {each: torch.zeros(num_texts, dtype=torch.float64) for each in scales}
-    searches = {each: _VideoSearch(num_videos) for each in scales}
-    # Sums of the softmaxes over videos and over texts, as logarithms.
-    over_videos = torch.zeros(num_texts, dtype=torch.float64)
-    over_texts = torch.full((num_videos,), -torch.inf, dtype=torch.float64)
-    for place, block in _pieces(rows):
-        searches[0.0].see(block, owners[place])
-        if scale:
-            logits = scale * block.double()
-            over_videos[place] = logits.logsumexp(dim=1)
-            over_texts = torch.logaddexp(over_texts, logits.logsumexp(dim=0))
-            searches[scale].see(_weighted(block, logits, over_videos[place, None]), owners[place])
-    for place, block in _pieces(rows):
-        searches[0.0].count(block)
-        t2v[0.0][place] = _text_places(block, owners[place], of_text)
-        if scale:
-            logits = scale * block.double()
-            searches[scale].count(_weighted(block, logits, over_videos[place, None]))
-            t2v[scale][place] = _text_places(_weighted(block, logits, over_texts), owners[place], of_text)
-    return {each: Ranks(t2v[each].numpy(), search.places(num_texts, of_video)) for each, search in searches.items()}
+    rules, scales = TIE_RULES[tie_rule], dict.fromkeys((0.0, float(dual_softmax)))
+    sums = {scale: _Sums(similarities, scale) for scale in scales if scale}
+    searches = {scale: _searches(similarities.shape) for scale in scales}
+    for tile in similarities.tiles_with(torch.arange(len(owners)), owners):
+        for scale, tables in _scores(similarities, tile, sums):
+            for search, scores in zip(searches[scale], tables, strict=True):
+                search.see(scores, tile, owners)
+    for tile in similarities.tiles():
+        for scale, tables in _scores(similarities, tile, sums):
+            for search, scores in zip(searches[scale], tables, strict=True):
+                search.count(scores, tile)
+    return {
+        scale: Ranks(*(each.places(rule) for each, rule in zip(searches[scale], rules, strict=True)))
+        for scale in scales
+    }
 
 
-def _pieces(rows: Rows) -> Iterator[tuple[slice, Tensor]]:
-    """The same rows, fewer at a time, on the CPU and with -inf in the place of NaN."""
-    for place, block in rows():
-        step = max(PIECE // block.shape[1], 1)
-        for start in range(0, len(block), step):
-            piece = block[start : start + step].cpu()
-            here = place.start + start
-            yield slice(here, here + len(piece)), piece.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+class _Sums:
+    """Sums of the exponentials of all scaled similarities, as logarithms."""
+
+    def __init__(self, similarities: Similarities, scale: float):
+        num_texts, num_videos = similarities.shape
+        self.over_videos = torch.full((num_texts,), -torch.inf, dtype=torch.float64)
+        self.over_texts = torch.full((num_videos,), -torch.inf, dtype=torch.float64)
+        for tile in similarities.tiles():
+            logits = scale * similarities.of(tile).double()
+            for sums, part, dim in ((self.over_videos, tile.texts, 1), (self.over_texts, tile.videos, 0)):
+                sums[part] = torch.logaddexp(sums[part], logits.logsumexp(dim))
 
 
-def _weighted(block: Tensor, logits: Tensor, sums: Tensor) -> Tensor:
-    """Similarities [B, M] times softmax(logits), whose sums are given as logarithms; what is -inf stays so."""
-    return (logits - sums).exp_().mul_(block).nan_to_num_(nan=-torch.inf)
+def _scores(
+    similarities: Similarities, tile: Tile, sums: dict[float, _Sums]
+) -> Iterator[tuple[float, tuple[Tensor, Tensor]]]:
+    """By lambda the scores of a tile, [n, m] each: those that texts look at, and those that videos look at."""
+    plain = similarities.of(tile)
+    yield 0.0, (plain, plain)
+    for scale, of_scale in sums.items():
+        logits = scale * plain.double()
+        of_texts, of_videos = of_scale.over_texts[tile.videos], of_scale.over_videos[tile.texts, None]
+        yield scale, (_weighted(plain, logits, of_texts), _weighted(plain, logits, of_videos))
 
 
-def _text_places(scores: Tensor, owners: Tensor, share: float) -> Tensor:
-    """Where texts find their videos: scores [B, M], int64 [B] -> [B]."""
-    own = scores.gather(1, owners[:, None])
-    return _places(_count(scores > own, 1), _count(scores == own, 1), own[:, 0], scores.shape[1], share)
+def _weighted(similarities: Tensor, logits: Tensor, sums: Tensor) -> Tensor:
+    """Similarities [n, m] times softmax(logits), whose sums are given as logarithms; what is -inf stays so."""
+    return (logits - sums).exp_().mul_(similarities).nan_to_num_(nan=-torch.inf)
 
 
-def _count(is_so: Tensor, dim: int) -> Tensor:
-    return is_so.sum(dim=dim, dtype=torch.int32)
+class _Search:
+    """Q texts or videos look for their own in a table of scores that goes by in tiles: first its own, then all."""
+
+    def __init__(self, num_queries: int, num_candidates: int, dim: int):
+        """``dim``: of the candidates in the table."""
+        self.dim, self.num_candidates = dim, num_candidates
+        self.own = torch.full((num_queries,), -torch.inf, dtype=torch.float64)  # score of each one's best
+        self.has_own = torch.zeros(num_queries, dtype=torch.bool)
+        self.num_better, self.num_equal = torch.zeros(2, num_queries, dtype=torch.int64)
+
+    def see(self, scores: Tensor, tile: Tile, owners: Tensor) -> None:
+        """Scores [n, m] of a tile in which some texts and their videos are."""
+        videos = owners[tile.texts] - tile.videos.start
+        texts = torch.nonzero((videos >= 0) & (videos < scores.shape[1]))[:, 0]
+        queries = (texts + tile.texts.start, owners[tile.texts][texts])[1 - self.dim]
+        self.own.scatter_reduce_(0, queries, scores[texts, videos[texts]].double(), "amax")
+        self.has_own[queries] = True
+
+    def count(self, scores: Tensor, tile: Tile) -> None:
+        """Scores [n, m] of any tile, each once."""
+        part = tile[1 - self.dim]
+        own = self.own[part].to(scores.dtype).unsqueeze(self.dim)
+        self.num_better[part] += (scores > own).sum(self.dim)
+        self.num_equal[part] += (scores == own).sum(self.dim)
+
+    def places(self, share: float) -> np.ndarray:
+        """Places from 1, float64 [Q]; ``share`` of the others with the own score are before; NaN: nothing to find.
+
+        What is -inf has the last place.
+        """
+        places = 1 + self.num_better + share * (self.num_equal - 1).double()
+        places = torch.where(self.own == -torch.inf, self.num_candidates, places)
+        return torch.where(self.has_own, places, torch.nan).numpy()
 
 
-def _places(num_better: Tensor, num_equal: Tensor, own: Tensor, most: int, share: float) -> Tensor:
-    """Places from 1; ``share`` of the others with the ``own`` score are before. What is -inf has the last, ``most``."""
-    return torch.where(own == -torch.inf, most, 1 + num_better + share * (num_equal - 1).double())
-
-
-class _VideoSearch:
-    """M videos look for their texts in a table of scores [N, M] that goes by twice."""
-
-    def __init__(self, num_videos: int):
-        self.best = torch.full((num_videos,), -torch.inf, dtype=torch.float64)  # score of each one's best text
-        self.num_better, self.num_equal = torch.zeros(2, num_videos, dtype=torch.int64)
-        self.has_text = torch.zeros(num_videos, dtype=torch.bool)
-
-    def see(self, scores: Tensor, owners: Tensor) -> None:
-        """The first time: scores [B, M] of texts, and their videos."""
-        own = scores.gather(1, owners[:, None])[:, 0]
-        self.best.scatter_reduce_(0, owners, own.double(), "amax")
-        self.has_text[owners] = True
-
-    def count(self, scores: Tensor) -> None:
-        """The second time: scores [B, M] of texts."""
-        best = self.best.to(scores.dtype)
-        self.num_better += _count(scores > best, 0)
-        self.num_equal += _count(scores == best, 0)
-
-    def places(self, num_texts: int, share: float) -> np.ndarray:
-        """Of the best text of each video; NaN: it has none."""
-        places = _places(self.num_better, self.num_equal, self.best, num_texts, share)
-        return torch.where(self.has_text, places, torch.nan).numpy()
+def _searches(shape: tuple[int, int]) -> tuple[_Search, _Search]:
+    """Of N texts among M videos, and of the videos among the texts."""
+    num_texts, num_videos = shape
+    return _Search(num_texts, num_videos, dim=1), _Search(num_videos, num_texts, dim=0)
 
 
 def report_of(ranks: dict[float, Ranks], tie_rule: str) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def test_blocks_find_the_places_of_published_vectors(tvtsv2_golden):
         with np.load(tvtsv2_golden / f"retrieval_{model}.npz") as arrays:
             for name in PUBLISHED_NAMES.values():
                 vectors = arrays[f"{name}/text_embeddings"], arrays[f"{name}/video_embeddings"]
-                found = figures_of_embeddings(*vectors, tie_rule="published", block=40)
+                found = figures_of_embeddings(*vectors, tie_rule="published", tile=40)
                 for direction in ("t2v", "v2t"):
                     expected = arrays[f"{name}/{direction}_metrics"]
                     assert [found[direction][key] for key in KEYS] == pytest.approx(expected, rel=1e-9)

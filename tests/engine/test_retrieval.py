@@ -7,14 +7,13 @@ import pytest
 import torch
 
 from engine.protocols.retrieval import (
-    BLOCK,
-    cosine_rows,
     figures,
     figures_of_embeddings,
     fused_views,
     owners_of,
     ranks_of,
 )
+from engine.protocols.similarities import TILE, Cosines, Table
 
 KEYS = {"r1": "R1", "r5": "R5", "r10": "R10", "r50": "R50", "median_rank": "MedR", "mean_rank": "MeanR"}
 MATRICES = ("plain", "ties", "constant", "captions3", "captions3_ties", "large")
@@ -79,9 +78,7 @@ def test_unreadable_videos_are_found_last_and_find_last():
     for column in ([-np.inf] * 4, [np.nan] * 4):
         similarity[:, 2] = column
         for tie_rule in ("mean", "published"):
-            ranks = ranks_of(
-                lambda: iter([(slice(0, 4), torch.from_numpy(similarity))]), torch.arange(4), 4, tie_rule, 50
-            )
+            ranks = ranks_of(Table(torch.from_numpy(similarity)), torch.arange(4), tie_rule, 50)
             for each in ranks.values():
                 assert each.t2v.tolist() == [1, 1, 4, 1]
                 assert each.v2t.tolist() == [1, 1, 4, 1]
@@ -109,20 +106,20 @@ def embeddings() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("tie_rule", ["mean", "published"])
-@pytest.mark.parametrize("block", [1, 70 * 7, BLOCK])
-def test_blocks_have_the_figures_of_the_whole(embeddings, block, tie_rule):
+@pytest.mark.parametrize("tile", [25, 23 * 23, TILE])
+def test_tiles_have_the_figures_of_the_whole(embeddings, tile, tie_rule):
     texts, videos, owners = embeddings
-    similarity = torch.cat([rows for _, rows in cosine_rows(*map(torch.from_numpy, (texts, videos)))()]).numpy()
+    similarity = Cosines(*map(torch.from_numpy, (texts, videos))).whole().numpy()
     expected = figures(similarity, owners, tie_rule, dual_softmax=30.0)
-    assert figures_of_embeddings(texts, videos, owners, tie_rule, 30.0, block) == expected
+    assert figures_of_embeddings(texts, videos, owners, tie_rule, 30.0, tile) == expected
     assert expected["dual_softmax"]["t2v"] != expected["t2v"]
 
 
 def test_places_are_those_of_sorting(embeddings):
     texts, videos, owners = embeddings
-    rows = cosine_rows(*map(torch.from_numpy, (texts, videos)))
-    found = ranks_of(rows, owners_of(owners, 150, 70), 70)[0.0]
-    similarity = np.nan_to_num(next(iter(rows()))[1].numpy(), nan=-2.0)
+    cosines = Cosines(*map(torch.from_numpy, (texts, videos)), most=400)
+    found = ranks_of(cosines, owners_of(owners, 150, 70))[0.0]
+    similarity = np.nan_to_num(cosines.whole().numpy(), neginf=-2.0)
     for text, video in enumerate(owners):
         row = np.sort(similarity[text])[::-1]
         expected = 70 if video == 3 else 1 + np.flatnonzero(row == similarity[text, video]).mean()
@@ -162,3 +159,16 @@ def test_views_count_as_unit_vectors_and_one_view_stays_as_it_is():
     assert torch.allclose(fused_views(views), torch.tensor([[2.0, 2.0], [0.0, 5.0]]) / torch.tensor([[2**0.5], [1.0]]))
     single = torch.randn(3, 1, 8)
     assert torch.allclose(fused_views(single), single[:, 0])
+
+
+def test_equal_vectors_have_equal_cosines_in_all_tiles():
+    generator = torch.Generator().manual_seed(0)
+    texts, videos = torch.randn(101, 64, generator=generator), torch.randn(97, 64, generator=generator)
+    texts[77:101], videos[60:97] = texts[:24], videos[:37]
+    cosines = Cosines(texts, videos, most=300)
+    assert len(list(cosines.tiles())) > 30
+    table = cosines.whole()
+    assert torch.equal(table[77:101], table[:24])
+    assert torch.equal(table[:, 60:97], table[:, :37])
+    places = ranks_of(cosines, torch.arange(97).repeat(2)[:101])[0.0].t2v
+    assert ((places[:37] % 1) == 0.5).all()  # between its own video and the other one like it

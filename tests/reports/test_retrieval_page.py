@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from engine.protocols.retrieval import cosine_rows, ranks_of, report_of
+from engine.protocols.retrieval import ranks_of, report_of
+from engine.protocols.similarities import Cosines
 from engine.results import RetrievalResults
 from reports.retrieval_page import Search, write_retrieval_page
 from reports.tables import retrieval_table
@@ -22,7 +23,7 @@ def search() -> Search:
     texts = videos[owners] + 0.3 * torch.randn(2 * NUM_VIDEOS, 16, generator=generator)
     texts[[14, 15]] = -videos[[7, 7]] + videos[[8, 8]]
     videos[3] = torch.nan
-    ranks = ranks_of(cosine_rows(texts, videos), owners, NUM_VIDEOS, dual_softmax=20.0)
+    ranks = ranks_of(Cosines(texts, videos), owners, dual_softmax=20.0)
     failures = {"v3.mp4": "cut <off>"}
     results = RetrievalResults(
         **report_of(ranks, "mean"), dataset="toy", num_clips=1, num_crops=1, weights="w.pt",
