@@ -4,10 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# The published temperature, 0.05, belongs to OpenAI's CLIP, whose texts lie in a narrow cone: two classes of
-# Kinetics-400 have a cosine of about 0.7. Taken as given: it was not measured here.
-CLIP_SPREAD = 0.3
-ALIKE = 1e-6  # spreads up to here are rounding
+# The published temperature, chosen for OpenAI's CLIP.
+PUBLISHED_TEMPERATURE = 0.05
+ALIKE = 1e-6  # distances up to here are rounding
 
 
 def modulation_gate(
@@ -40,25 +39,30 @@ def modulation_gate(
 
 
 def fitted_temperature(temperature: float, train_class_features: Tensor) -> Tensor | float:
-    """A temperature of the gate that was chosen for ``CLIP_SPREAD``, for classes that lie closer or further apart.
+    """The gate's temperature for a tower whose classes lie closer or further apart than those of OpenAI's CLIP.
 
-    The spread of K classes is 1 - the mean cosine of two different ones. The gate falls with the distance of two sets
-    of classes, so its temperature is proportional to the spread: in a wide space, where any two classes are far apart,
-    the same distance says less. With one class, or classes that are all alike, there is none, and nothing changes.
+    It is the mean distance, 1 - cosine, from a training class to the nearest other one: the gate looks at nearest
+    classes, too. At the published setting a class that is as far from all training classes as these are from each other
+    so has the gate 1 / e, however wide the space is. Other settings are multiples of it.
 
     Args:
+        temperature: as configured; divided by ``PUBLISHED_TEMPERATURE`` it is the multiple.
         train_class_features: unit features [K, D].
 
     Returns:
-        A scalar.
+        A scalar; as configured, where there is one class, or all are alike.
     """
-    count = len(train_class_features)
-    if count < 2:
+    if len(train_class_features) < 2:
         return temperature
-    # The squared length of the sum is the sum of all cosines, of which K are of a class with itself.
-    mean_cosine = (train_class_features.sum(dim=0).square().sum() - count) / (count * (count - 1))
-    spread = 1.0 - mean_cosine
-    return temperature * torch.where(spread > ALIKE, spread / CLIP_SPREAD, torch.ones_like(spread))
+    distance = nearest_distance(train_class_features)
+    return temperature * torch.where(distance > ALIKE, distance / PUBLISHED_TEMPERATURE, torch.ones_like(distance))
+
+
+def nearest_distance(class_features: Tensor) -> Tensor:
+    """Mean distance, 1 - cosine, from a class to the nearest other one; of unit features [K, D], K > 1, a scalar."""
+    same = torch.eye(len(class_features), dtype=torch.bool, device=class_features.device)
+    cosines = (class_features @ class_features.T).masked_fill(same, -1.0)
+    return 1.0 - cosines.amax(dim=-1).mean()
 
 
 def _most_similar(query: Tensor, features: Tensor, count: int) -> Tensor:

@@ -202,7 +202,7 @@ def test_the_temperature_is_the_configured_one_to_the_bit_for_towers_like_openai
 
 
 @torch.no_grad()
-def test_other_towers_scale_the_temperature_by_the_spread_of_their_training_classes(make, frames, class_features):
+def test_other_towers_take_the_temperature_from_how_far_apart_their_training_classes_lie(make, frames, class_features):
     system = make(modulation_classes=4, modulation_temperature=0.5).eval()
     video = system.encode(frames)
     as_configured = system.after_head(video, class_features)
