@@ -148,7 +148,8 @@ class LibraryTokens:
             return HFTokenizer(self.source, context_length=self.context_length, **self.options)
         except (OSError, ValueError, ImportError) as error:
             raise ValueError(
-                f"network.arch {self.arch}: its tokenizer could not be read from {self.source} ({one_line(error)})"
+                f"network.arch {self.arch}: its tokenizer could not be read from {self.source}, expected its "
+                f"tokenizer.json and tokenizer_config.json there ({one_line(error)})"
             ) from error
 
 

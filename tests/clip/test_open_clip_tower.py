@@ -215,49 +215,6 @@ def test_a_tag_that_does_not_exist_names_the_nearest():
         load_towers("ViT-B-16-SigLIP-2/webli")
 
 
-def test_a_tokenizer_of_transformers_needs_it(tmp_path, monkeypatch):
-    towers = load_towers(write_member("SigLIP2-B-16", tmp_path / "member")[0])
-    monkeypatch.setattr("clip.open_clip_tower.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"one of transformers, not installed: pip install -r requirements-encoders"):
-        towers.tokenize(["a cat"])
-
-
-def write_tokenizer(folder) -> None:
-    """A tokenizer of transformers with a handful of words, which ends texts as Gemma's does."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    words = ["<pad>", "<eos>", "<unk>", *["a", "cat", "dog", "person", "is", "juggling", "with", "the", "of"]]
-    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A <eos>", special_tokens=[("<eos>", 1)])
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>", padding_side="right"
-    ).save_pretrained(folder)
-
-
-@torch.no_grad()
-def test_texts_of_a_tokenizer_of_transformers_are_open_clip_s(tmp_path, relative_error):
-    pytest.importorskip("transformers", reason="transformers is not installed (requirements-encoders.txt)")
-    arch, reference = write_member("SigLIP2-B-16", tmp_path / "member")
-    write_tokenizer(tmp_path / "member")
-    towers, theirs = load_towers(arch), open_clip.get_tokenizer(arch)
-    texts = ["A cat, with the dog.", "a person is juggling"]
-    assert torch.equal(towers.tokenize(texts), theirs(texts))
-    assert towers.tokenize(texts).shape == (2, 64)
-    assert relative_error(towers.encode_text(towers.tokenize(texts)), reference.encode_text(theirs(texts))) < 1e-5
-    with pytest.raises(TooLong, match=r"needs 71 tokens, CLIP reads at most 64"):
-        towers.tokenize(["cat " * 70])
-    assert towers.tokenize(["cat " * 70], truncate=True)[0, -1] == 1
-
-
-def test_a_folder_without_its_tokenizer_says_so(tmp_path):
-    pytest.importorskip("transformers", reason="transformers is not installed (requirements-encoders.txt)")
-    towers = load_towers(write_member("SigLIP2-B-16", tmp_path / "member")[0])
-    with pytest.raises(ValueError, match=r"its tokenizer could not be read from .*member"):
-        towers.tokenize(["a cat"])
-
-
 @torch.no_grad()
 def test_a_model_on_the_hub_is_described_there(tmp_path, monkeypatch):
     folder, (_, reference) = tmp_path / "member", write_member("PE-Core-T", tmp_path / "member")
