@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 
-from benchmarks import harness, models
+from benchmarks import ceilings, harness, models
 from benchmarks.harness import Benchmark, Measurement
 from modules.compile import compile_blocks
 from utils.precision import resolve_precision
@@ -47,7 +47,8 @@ def benchmark(name: str, config, batch_size: int) -> Benchmark:
     if torch.cuda.is_available():
         contenders["ours auto, compiled"] = partial(ours, config, frames, "auto", True)
     flops = partial(models.encoding_flops, config)
-    return Benchmark(f"encode {name}, 8 frames", "benchmarks.encode", "clips", batch_size, contenders, flops)
+    products = ceilings.of_products(config, batch_size * models.NUM_FRAMES)
+    return Benchmark(f"encode {name}, 8 frames", "benchmarks.encode", "clips", batch_size, contenders, flops, products)
 
 
 def main(argv: list[str] | None = None) -> list[Measurement]:

@@ -12,8 +12,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -39,6 +40,14 @@ class Measurement:
     speedup: float  # median over rounds of baseline time / this time
     peak_mib: float  # peak memory of the process (CPU) or of the allocator (CUDA)
     utilisation: float | None = None  # share of the GPU's bf16 peak; None where work or peak are unknown
+    shares: dict[str, float] = field(default_factory=dict)  # of each ceiling's operations a second, median over rounds
+
+
+class Ceiling(NamedTuple):
+    """What no contender can be faster than, operation for operation; timed in the same rounds."""
+
+    build: Callable[[], Callable[[], object]]
+    flops: float  # of a call
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,11 @@ class Benchmark:
     count: int
     contenders: dict[str, Callable[[], Callable[[], object]]]
     flops: Callable[[], float] | None = None
+    ceilings: dict[str, Ceiling] = field(default_factory=dict)  # only with ``flops``
+
+    def builders(self) -> dict[str, Callable[[], Callable[[], object]]]:
+        """All that is timed."""
+        return self.contenders | {name: ceiling.build for name, ceiling in self.ceilings.items()}
 
 
 def device() -> torch.device:
@@ -71,15 +85,16 @@ def run(benchmark: Benchmark, argv: list[str] | None = None) -> list[Measurement
     if args.serve:  # a process that harness.run started
         name, contender = args.serve
         if name == benchmark.name:
-            _serve(benchmark.contenders[contender], contender)
+            _serve(benchmark.builders()[contender], contender)
         return []
-    workers = {contender: _start(benchmark, contender) for contender in benchmark.contenders}
+    workers = {contender: _start(benchmark, contender) for contender in benchmark.builders()}
     times = {contender: [] for contender in workers}
     for _ in range(args.rounds):
         for contender, worker in workers.items():
             times[contender].append(_ask(worker))
     peaks = {contender: _peak_mib_at_end(worker) for contender, worker in workers.items()}
-    measurements = [_measurement(benchmark, name, times, peaks[name]) for name in workers]
+    flops = benchmark.count * benchmark.flops() if benchmark.flops else None
+    measurements = [_measurement(benchmark, name, times, peaks[name], flops) for name in benchmark.contenders]
     sys.stdout.write(table(measurements))
     return measurements
 
@@ -164,6 +179,7 @@ def table(measurements: list[Measurement]) -> str:
     has_utilisation = any(m.utilisation is not None for m in measurements)
     if has_utilisation:
         columns.append("% of bf16 peak")
+    columns += [f"% of {ceiling}" for ceiling in first.shares]
     lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     for m in measurements:
         figures = (
@@ -171,6 +187,7 @@ def table(measurements: list[Measurement]) -> str:
         )
         if has_utilisation:
             figures += f" | {100 * m.utilisation:.1f}"
+        figures += "".join(f" | {100 * m.shares[ceiling]:.0f}" for ceiling in first.shares)
         lines.append(f"| {m.contender} | {figures} |")
     return "\n".join(lines) + "\n"
 
@@ -192,10 +209,13 @@ def save(measurements: list[Measurement], path: Path) -> None:
     path.write_text(json.dumps([asdict(m) for m in measurements], indent=2) + "\n")
 
 
-def _measurement(benchmark: Benchmark, name: str, times: dict[str, list[float]], peak_mib: float) -> Measurement:
-    own, reference = times[name], times[BASELINE]
+def _measurement(
+    benchmark: Benchmark, name: str, times: dict[str, list[float]], peak_mib: float, flops: float | None
+) -> Measurement:
+    """``flops``: of a call."""
+    own = times[name]
     median = statistics.median(own)
-    peak = peak_flops(device()) if benchmark.flops else None
+    peak = peak_flops(device()) if flops else None
     return Measurement(
         benchmark=benchmark.name,
         contender=name,
@@ -204,10 +224,16 @@ def _measurement(benchmark: Benchmark, name: str, times: dict[str, list[float]],
         median_s=median,
         min_s=min(own),
         max_s=max(own),
-        speedup=statistics.median(b / o for b, o in zip(reference, own, strict=True)),
+        speedup=_ratio(times[BASELINE], own),
         peak_mib=peak_mib,
-        utilisation=None if peak is None else benchmark.count / median * benchmark.flops() / peak,
+        utilisation=None if peak is None else flops / median / peak,
+        shares={ceiling: flops / of.flops * _ratio(times[ceiling], own) for ceiling, of in benchmark.ceilings.items()},
     )
+
+
+def _ratio(times: list[float], own: list[float]) -> float:
+    """Median over rounds."""
+    return statistics.median(other / each for other, each in zip(times, own, strict=True))
 
 
 def peak_mib() -> float:

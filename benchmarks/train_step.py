@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from benchmarks import harness, models
+from benchmarks import ceilings, harness, models
 from benchmarks.harness import Benchmark, Measurement
 from clip.blocks import FULL, LIGHT, NONE, set_recompute
 from engine.failures import can_wait, put_off, settle, stop_if_wrong, verdict_of
@@ -23,6 +23,15 @@ from utils.precision import resolve_precision
 def ours(
     config, batch_size: int, choice: str, recompute: str = NONE, is_compiled: bool = False
 ) -> Callable[[], object]:
+    step = update(config, choice, recompute, is_compiled)
+    frames, labels = models.random_frames(batch_size), models.as_loaded(torch.arange(batch_size))
+    return lambda: step(frames, labels)
+
+
+def update(
+    config, choice: str, recompute: str = NONE, is_compiled: bool = False
+) -> Callable[[torch.Tensor, torch.Tensor], None]:
+    """A step on uint8 clips [B, T, 3, 224, 224] and labels [B], as a loader gives them."""
     precision = resolve_precision(choice, harness.device())
     model = models.our_model(config).train()
     set_recompute(model, recompute)
@@ -31,9 +40,8 @@ def ours(
     optimizer, draws = build_optimizer(model.groups(), SolverConfig()), Draws(torch.Generator().manual_seed(0))
     scaler, parameters = precision.grad_scaler(), list(model.parameters())
     state = TrainState(model, optimizer, scaler)
-    frames, labels = models.random_frames(batch_size), models.as_loaded(torch.arange(batch_size))
 
-    def step() -> None:
+    def step(frames: torch.Tensor, labels: torch.Tensor) -> None:
         clips, targets = (part.to(precision.device, non_blocking=True) for part in (frames, labels))
         with precision.autocast():
             loss = model(Batch(clips, labels=targets), draws).total
@@ -87,7 +95,8 @@ def benchmark(name: str, config, batch_size: int) -> Benchmark:
     if torch.cuda.is_available():
         contenders["ours auto, compiled"] = partial(ours, config, batch_size, "auto", is_compiled=True)
     flops, name = partial(models.training_flops, config), f"training step {name}, 8 frames"
-    return Benchmark(name, "benchmarks.train_step", "videos", batch_size, contenders, flops)
+    products = ceilings.of_products(config, batch_size * models.NUM_FRAMES)
+    return Benchmark(name, "benchmarks.train_step", "videos", batch_size, contenders, flops, products)
 
 
 def main(argv: list[str] | None = None) -> list[Measurement]:
