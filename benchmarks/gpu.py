@@ -2,7 +2,8 @@
 
 Training steps of the published rendering and of ours, by what is recomputed, eager and compiled; tests of 4 x 3 views;
 and what the device itself reaches at the layers' shapes. Figures are kept in docs/benchmarks_gpu.json after each case,
-and those of the same device and torch are not measured again: a machine that is lent for less time is enough.
+and those of the same device and torch are not measured again: a machine that is lent for less time is enough. The
+section is written after each case, too.
 """
 
 import argparse
@@ -13,12 +14,12 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 
-from benchmarks import harness, models, train_step
+from benchmarks import ceilings, harness, models, train_step
 from clip.blocks import RECOMPUTE
 from clip.model import CLIPConfig
 from engine.flops import peak_flops
@@ -30,22 +31,39 @@ DOCS = Path(__file__).parents[1] / "docs"
 FIGURES, PAGE = DOCS / "benchmarks_gpu.json", DOCS / "benchmarks.md"
 TITLE = "## GPU"
 INTRODUCTION = """What `python -m benchmarks.gpu` measured, without loading: videos/s of a training step, clips/s of a
-test, and TFLOP/s of products and attention at the layers' shapes. `first s`: until the first runs were done,
-compilation included.
+test; and the ceilings at the layers' shapes in bf16: TFLOP/s of products and attention (its scores computed again in
+the backward pass), TB/s of a copy, read and written. Recomputation counts as no work of a step.
+
+`% of ceiling`: as if products and attention ran as fast as alone, and everything else took no time. `MFU, %`: of the
+device's data sheet, dense bf16. `first s`: until the first runs were done, compilation included.
 """
 HEAD = (
-    "| case | a second | x published | TFLOP/s | % of bf16 peak | peak GiB | first s |",
-    "|---|---|---|---|---|---|---|",
+    "| case | a second | x published | TFLOP/s | % of ceiling | MFU, % | peak GiB | first s |",
+    "|---|---|---|---|---|---|---|---|",
 )
 VIEWS = 12  # 4 clips x 3 crops
 WARM_UP, RUNS = 3, 5
+REPEATS = 10  # of a ceiling in a run: one of them alone takes less time than to wait for it
+FORWARD, TRAINED = 2, 6  # products of attention in a block
+RECOMPUTED = 1  # and one more in fused attention's backward pass
 PUBLISHED = "published"
+TRAINED_ATTENTION, TESTED_ATTENTION = "attention, training", "attention, test"
 # (configuration, videos of a training step, videos of a test batch); as published
 TOWERS = {"ViT-B/16": (models.VIT_B16, 64, 8), "ViT-L/14": (models.VIT_L14, 48, 4)}
 TINY = {"tiny": (models.TINY, 2, 1)}
 
+Build = Callable[[], Callable[[], object]]
 Figures = dict[str, dict[str, Any]]  # by case
-Case = tuple[str, Callable[[], Callable[[], object]], int, float]  # name, what builds it, units a run, operations each
+
+
+class Case(NamedTuple):
+    """What is measured."""
+
+    name: str  # tower, kind: way
+    build: Build
+    units: float  # of a run
+    operations: float  # of a unit
+    attention: float | None = None  # its share of the operations; None: a ceiling
 
 
 def main(argv: list[str] | None = None) -> Figures:
@@ -61,15 +79,21 @@ def main(argv: list[str] | None = None) -> Figures:
     end, facts = time.monotonic() + 60 * args.minutes, harness.hardware()
     kept = read(args.figures)
     figures = kept if kept.get("hardware") == facts else {"hardware": facts}
-    for name, build, units, operations in cases(TINY if args.tiny else TOWERS):
-        if name in figures or time.monotonic() >= end:
+    for case in cases(TINY if args.tiny else TOWERS):
+        if case.name in figures or time.monotonic() >= end:
             continue
-        figures[name] = measured(build, units, operations)
+        figures[case.name] = measured(case.build, case.units, case.operations) | {"attention": case.attention}
         args.figures.write_text(json.dumps(figures, indent=2) + "\n")
-        sys.stdout.write(f"{name}: {figures[name]}\n")
-    text = args.page.read_text() if args.page.exists() else ""
-    args.page.write_text(text.partition(TITLE)[0] + section(figures))
+        write_section(args.page, figures)
+        sys.stdout.write(f"{case.name}: {figures[case.name]}\n")
+    write_section(args.page, figures)
     return figures
+
+
+def write_section(page: Path, figures: Figures) -> None:
+    """Put the section in the place of an older one, at the page's end."""
+    text = page.read_text() if page.exists() else ""
+    page.write_text(text.partition(TITLE)[0] + section(figures))
 
 
 def read(path: Path) -> Figures:
@@ -81,18 +105,51 @@ def cases(towers: dict[str, tuple[CLIPConfig, int, int]]) -> list[Case]:
     """All that is measured, the most telling first."""
     found: list[Case] = []
     for tower, (config, batch, tested) in towers.items():
+        clips = tested * VIEWS
+        found += ceiling_cases(tower, config, batch * models.NUM_FRAMES, clips * models.NUM_FRAMES)
         work = models.training_flops(config)
+        attention = ceilings.attention_share(config, models.NUM_FRAMES, work, TRAINED)
         step = partial(train_step.ours, config, batch, "auto")
         ways = {PUBLISHED: partial(train_step.baseline, config, batch)}
         ways |= {f"recompute {name}": partial(step, name) for name in RECOMPUTE}
         ways |= {f"recompute {name}, compiled": partial(step, name, True) for name in RECOMPUTE}
-        found += [(f"{tower}, training: {way}", build, batch, work) for way, build in ways.items()]
-        clips, work = tested * VIEWS, models.encoding_flops(config)
+        found += [Case(f"{tower}, training: {way}", build, batch, work, attention) for way, build in ways.items()]
+        work = models.encoding_flops(config)
+        attention = ceilings.attention_share(config, models.NUM_FRAMES, work, FORWARD)
         ways = {PUBLISHED: partial(published_test, config, clips), "ours": partial(our_test, config, clips),
                 "ours, compiled": partial(our_test, config, clips, True)}  # fmt: skip
-        found += [(f"{tower}, test 4 x 3: {way}", build, clips, work) for way, build in ways.items()]
-        found += ceilings(tower, config, batch * models.NUM_FRAMES)
+        found += [Case(f"{tower}, test 4 x 3: {way}", build, clips, work, attention) for way, build in ways.items()]
     return found
+
+
+def ceiling_cases(tower: str, config: CLIPConfig, trained: int, tested: int) -> list[Case]:
+    """What the device reaches in bf16 at a block's shapes.
+
+    Args:
+        trained, tested: frames of a batch.
+    """
+    rows, shapes = trained * ceilings.tokens_of(config), ceilings.product_shapes(config)
+    found = [
+        Case(f"{tower}, ceiling: product {name}", _repeated(ceilings.product, rows, *shapes[name]), REPEATS, operations)
+        for name, operations in ceilings.product_operations(config, trained).items()
+    ]
+    for name, frames, is_training in ((TRAINED_ATTENTION, trained, True), (TESTED_ATTENTION, tested, False)):
+        products = TRAINED + RECOMPUTED if is_training else FORWARD
+        build = _repeated(ceilings.attention, config, frames, is_training)
+        operations = products * ceilings.attention_operations(config, frames)
+        found.append(Case(f"{tower}, ceiling: {name}", build, REPEATS, operations))
+    terabytes = REPEATS * ceilings.copied_bytes(config, trained) / 1e12
+    return [*found, Case(f"{tower}, ceiling: copy", _repeated(ceilings.copy, config, trained), terabytes, 0.0)]
+
+
+def _repeated(build: Callable[..., Callable[[], object]], *args: object) -> Build:
+    """Builds what runs so often."""
+
+    def built() -> Callable[[], object]:
+        run = build(*args)
+        return lambda: [run() for _ in range(REPEATS)] and None
+
+    return built
 
 
 def measured(build: Callable[[], Callable[[], object]], units: int, operations: float) -> dict[str, float]:
@@ -153,32 +210,19 @@ def published_test(config: CLIPConfig, clips: int) -> Callable[[], object]:
     return run
 
 
-def ceilings(tower: str, config: CLIPConfig, frames: int) -> list[Case]:
-    """What the device reaches in half precision at a block's shapes, of the frames of a training step."""
-    width, tokens = config.vision_width, 1 + (config.image_size // config.patch_size) ** 2
-    shapes = {"qkv": (width, 3 * width), "out": (width, width), "up": (width, 4 * width), "down": (4 * width, width)}
-    found: list[Case] = [
-        (f"{tower}, ceiling: product {name}", partial(_product, frames * tokens, *shape), 1,
-         2.0 * frames * tokens * shape[0] * shape[1])
-        for name, shape in shapes.items()
-    ]  # fmt: skip
-    attention = partial(_attention, frames, config.vision_heads, tokens, width // config.vision_heads)
-    # Two products forward, five backward (the scores are computed again).
-    found.append((f"{tower}, ceiling: attention", attention, 1, 7 * 2.0 * frames * tokens**2 * width))
-    return found
-
-
-def _product(rows: int, depth: int, width: int) -> Callable[[], object]:
-    left, right = (torch.randn(*shape, device=harness.device(), dtype=torch.bfloat16)
-                   for shape in ((rows, depth), (width, depth)))  # fmt: skip
-    return lambda: left @ right.T
-
-
-def _attention(frames: int, heads: int, tokens: int, head_width: int) -> Callable[[], object]:
-    shape = (frames, heads, tokens, head_width)
-    parts = [torch.randn(shape, device=harness.device(), dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
-    gradient = torch.randn(shape, device=harness.device(), dtype=torch.bfloat16)
-    return lambda: torch.autograd.grad(F.scaled_dot_product_attention(*parts), parts, gradient)
+def ceiling_of(case: str, figures: Figures) -> float | None:
+    """TFLOP/s of a case whose products and attention ran as fast as alone; None where these were not measured."""
+    tower, is_training, share = case.partition(",")[0], ", training:" in case, figures[case].get("attention")
+    names = [f"product {name}" for name in ceilings.product_shapes(models.TINY)]
+    names.append(TRAINED_ATTENTION if is_training else TESTED_ATTENTION)
+    rows = [figures.get(f"{tower}, ceiling: {name}", {}) for name in names]
+    if share is None or not all("per_s" in row for row in rows):
+        return None
+    *products, attention = rows
+    work = sum(row["tflop_per_s"] / row["per_s"] for row in products)
+    products_s = (1 - share) / (work / sum(1 / row["per_s"] for row in products))
+    counted = TRAINED / (TRAINED + RECOMPUTED) if is_training else 1.0
+    return 1 / (products_s + share / (counted * attention["tflop_per_s"]))
 
 
 def section(figures: Figures) -> str:
@@ -191,15 +235,20 @@ def section(figures: Figures) -> str:
         if name == "hardware":
             continue
         if "out_of_memory" in row:
-            lines.append(f"| {name} | out of memory | | | | | |")
+            lines.append(f"| {name} | out of memory | | | | | | |")
             continue
         reference = figures.get(f"{name.partition(':')[0]}: {PUBLISHED}", {}).get("per_s")
-        times = f"{row['per_s'] / reference:.2f}" if reference else ""
-        share = f"{100e12 * row['tflop_per_s'] / peak:.0f}" if peak else ""
-        lines.append(
-            f"| {name} | {row['per_s']:.1f} | {times} | {row['tflop_per_s']:.1f} | {share} | {row['peak_gib']:.1f} | "
-            f"{row['first_s']:.0f} |"
-        )
+        times, ceiling, rate = reference and row["per_s"] / reference, ceiling_of(name, figures), row["tflop_per_s"]
+        cells = [
+            f"{row['per_s']:.1f}" if row["per_s"] >= 10 else f"{row['per_s']:.2f}",
+            f"{times:.2f}" if times else "",
+            f"{rate:.1f}" if rate else "",  # a copy has no operations
+            f"{100 * rate / ceiling:.0f}" if ceiling else "",
+            f"{100e12 * rate / peak:.0f}" if peak and rate else "",
+            f"{row['peak_gib']:.1f}",
+            f"{row['first_s']:.0f}",
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
