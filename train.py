@@ -11,7 +11,7 @@ from engine.sharding import gathered, shard
 from engine.state import TrainState, averaged, epoch_average
 from engine.train import Training, train
 from modules.build import add_remedies, build_system, build_towers
-from modules.compile import compile_blocks
+from modules.compile import compile_system
 from reports.tables import finish_run
 from utils.cli import add_common_arguments, run_main
 
@@ -60,8 +60,7 @@ def prepare(run: Run) -> tuple[TrainState, Training]:
     start.load_weights(system)
     check_features(config, system)
     operations = run.utilisation(system, data.examples(towers))
-    if config.network.compile:
-        compile_blocks(system, run.precision.device)
+    compile_system(system, config.network.compile, config.network.compile_cache, run.precision.device)
     if solver.strategy == "fsdp":
         shard(system, system.blocks())
 

@@ -7,6 +7,7 @@ from modules.build import CLASSES, DESCRIPTORS, HEADS, SYSTEMS, head_of, kind_of
 from modules.classes.classifiers import CLASSIFIERS
 from modules.classes.sentences import KEY, NAMES, check_class_text
 from modules.classes.templates import templates_of
+from modules.compile import COMPILE, WHOLE, way_of
 from modules.objectives.contrast import check_batch
 from modules.objectives.mixing import SOFT_LOSSES, is_soft, mixes
 from modules.systems.remedies import AT_HEAD
@@ -27,6 +28,7 @@ def check_network(config: Config, videos_per_step: int | None = None) -> None:
     check_choice("network.system", network.system, SYSTEMS)
     check_choice("network.classes", network.classes, CLASSES)
     check_choice("network.recompute", network.recompute or NONE, RECOMPUTE)
+    _check_compile(config)
     templates_of(network.templates)
     check_class_text(network.class_text)
     check_choice("network.sim_header", head_of(config), HEADS)
@@ -64,6 +66,16 @@ def check_network(config: Config, videos_per_step: int | None = None) -> None:
                 "network.drop_out and network.emb_dropout act in the image tower, which data.modality features does "
                 "not run: set them to 0"
             )
+
+
+def _check_compile(config: Config) -> None:
+    """See that the way to compile is known, and fits to what is sharded."""
+    way = way_of(config.network.compile)
+    check_choice("network.compile", way, COMPILE)
+    if way == WHOLE and config.solver.strategy == "fsdp":
+        raise ValueError(
+            "network.compile whole: expected blocks with solver.strategy fsdp, which gathers one at a time"
+        )
 
 
 def _check_tower(config: Config) -> None:

@@ -192,7 +192,9 @@ class NetworkConfig:
     recompute: Text = ""
     fix_text: StrictBool = True
     fix_video: StrictBool = False
-    compile: StrictBool = False  # torch.compile of the transformer blocks
+    # torch.compile of the transformer blocks, a name of modules.compile.COMPILE; True: blocks, False: off
+    compile: NameOrSwitch = "auto"
+    compile_cache: Text = ""  # folder of compiled code; empty: beside downloaded weights
     classes: Text = "templates"  # what videos are compared with, a name of modules.build.CLASSES
     templates: Text = "mote28"  # a name of modules.classes.templates.TEMPLATES, or a template
     # what templates are filled with: names, sentences (of the data set's file in descriptors/), or a file of these
