@@ -59,7 +59,9 @@ def prepare(run: Run) -> tuple[TrainState, Training]:
     validation = data.validation(run, system)
     start.load_weights(system)
     check_features(config, system)
-    operations = run.utilisation(system, data.examples(towers))
+    examples = data.examples(towers)
+    operations = run.utilisation(system, examples)
+    run.choose_attention(system, examples)
     compile_system(system, config.network.compile, config.network.compile_cache, run.precision.device)
     if solver.strategy == "fsdp":
         shard(system, system.blocks())

@@ -3,8 +3,8 @@
 import argparse
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from datasets.lists.class_folders import ClassFolders
 from datasets.lists.records import VideoList, write_video_list
 from engine.checkpoints import CheckpointStore
 from engine.collect import Pass, collect
-from engine.flops import utilisation
+from engine.flops import count_flops, utilisation
 from engine.optim import check_solver
 from engine.resume import check_place
 from engine.state import TrainState
@@ -28,7 +28,8 @@ from modules.build import load_config, named_head, parse_config
 from modules.check import check_network
 from modules.formats.ours import read_checkpoint
 from modules.recompute import default_recompute, keeping_less_than
-from modules.systems.base import Batch, System
+from modules.running.attention import AttentionCalls, fastest_attention
+from modules.systems.base import Batch, Draws, System
 from modules.weights import load_text_tower
 from utils.config import Config, DataConfig, changes, to_yaml
 from utils.distributed import broadcast, is_main, is_restarted, process_group, rank, world_size
@@ -56,6 +57,7 @@ class Run:
     config: Config
     precision: Precision
     folder: Path
+    contexts: ExitStack = field(default_factory=ExitStack)  # what holds until the run ends
 
     @property
     def share(self) -> tuple[int, int]:
@@ -115,6 +117,18 @@ class Run:
         operations = [each for each, _ in found if each is not None]
         return (sum(operations) / len(operations) if operations else None), found[0][1]
 
+    def choose_attention(self, system: System, examples: list[Batch]) -> None:
+        """From here on take the kernel of attention that is the fastest at the shapes of examples (on the meta device).
+
+        A GPU does so in half precision; elsewhere torch chooses among one or two.
+        """
+        if self.precision.device.type != "cuda" or not self.precision.half:
+            return
+        with AttentionCalls() as calls:
+            for example in examples:
+                count_flops(system, example, Draws(torch.Generator().manual_seed(0)))
+        self.contexts.enter_context(fastest_attention(calls.counts, self.precision.device, self.precision.half))
+
     def pass_over(self, what: str) -> Pass:
         """How clips go through the model outside training."""
         return Pass(self.precision, self.config.data.batch_size, what)
@@ -131,8 +145,8 @@ def begin_run(args: argparse.Namespace) -> Iterator[Run]:
             raise ValueError("resume=auto continues a run by its name: give its --log_time")
         log_time = broadcast(args.log_time or timestamp())
         folder = run_folder(config.data.output_path, config.data.dataset, config.network.arch, log_time)
-        with run_lock(folder):
-            yield Run(config, precision, folder)
+        with run_lock(folder), ExitStack() as contexts:
+            yield Run(config, precision, folder, contexts)
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""How a system runs on a device: nothing here changes what it computes."""
