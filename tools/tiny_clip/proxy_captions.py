@@ -7,19 +7,27 @@ from datasets.shapes.world import with_article
 from modules.classes.templates import TEMPLATES
 from tools.shapes_captions import CaptionKind
 
-OBJECT, COLOUR, TEXTURE, SCENE, STYLE, MOTION, PLACE, SIZE = range(len(ATTRIBUTES))
+OBJECT, COLOUR, TEXTURE, SCENE, STYLE, MOTION, PLACE, SIZE, TILT = range(len(ATTRIBUTES))
 # How each attribute is said alone.
-ALONE = ("{}", "something {}", "something {}", "something {}", "{}", "something {}")
+ALONE = (
+    "{}",
+    "something {}",
+    "something {}",
+    "something {}",
+    "{}",
+    "something {}",
+    "something in the {}",
+    "a {} thing",
+    "something {}",
+)
 
 
 def _alone(column: int, name: str) -> str:
     return ALONE[column].format(with_article(name) if column in (OBJECT, STYLE) else name)
 
 
-# One text for each value of the first attributes, from object to motion; places and sizes are in captions alone.
-SHORT_TEXTS = tuple(
-    tuple(_alone(column, name) for name in ATTRIBUTES[column]) for column in range(len(ALONE))
-)  # fmt: skip
+# One text for each value of each attribute. Places, sizes and tilts are what a head tells motions from.
+SHORT_TEXTS = tuple(tuple(_alone(column, name) for name in names) for column, names in enumerate(ATTRIBUTES))
 
 
 def _kind(rate: float, said: tuple[int, ...], *forms: str) -> CaptionKind:
@@ -39,17 +47,18 @@ CAPTION_KINDS = (
     _kind(0.10, (OBJECT,), *_videos_of("{object}"), "{object}", "a picture of {object}."),
     _kind(0.05, (OBJECT, COLOUR, TEXTURE), "{coloured} that is {texture}"),
     _kind(0.10, (MOTION,), "something {motion}", "a thing {motion}", "{motion}", "an object that is {motion}"),
-    _kind(0.06, (PLACE,), "something in the {place} of the picture", "a thing in the {place}"),
-    _kind(0.04, (SIZE,), "something {size}", "a {size} thing"),
+    _kind(0.05, (PLACE,), "something in the {place} of the picture", "a thing in the {place}"),
+    _kind(0.02, (SIZE,), "something {size}", "a {size} thing"),
+    _kind(0.03, (TILT,), "something {tilt}", "a thing that is {tilt}"),
 )
 
 
 def words_of(shown: Sequence[int]) -> dict[str, str]:
-    """The words for the attributes [8] of a picture; those that are hidden are never asked for."""
-    noun, colour, texture, scene, style, motion, place, size = (
+    """The words for the attributes [9] of a picture; those that are hidden are never asked for."""
+    noun, colour, texture, scene, style, motion, place, size, tilt = (
         names[i] for names, i in zip(ATTRIBUTES, shown, strict=True)
     )
     return {
         "object": with_article(noun), "coloured": with_article(f"{colour} {noun}"), "texture": texture, "scene": scene,
-        "style": with_article(style), "motion": motion, "place": place, "size": size,
+        "style": with_article(style), "motion": motion, "place": place, "size": size, "tilt": tilt,
     }  # fmt: skip

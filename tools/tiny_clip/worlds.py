@@ -56,6 +56,6 @@ WORLDS = {
         short_texts=proxy_captions.SHORT_TEXTS,
         captions_every=3,
         logit_scale=50.0,
-        defaults=PretrainConfig(steps=3200, batch_size=96, num_pictures=40_000, lr=8e-4, text_steps=150),
+        defaults=PretrainConfig(steps=2400, batch_size=96, num_pictures=32_000, lr=8e-4, text_steps=150),
     ),
 }

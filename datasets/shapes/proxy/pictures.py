@@ -11,8 +11,10 @@ from datasets.shapes.world import MOTIONS
 
 PHOTO_RATE = 0.6
 NOT_SHOWN = -1  # what a style hides of a picture
+TILTS = ("upright", "tilted to the right", "upside down", "tilted to the left")
 # What can be said about a picture: each attribute is an index into one of these.
-ATTRIBUTES = (OBJECTS, COLOURS, TEXTURES, SCENES, STYLES, tuple(motion.name for motion in MOTIONS), PLACES, SIZES)
+ATTRIBUTES = (OBJECTS, COLOURS, TEXTURES, SCENES, STYLES, tuple(motion.name for motion in MOTIONS), PLACES, SIZES,
+              TILTS)  # fmt: skip
 COLOURLESS = np.array([STYLES.index(name) for name in ("sketch", "negative")])
 TEXTURELESS = np.array([STYLES.index("mosaic")])
 CHUNK = 64  # pictures drawn at once; more fall out of the processor's cache
@@ -21,7 +23,7 @@ CHUNK = 64  # pictures drawn at once; more fall out of the processor's cache
 def draw_pictures(count: int, generator: np.random.Generator, size: tuple[int, int] = (48, 48)) -> Pictures:
     """Pictures of all objects, motions, scenes and styles, drawn independently of any part's classes.
 
-    Their attributes are int64 [N, 8], see ATTRIBUTES, NOT_SHOWN where the style hides them.
+    Their attributes are int64 [N, 9], see ATTRIBUTES, NOT_SHOWN where the style hides them.
     """
     chunks = [_draw_chunk(min(CHUNK, count - start), generator, size) for start in range(0, count, CHUNK)]
     return Pictures(*(np.concatenate(column) for column in zip(*chunks, strict=True)))
@@ -38,9 +40,10 @@ def _draw_chunk(count: int, generator: np.random.Generator, size: tuple[int, int
 
 
 def attributes_of(looks: Looks, pose: np.ndarray) -> np.ndarray:
-    """What is true of N pictures, int64 [N, 8], from their looks and their objects' poses [N, 4]."""
+    """What is true of N pictures, int64 [N, 9], from their looks and their objects' poses [N, 4]."""
     colour_ids = np.where(np.isin(looks.style_ids, COLOURLESS), NOT_SHOWN, looks.colour_ids)
     texture_ids = np.where(np.isin(looks.style_ids, TEXTURELESS), NOT_SHOWN, looks.texture_ids)
     size_ids = np.digitize(pose[:, 3], SIZE_EDGES)
     columns = [looks.object_ids, colour_ids, texture_ids, looks.scene_ids, looks.style_ids, looks.motion_ids]
-    return np.stack([*columns, place_ids(pose), size_ids], axis=1)
+    tilt_ids = np.rint(pose[:, 2] * 2 / np.pi).astype(np.int64) % len(TILTS)  # the nearest quarter of a turn
+    return np.stack([*columns, place_ids(pose), size_ids, tilt_ids], axis=1)
