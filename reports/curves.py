@@ -8,9 +8,11 @@ from reports.style import new_figure
 
 LOSSES = (
     "train/loss", "train/expert_ce", "train/merged_ce", "train/feature_mse", "train/contrastive", "train/sorting",
+    "train/distill", "train/head_mse", "train/relations",
 )  # fmt: skip
 FIGURES = (
-    "val/top1", "val/top5", "val/ema_top1", "val/ema_top5", "val/t2v_r1", "val/v2t_r1", "val/order_accuracy",
+    "val/top1", "val/top5", "val/ema_top1", "val/ema_top5", "val/average_top1", "val/average_top5", "val/t2v_r1",
+    "val/v2t_r1", "val/order_accuracy",
 )  # fmt: skip
 # Panels of the picture: title, unit, and the metrics that they show where a run has them.
 PANELS = (
