@@ -22,6 +22,8 @@ from utils.weights.state_dicts import check_fit
 # Options of the fast towers, by the keys that set them.
 KEYS = {"joint_frames": "joint_st", "time_module": "tm", "activation": "activation"}
 TOKENIZER_EXTRA = "requirements-encoders.txt"
+# What open_clip, timm and transformers raise about a description that they cannot build.
+UNBUILT = (TypeError, ValueError, LookupError, AttributeError, RuntimeError, AssertionError, ImportError, OSError)
 
 
 class OpenClipTower(Towers):
@@ -217,7 +219,7 @@ def _built(found: Described, drop_path: float) -> nn.Module:
     others |= {"vision_cfg": vision, "text_cfg": text, "quick_gelu": found.quick_gelu}
     try:
         return CustomTextCLIP(**others)
-    except (TypeError, RuntimeError, AssertionError, ImportError) as error:
+    except UNBUILT as error:
         hint = f" (pip install -r {TOKENIZER_EXTRA})" if "transformers" in str(error) else ""
         raise ValueError(
             f"network.arch {found.arch}: open_clip and timm cannot build it: {one_line(error)}{hint}"

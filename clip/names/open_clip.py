@@ -8,7 +8,7 @@ import difflib
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ def describe(arch: str) -> Described | None:
     """What a name of open_clip stands for; None: it has another form.
 
     Raises:
-        FileNotFoundError: no such folder, tag or model; names the nearest tags.
+        FileNotFoundError: no such folder, tag or model, or a name that lacks a part; names the nearest tags.
         ConnectionError: the Hub cannot be reached.
         ValueError: its description is not that of a pair of towers.
     """
@@ -106,8 +106,12 @@ def describe(arch: str) -> Described | None:
         return _in_folder(arch, Path(arch.removeprefix(LOCAL)))
     if arch.startswith(HUB):
         return _on_hub(arch)
+    if (Path(arch) / CONFIG_FILE).is_file():
+        raise FileNotFoundError(f"network.arch {arch!r}: a folder of open_clip is given as {LOCAL}{arch}")
     model_name, _, tag = arch.rpartition("/")
-    return _tagged(arch, model_name, tag) if model_name and not Path(arch).suffix else None
+    if Path(arch).suffix:
+        return None
+    return _tagged(arch, model_name, tag) if model_name else _without_tag(arch)
 
 
 def plain_weights(found: Described) -> ClipWeights:
@@ -146,6 +150,13 @@ def _tagged(arch: str, model_name: str, tag: str) -> Described:
             ) from error
 
     return _checked(arch, model, told, find_weights=find_weights, is_openai=tag == OPENAI)
+
+
+def _without_tag(arch: str) -> None:
+    import open_clip
+
+    if tags := open_clip.list_pretrained_tags_by_model(arch):
+        raise FileNotFoundError(f"network.arch {arch!r}: expected {arch}/PRETRAINED; its tags are {', '.join(tags)}")
 
 
 def _on_hub(arch: str) -> Described:
@@ -194,11 +205,16 @@ def _in_folder(arch: str, folder: Path) -> Described:
 
 def _read_description(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The model and the rules of pictures in a file ``open_clip_config.json``."""
+    from open_clip.transform import PreprocessCfg
+
     tree = read_json(path, "the description of an open_clip model")
     model, rules = tree.get("model_cfg"), tree.get("preprocess_cfg", {})
     for name, part in (("model_cfg", model), ("preprocess_cfg", rules)):
         if not isinstance(part, dict):
             raise ValueError(f"{path}: expected {name}, a mapping, found {type(part).__name__}")
+    known = [field.name for field in fields(PreprocessCfg)]
+    if unknown := sorted(rules.keys() - known):  # a misspelt rule would be OpenAI's
+        raise ValueError(f"{path}: preprocess_cfg: expected {', '.join(known)}, found {', '.join(unknown)}")
     return model, rules
 
 

@@ -163,6 +163,9 @@ WRONG = {
     "another family": ({"vision_cfg": {"timm_model_name": "eva02_base_patch16_clip_224", "timm_pool": "token"}},
                        r"local-dir:.*: the weights are not those of its description, missing visual\.trunk"),
     "an unknown trunk": ({"vision_cfg": {"timm_model_name": "vit_pe_cored"}}, r"cannot build it: Unknown model"),
+    "another's text tower": ({"text_cfg": {"hf_model_name": "/nowhere/roberta"}}, r"local-dir:.*cannot build it: "),
+    "heads that do not fit": ({"text_cfg": {"heads": 5}}, r"local-dir:.*cannot build it: .*divisible"),
+    "a word for a number": ({"text_cfg": {"layers": "two"}}, r"local-dir:.*cannot build it: "),
     "an unknown entry": ({"vision_cfg": {"tokens": 3}}, r"open_clip does not know it .*tokens"),
     "an oblong picture": ({"vision_cfg": {"image_size": [32, 48]}}, r"image_size: expected one number .*\[32, 48\]"),
     "another picture": ({"vision_cfg": {"image_size": 40}}, r"image_size: expected a multiple of 16 pixels, found 40"),
@@ -184,6 +187,7 @@ RULES_OF_PICTURES = {
     "interpolation": ("nearest", r"interpolation: expected bicubic or bilinear, found 'nearest'"),
     "std": ([1, 0, 1], r"std of pixels: expected 3 numbers, found \[1, 0, 1\]"),
     "mean": ([0.5, 0.5], r"mean of pixels: expected 3 numbers, found \[0\.5, 0\.5\]"),
+    "resize_mod": ("squash", r"preprocess_cfg: expected size, .*resize_mode, .*found resize_mod$"),
 }
 
 
@@ -206,6 +210,14 @@ def test_a_folder_without_description_or_weights_says_what_is_missing(tmp_path):
     (tmp_path / "member" / "open_clip_model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"found no weights, expected open_clip_model\.safetensors"):
         load_towers(arch)
+
+
+def test_a_name_that_lacks_a_part_says_which(tmp_path):
+    write_member("PE-Core-T", tmp_path / "member")
+    with pytest.raises(FileNotFoundError, match=r"a folder of open_clip is given as local-dir:.*member$"):
+        load_towers(str(tmp_path / "member"))
+    with pytest.raises(FileNotFoundError, match=r"expected PE-Core-B-16/PRETRAINED; its tags are meta"):
+        load_towers("PE-Core-B-16")
 
 
 def test_a_tag_that_does_not_exist_names_the_nearest():
