@@ -5,24 +5,13 @@
 #   --systems: every system, temporal module and classifier (about 40 minutes of CPU time); docs/results_systems.md
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/rows.sh
 export NPROC="${NPROC:-1}" # its batch size is made for one process
 demo=exps/demo
 case "${1:-}" in
   "" | --ablation | --systems) ;;
   *) echo "usage: bash scripts/run_demo.sh [--ablation | --systems]" >&2; exit 2 ;;
 esac
-
-say() { printf '\n== %s\n' "$*"; }
-
-# train SYSTEM NAME [section.key=value ...]: continues a run that was stopped, skips one that is done.
-train() {
-  local config="configs/demo/$1.yaml" run="$demo/shapes/tiny_clip/$2"
-  shift
-  [ -e "$run/done" ] && return
-  say "train $*"
-  bash scripts/run_train.sh "$config" --log_time "$@" resume=auto
-  touch "$run/done"
-}
 
 # evaluate SYSTEM NAME WEIGHTS [section.key=value ...]: all tests of one row of the table; of the zero-shot tests alone
 # are the values in $of_zero_shot. A system that is not trained on labels has a file of its own for those that are seen.
@@ -64,16 +53,16 @@ if [ ! -e "$demo/tiny_clip.pt" ]; then
   python -m tools.pretrain_tiny_clip --out "$demo/tiny_clip.pt"
 fi
 
-runs="$demo/shapes/tiny_clip"
-train mote mote_1024
+runs="$demo/shapes/tiny_clip" mote=configs/demo/mote.yaml
+train "$mote" "$runs/mote_1024"
 evaluate mote clip clip
 evaluate mote mote_1024 "$runs/mote_1024/last_model.pt"
 
 if [ "${1:-}" = --ablation ]; then
   for seed in 1024 1025 1026; do
-    train mote "mote_$seed" "seed=$seed"
-    train mote "no_merged_$seed" "seed=$seed" mote.merged=0 mote.feature_mse=0
-    train mote "plain_$seed" "seed=$seed" network.num_experts=0
+    train "$mote" "$runs/mote_$seed" "seed=$seed"
+    train "$mote" "$runs/no_merged_$seed" "seed=$seed" mote.merged=0 mote.feature_mse=0
+    train "$mote" "$runs/plain_$seed" "seed=$seed" network.num_experts=0
     evaluate mote "mote_$seed" "$runs/mote_$seed/last_model.pt"
     evaluate mote "no_modulation_$seed" "$runs/mote_$seed/last_model.pt" mote.modulation=false
     evaluate mote "no_merged_$seed" "$runs/no_merged_$seed/last_model.pt"
@@ -96,7 +85,7 @@ if [ "${1:-}" = --systems ]; then
     weights="$runs/$name/last_model.pt"
     # Rows that are named clip... are the pretrained model itself.
     # shellcheck disable=SC2086  # several values
-    case "$name" in clip*) weights=clip ;; *) train "$system" "$name" $overrides ;; esac
+    case "$name" in clip*) weights=clip ;; *) train "configs/demo/$system.yaml" "$runs/$name" $overrides ;; esac
     # shellcheck disable=SC2086
     evaluate "$system" "$name" "$weights" $overrides
   done 3<<<"$rows"

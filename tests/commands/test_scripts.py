@@ -230,7 +230,8 @@ def demo_of_words(repo_root, environment, tmp_path) -> Callable[..., tuple[int, 
     scripts, commands = tmp_path / "scripts", tmp_path / "bin"
     for folder in (scripts, commands):
         folder.mkdir()
-    shutil.copy(repo_root / "scripts" / "run_demo.sh", scripts)
+    for name in ("run_demo.sh", "rows.sh"):
+        shutil.copy(repo_root / "scripts" / name, scripts)
     (scripts / "setup.sh").write_text("setup() { :; }\n")
     (scripts / "launch.sh").write_text("")
     (scripts / "run_train.sh").write_text(
