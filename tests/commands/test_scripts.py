@@ -315,6 +315,99 @@ def test_a_demo_that_failed_goes_on_where_it_was(demo_of_words):
     assert not any("results/a/" in call for call in calls)
 
 
+@pytest.fixture
+def proxy_of_words(repo_root, environment, tmp_path) -> Callable[..., tuple[int, list[str], str]]:
+    """Run run_proxy.sh among commands that only write down how they were called; returns status, calls and errors."""
+    scripts, commands = tmp_path / "scripts", tmp_path / "bin"
+    for folder in (scripts, commands):
+        folder.mkdir()
+    for name in ("run_proxy.sh", "rows.sh"):
+        shutil.copy(repo_root / "scripts" / name, scripts)
+    (scripts / "setup.sh").write_text("setup() { :; }\n")
+    (scripts / "launch.sh").write_text("")
+    run = "exps/proxy/proxy/clip_0"
+    (scripts / "run_train.sh").write_text(
+        'echo "train $*" >>calls; [ "$3" != "${FAILS:-}" ] || exit 1\n'
+        f"mkdir -p {run}/$3; touch {run}/$3/last_model.pt\n"
+    )
+    results = "exps/proxy/results/final/clip_0"
+    (commands / "python").write_text(
+        '#!/usr/bin/env bash\ncase "$*" in\n'
+        f'*rows*) echo "f|0|1024|c.yaml||{results}/f|s=1"\n'
+        f'echo "m|0|1024|m.yaml|{run}/m_1024|{results}/m_1024|s=1 x.y=2" ;;\n'
+        f'*evaluate*) echo "$*" >>calls; for done in f m_1024; do [[ "$*" != *"--row ${{done:0:1}} "* ]] '
+        f"|| {{ mkdir -p {results}/$done; touch {results}/$done/done; }}; done ;;\n"
+        '*pretrain* | *descriptors*) echo "$*" >>calls; touch "${@: -1}" ;;\n'
+        '*shapes*) echo "$*" >>calls; mkdir -p exps/proxy/data/lists exps/proxy/pack; '
+        "for part in train val {dev,final}_{objects,scenes,colours,styles,motions}; do "
+        'echo "$part/a.mp4 0" >exps/proxy/data/lists/$part.txt; done ;;\n'
+        '*) echo "$*" >>calls ;;\nesac\n'
+    )
+    (commands / "python").chmod(0o755)
+
+    def call(*arguments: str, **variables: str) -> tuple[int, list[str], str]:
+        (tmp_path / "calls").write_text("")
+        path = f"{commands}{os.pathsep}{environment['PATH']}"
+        done = subprocess.run(
+            ["bash", scripts / "run_proxy.sh", *arguments], env=environment | variables | {"PATH": path},
+            capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
+        )  # fmt: skip
+        return done.returncode, (tmp_path / "calls").read_text().splitlines(), done.stderr
+
+    return call
+
+
+def test_rows_of_the_proxy_world_are_trained_once_and_tested_after(proxy_of_words, tmp_path):
+    status, calls, _ = proxy_of_words("--seeds", "1")
+    assert status == 0
+    assert calls == [
+        "-m datasets.shapes --world proxy --out exps/proxy/data",
+        "-m datasets.pack exps/proxy/all.txt --root exps/proxy/data/videos --out exps/proxy/pack --quality 95",
+        "-m tools.proxy.descriptors --out exps/proxy/descriptors.yaml",
+        "-m tools.pretrain_tiny_clip --world proxy --seed 0 --out exps/proxy/clip_0.pt",
+        "-m tools.proxy.evaluate --row f --clip 0 --seed 1024 --half final",
+        "train m.yaml --log_time m_1024 s=1 x.y=2 resume=auto",
+        "-m tools.proxy.evaluate --row m --clip 0 --seed 1024 --half final",
+        "-m tools.proxy.table --seeds 1 --clips 0 --half final --page docs/results_proxy.md "
+        "--picture docs/images/proxy.png",
+    ]
+    listed = (tmp_path / "exps" / "proxy" / "all.txt").read_text().split()[::2]
+    assert len(listed) == len(set(listed)) == 12
+    # A second time nothing is left but to look, and to write the page.
+    _, calls, _ = proxy_of_words("--seeds", "1")
+    assert [call.split()[1] for call in calls] == ["datasets.shapes", "tools.proxy.table"]
+    # Weights that are newer than their tests are tested again.
+    weights = tmp_path / "exps" / "proxy" / "proxy" / "clip_0" / "m_1024" / "last_model.pt"
+    os.utime(weights, (weights.stat().st_mtime + 100,) * 2)
+    _, calls, _ = proxy_of_words("--seeds", "1")
+    assert [call for call in calls if "evaluate" in call] == [
+        "-m tools.proxy.evaluate --row m --clip 0 --seed 1024 --half final"
+    ]
+
+
+def test_a_proxy_table_that_failed_goes_on_where_it_was(proxy_of_words):
+    status, calls, _ = proxy_of_words(FAILS="m_1024")
+    assert status != 0
+    assert not any("proxy.table" in call for call in calls)
+    status, calls, _ = proxy_of_words()
+    assert status == 0
+    assert not any("--row f" in call or "pretrain" in call or "datasets.pack" in call for call in calls)
+    assert any("--row m" in call for call in calls)
+
+
+def test_the_proxy_s_development_half_leaves_the_pages_alone(proxy_of_words):
+    _, calls, _ = proxy_of_words("--half", "dev")
+    pages = "--page exps/proxy/results_dev.md --picture exps/proxy/results_dev.png"
+    assert calls[-1] == f"-m tools.proxy.table --seeds 3 --clips 0 --half dev {pages}"
+
+
+@pytest.mark.parametrize("arguments", [["--row", "all"], ["all"], ["--seeds"]])
+def test_the_proxy_s_script_refuses_what_it_does_not_know(proxy_of_words, arguments):
+    status, calls, errors = proxy_of_words(*arguments)
+    assert (status, calls) == (2, [])
+    assert errors.startswith("usage: bash scripts/run_proxy.sh [--seeds N]")
+
+
 @pytest.mark.slow
 def test_two_machines_train_one_model(repo_root, environment, place):
     """Two starts of the script on this machine stand for two machines: one told by arguments, one by variables."""
