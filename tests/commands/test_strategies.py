@@ -72,7 +72,7 @@ def test_distances_from_clip_and_relations_to_anchors_are_shared_without_a_diffe
     # Draws of each process: anchors are alike on all, other than experts, which this system has not. At a temperature
     # of 0.01 a hundredfold of the rounding errors would be in the gradients.
     recipe = ["network.system=clip", "network.sim_header=transformer", "solver.epochs=1", "solver.optim=sgd",
-              "solver.lr=0.02", "solver.draws=rank", "loss.distill=2", "loss.head_mse=1", "loss.relations=20",
+              "solver.lr=0.02", "solver.draws=rank", "loss.distill=2", "loss.head_mse=1", "loss.relations=5",
               "loss.relations_momentum=0.9", "solver.epoch_average=uniform",
               "loss.relations_temperature=0.1"]  # fmt: skip
     whole = run_train("whole", 1, "data.batch_size=8", *recipe)
