@@ -28,7 +28,7 @@ from PIL import Image
 from commands.arguments import add_model_arguments
 from commands.classifier import VideoClassifier
 from datasets.lists.labels import read_labels, split_names
-from engine.protocols.predictions import Prediction
+from engine.protocols.probabilities import Prediction
 from reports.prediction_plot import clock, draw_course, shorten
 from reports.style import data_uri
 from utils.cli import add_common_arguments, run_main

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from commands.arguments import add_model_arguments, add_view_arguments
 from commands.classifier import VideoClassifier
 from datasets.features.embeddings import Embeddings, check_embeddings_path, write_embeddings
-from engine.protocols.predictions import Prediction, printable, unreadable
+from engine.protocols.probabilities import Prediction, printable, unreadable
 from utils.cli import add_common_arguments, count, run_main, split_overrides
 from utils.files import errors_naming, prepare_output
 from utils.logger import setup_logging

@@ -21,8 +21,7 @@ from datasets.lists.labels import read_labels
 from datasets.lists.video_files import find_videos
 from engine.collect import Pass, batches_of
 from engine.protocols.fusion import fusion_of
-from engine.protocols.predictions import Prediction, prediction_of
-from engine.protocols.probabilities import Shown, explain_shown, fuse_shown, rows_of
+from engine.protocols.probabilities import Prediction, Shown, explain_shown, fuse_shown, prediction_of, rows_of
 from modules.build import PLAIN_CLIP, build_classes
 from modules.classes.base import Classes
 from modules.classes.templates import template_classes

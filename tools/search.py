@@ -12,7 +12,7 @@ import numpy as np
 from commands.arguments import add_model_arguments
 from commands.classifier import VideoClassifier
 from datasets.features.embeddings import EMBEDDING_SUFFIXES, Embeddings, read_embeddings
-from engine.protocols.predictions import printable, unreadable
+from engine.protocols.probabilities import printable, unreadable
 from utils.cli import add_common_arguments, count, run_main
 from utils.logger import setup_logging
 
