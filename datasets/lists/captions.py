@@ -7,6 +7,7 @@ relative to a root folder, or absolute. Texts are used as they are.
 
 import hashlib
 import re
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,7 +156,7 @@ def _choice(path: Path, number: int, name: str, rest: str) -> Line:
 def _list_of(path: Path, root: str | Path, lines: Iterable[Line], answers: np.ndarray | None = None) -> TextList:
     """The videos of the lines, each once."""
     first: dict[str, int] = {}  # the number of a video's first line
-    owners, texts, before = [], [], ""
+    owners, texts, before = array("q"), [], ""
     for line in lines:
         if line.path in first and line.path != before:
             raise ValueError(

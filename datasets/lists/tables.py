@@ -6,6 +6,7 @@ import io
 import logging
 import re
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,7 +90,12 @@ def _decode_as(encoding: str, content: bytes, path: Path, line: int) -> str:
 
 def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
     """Number and content of the lines that are not blank, with Unix, Windows and old Mac line ends."""
-    for number, line in enumerate(LINE_END.split(text), start=1):
+    start = 0
+    for number, end in enumerate(
+        chain(LINE_END.finditer(text), [None]), start=1
+    ):  # a list of all would be a second copy
+        line = text[start : end.start() if end else None]
+        start = end.end() if end else len(text)
         if line.strip():
             yield number, line
 

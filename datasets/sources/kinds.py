@@ -124,12 +124,13 @@ def _frames(
 def captions(settings: SourceConfig, key: str) -> Captions:
     """Of a list ``path TAB caption``."""
     listed = read_captions(settings.list, settings.root, f"{key}.")
-    encoded = [caption.encode() for caption in listed.captions]
+    captions = listed.captions
+    lengths = (len(caption.encode()) for caption in captions)
     return Captions(
         listed.videos,
         np.searchsorted(listed.video_of_line, np.arange(len(listed.videos) + 1)),
-        np.cumsum([len(text) for text in encoded], dtype=np.int64),
-        np.frombuffer(b"".join(encoded), dtype=np.uint8),
+        np.cumsum(np.fromiter(lengths, dtype=np.int64, count=len(captions))),
+        np.frombuffer("".join(captions).encode(), dtype=np.uint8),
     )
 
 
