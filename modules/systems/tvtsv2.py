@@ -13,7 +13,7 @@ import torch
 from pydantic import Field, StrictInt
 from torch import Tensor
 
-from clip.spacetime import ADDED, ATTENTION_OVER_TIME
+from clip.spacetime import ADDED, ATTENTION_OVER_TIME, TEMPORAL_EMBEDDING
 from modules.objectives.contrast import pair_loss
 from modules.objectives.sort import in_order, order_accuracy, sorting_loss
 from modules.sorter import Sorter
@@ -60,13 +60,12 @@ class TVTSv2(PlainCLIP):
         super().__init__(*args, **kwargs)
         self.towers.logit_scale.requires_grad_(False)  # the contrast has a temperature of its own
         if self.settings.text_layers and (text := getattr(self.towers, "transformer", None)):
-            if self.settings.text_layers > len(text.resblocks):
-                expected = f"expected at most {len(text.resblocks)}, the blocks of the text tower"
-                raise ValueError(f"tvtsv2.text_layers: {expected}, found {self.settings.text_layers}")
-            text.resblocks[: -self.settings.text_layers].requires_grad_(False)
+            if (asked := self.settings.text_layers) > (most := len(text.resblocks)):
+                raise ValueError(f"tvtsv2.text_layers: expected at most {most}, the text tower's blocks, found {asked}")
+            text.resblocks[:-asked].requires_grad_(False)
         if self.settings.time_attention == "space":
             self.towers.image_tower.transformer.start_time_from_space()
-        if any("temporal_embedding" in name for name in self.towers.additions):  # else it was trained
+        if any(TEMPORAL_EMBEDDING in name for name in self.towers.additions):  # else it was trained
             self.towers.image_tower.temporal_embedding.data.mul_(self.settings.temporal_scale)
         self.sorter = None
         if self.solver.loss_type != "CE" and self.settings.sorting:
