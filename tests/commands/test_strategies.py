@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from clip.trunk import fit_size
 from engine.resume import AVERAGE
 from engine.train import train
 from modules.build import load_config
 from modules.formats.ours import read_checkpoint
 from modules.systems.remedies import TEACHER
+from tests.clip.members import description, reference_of, save_member
 from train import main
 from utils.distributed import process_group
 from utils.precision import Precision
@@ -42,7 +45,7 @@ def run_train(repo_root, debug_config, debug_data, tmp_path):
             command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-2000:]
-        return read_checkpoint(tmp_path / "debug" / "tiny_clip" / name / "last_model.pt")
+        return read_checkpoint(next(tmp_path.rglob(f"{name}/last_model.pt")))
 
     return run
 
@@ -111,6 +114,39 @@ def test_a_space_time_tower_is_shared_without_a_difference(run_train):
     assert largest_difference(whole, run_train("two", 2, "data.batch_size=4", *recipe)) < 1e-5
     sharded = run_train("sharded", 2, "data.batch_size=4", "solver.strategy=fsdp", *recipe)
     assert largest_difference(whole, sharded) < 1e-5
+
+
+# Processes of their own build these, so their trunks are timm's own.
+MEMBERS = {"a trunk of timm": "PE-Core-T", "open_clip's own tower": "CLIPA"}
+
+
+def write_member(family: str, folder: Path) -> str:
+    """A member of a family for pictures of 32 pixels, with CLIP's tokens; its ``network.arch``."""
+    tree = description(family)
+    tree["model_cfg"]["vision_cfg"]["image_size"] = 32
+    text = {"hf_tokenizer_name": None, "tokenizer_kwargs": None, "vocab_size": 49408, "pool_type": "argmax"}
+    tree["model_cfg"]["text_cfg"] |= text
+    reference = reference_of(tree)
+    fit_size(reference.visual, 32, family)
+    return save_member(folder, tree, reference)
+
+
+@pytest.mark.parametrize("kind", MEMBERS)
+def test_towers_of_open_clip_are_shared_and_continued_without_a_difference(kind, run_train, tmp_path):
+    arch = write_member(MEMBERS[kind], tmp_path / "member")
+    recipe = [f"network.arch={arch}", "data.transforms=tower", "data.input_size=32", "network.fix_text=false",
+              "solver.epochs=2", "solver.optim=sgd", "solver.lr=0.02"]  # fmt: skip
+    replicated = run_train("two", 2, "data.batch_size=4", *recipe)
+    sharding = ["data.batch_size=4", "solver.strategy=fsdp", "network.recompute=light", *recipe]
+    sharded = run_train("sharded", 2, *sharding)
+    assert largest_difference(replicated, sharded) < 1e-5
+    first = next(tmp_path.rglob("sharded/checkpoints/epoch_0001_step_0000000.pt"))
+    assert largest_difference(run_train("again", 2, *sharding, f"resume={first}"), sharded) < 1e-6
+    start = load_file(tmp_path / "member" / "open_clip_model.safetensors")
+    state = sharded["model_state_dict"]
+    for part in ("visual.", "text."):  # whole, and moved
+        names = [name for name in state if name.startswith(part) and state[name].is_floating_point()]
+        assert max((state[name] - start[name].view_as(state[name])).abs().max() for name in names) > 1e-4
 
 
 def test_sharded_and_replicated_runs_continue_each_other(run_train, tmp_path):
