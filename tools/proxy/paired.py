@@ -67,6 +67,13 @@ class Claim(NamedTuple):
     sentence: str
     difference: Difference
     least: float = 0.0
+    is_level: bool = False  # the difference is from nothing: an accuracy, which has no sign
+
+    @property
+    def figure(self) -> str:
+        """The difference in the sentence."""
+        mean, error = self.difference.mean, self.difference.error
+        return f"{mean:.1f} ± {error:.1f}" if self.is_level else f"{mean:+.1f} ± {error:.1f}"
 
     @property
     def verdict(self) -> str:

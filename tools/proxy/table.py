@@ -110,7 +110,7 @@ def claims(rows: Tested) -> list[Claim]:
     ]
     learned = {"Plain FFN, raw": plain[RAW], "MoTE, raw": mote[RAW], "MoTE, both": mote[BOTH]}
     return zero_shot + [
-        Claim(f"{name}: close-set above {LEARNED:g} %", difference(hits, None, (CLOSE,)), LEARNED)
+        Claim(f"{name}: close-set above {LEARNED:g} %", difference(hits, None, (CLOSE,)), LEARNED, is_level=True)
         for name, hits in learned.items()
     ]
 
