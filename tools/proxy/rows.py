@@ -207,10 +207,10 @@ def _clips(text: str) -> tuple[int, ...]:
 def main(argv: list[str] | None = None) -> None:
     """Print the plan for the script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", default="short", help="all, groups or names of rows (%(default)s)")
+    parser.add_argument("--rows", default="short", help="all, groups or names of rows, beside those of short")
     add_arguments(parser)
     args = parser.parse_args(argv)
-    for planned in plan(rows_of(args.rows), args.clips, args.seeds, args.half):
+    for planned in plan(rows_of(f"short {args.rows}"), args.clips, args.seeds, args.half):
         fields = planned.row.name, planned.clip, planned.seed, planned.config, planned.run or "", planned.results
         sys.stdout.write("|".join(map(str, (*fields, " ".join(planned.overrides)))) + "\n")
 

@@ -102,3 +102,9 @@ def test_the_script_gets_a_line_for_each_run(small_world, capsys):
     assert plain[4:6] == ["exps/proxy/proxy/clip_0/plain_1024", "exps/proxy/results/dev/clip_0/plain_1024"]
     assert {"seed=1024", "network.arch=exps/proxy/clip_0.pt", "network.num_experts=0"} <= set(plain[6].split())
     assert Path(plain[3]).is_file()
+
+
+def test_the_rows_that_every_page_needs_are_always_planned(small_world, capsys):
+    main(["--rows", "no_mse", "--seeds", "1"])
+    rows = [line.split("|")[0] for line in capsys.readouterr().out.splitlines()]
+    assert rows == ["frozen", "plain", "mote", "no_mse"]
