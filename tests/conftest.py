@@ -1,10 +1,13 @@
 """Fixtures that tests of several rooms use."""
 
 import os
+import tempfile
 from pathlib import Path
 
 # Threads that wait without spinning: on a busy machine spinning makes small models several times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Compiled code is not kept beside the weights of whoever runs the tests.
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.join(tempfile.gettempdir(), f"torchinductor_{os.getuid()}"))
 os.environ.pop("RANK", None)  # tests run in one process, also under a launcher
 
 import runpy

@@ -36,10 +36,11 @@ def batch_of(rows: slice) -> Batch:
     return Batch(clips=clips[rows], labels=torch.tensor([2, 0, 1, 2])[rows])
 
 
-def gradients(model: nn.Module, rows: slice, step: int) -> dict[str, Tensor]:
+def gradients(model: nn.Module, rows: slice, step: int, device: torch.device | str = "cpu") -> dict[str, Tensor]:
     """Of all parameters that train, and the loss; draws are those of ``solver.draws: shared``."""
     model.zero_grad(set_to_none=True)
-    loss = model(batch_of(rows), draws_of_update(7, step)).total
+    clips, labels = (part.to(device) for part in (batch_of(rows).clips, batch_of(rows).labels))
+    loss = model(Batch(clips=clips, labels=labels), draws_of_update(7, step)).total
     loss.backward()
     plain = getattr(model, "module", model)
     found = {name: value.grad.clone() for name, value in plain.named_parameters() if value.grad is not None}
