@@ -1,8 +1,8 @@
 """What training keeps in memory, computed without a GPU: python -m benchmarks.memory
 
 Storages that operations make are counted while they are there; hooks on saved tensors would miss what selective
-recomputation holds by itself. Of a block on real tensors of the CPU, of a whole step on torch's fake ones, which have
-shapes alone. Attention is the fused one, as on a GPU.
+recomputation holds by itself. Tensors are torch's fake ones, which have shapes alone. Attention is the fused one, as on
+a GPU.
 """
 
 import sys
@@ -22,6 +22,7 @@ from benchmarks import models
 from clip.blocks import RECOMPUTE, ResidualAttentionBlock, set_recompute
 from clip.model import CLIPConfig
 from clip.spacetime import SpaceTimeBlock
+from modules.running.residual import FP32, RESIDUAL, apply_residual
 from modules.systems.base import Batch, Draws
 
 MIB, GIB = 2**20, 2**30
@@ -83,12 +84,13 @@ def kept_bytes(compute: Callable[[Tensor], Tensor], clips: Tensor, is_half: bool
     return alive[1] - alive[0]
 
 
-def step_bytes(config: CLIPConfig, batch_size: int, recompute: str) -> int:
+def step_bytes(config: CLIPConfig, batch_size: int, recompute: str, residual: str = FP32) -> int:
     """The most that a training step in bf16 has in memory at a time, its model and optimizer included."""
     half = torch.autocast("cpu", dtype=torch.bfloat16)
     with FakeTensorMode(), fused_attention():
         model = models.model_on_cpu(config).train()
         set_recompute(model, recompute)
+        apply_residual(model, residual)
         weights = [*model.parameters(), *model.buffers()]
         of_weights = sum(each.nbytes for each in weights)
         clips = torch.empty(batch_size, FRAMES, 3, config.image_size, config.image_size, dtype=torch.uint8)
@@ -135,11 +137,12 @@ def section(configs: Mapping[str, CLIPConfig], decimals: int = 1) -> str:
 def _blocks(configs: Mapping[str, CLIPConfig], decimals: int) -> str:
     rows = [["block", *(f"{name}, MiB" for name in RECOMPUTE), *(f"tower {name}, GiB" for name in RECOMPUTE)]]
     for (name, config), (kind, build), precision in product(configs.items(), KINDS.items(), PRECISIONS):
-        block, compute, clips = build(config)
         kept = []
-        for recompute in RECOMPUTE:
-            set_recompute(block, recompute)
-            kept.append(kept_bytes(compute, clips, precision == "bf16"))
+        with FakeTensorMode():
+            block, compute, clips = build(config)
+            for recompute in RECOMPUTE:
+                set_recompute(block, recompute)
+                kept.append(kept_bytes(compute, clips, precision == "bf16"))
         of_block = [f"{size / MIB:.{decimals}f}" for size in kept]
         of_tower = [f"{config.vision_layers * BATCHES[name] * size / GIB:.{decimals}f}" for size in kept]
         rows.append([f"{name}, {kind}, {precision}", *of_block, *of_tower])
@@ -148,9 +151,11 @@ def _blocks(configs: Mapping[str, CLIPConfig], decimals: int) -> str:
 
 def _steps(configs: Mapping[str, CLIPConfig], decimals: int) -> str:
     rows = [["training step", *(f"{name}, GiB" for name in RECOMPUTE)]]
-    for name, config in configs.items():
-        sizes = [step_bytes(config, BATCHES[name], recompute) for recompute in RECOMPUTE]
-        rows.append([f"{name}, {BATCHES[name]} videos", *(f"{size / GIB:.{decimals}f}" for size in sizes)])
+    for (name, config), residual in product(configs.items(), RESIDUAL):
+        sizes = [step_bytes(config, BATCHES[name], recompute, residual) for recompute in RECOMPUTE]
+        rows.append(
+            [f"{name}, {BATCHES[name]} videos, residual {residual}", *(f"{size / GIB:.{decimals}f}" for size in sizes)]
+        )
     return _table(rows)
 
 

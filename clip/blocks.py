@@ -93,6 +93,17 @@ class QuickGELU(nn.Module):
 ACTIVATIONS = {"quick_gelu": QuickGELU, "gelu": nn.GELU}
 
 
+class LayerNorm(nn.LayerNorm):
+    """Of tokens in half precision it makes such; their mean and variance are fp32 all the same."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., D] -> [..., D]"""
+        if x.dtype == self.weight.dtype:
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):  # on a GPU it would give fp32
+            return F.layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention under nn.MultiheadAttention's parameter names; fused, where that is the fastest."""
 
@@ -191,9 +202,9 @@ class ResidualAttentionBlock(nn.Module):
     def __init__(self, width: int, heads: int, activation: str, drop_path: float, mlp: int | None = None):
         super().__init__()
         self.attn = Attention(width, heads, dropout=drop_path)
-        self.ln_1 = nn.LayerNorm(width)
+        self.ln_1 = LayerNorm(width)
         self.mlp = MLP(width, activation, mlp)
-        self.ln_2 = nn.LayerNorm(width)
+        self.ln_2 = LayerNorm(width)
         self.drop_path = DropPath(drop_path)
         self.control_point = nn.Identity()
 
@@ -208,10 +219,16 @@ class ResidualAttentionBlock(nn.Module):
         return x + self.drop_path(self.mlp(self.ln_2(x)))
 
 
+def _is_autocast_to_bf16(x: Tensor) -> bool:
+    device = x.device.type
+    return not x.is_meta and torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.bfloat16
+
+
 class Transformer(nn.Module):
     """A stack of blocks."""
 
     block: type[ResidualAttentionBlock] = ResidualAttentionBlock
+    has_bf16_stream = False  # see network.residual
 
     def __init__(
         self, width: int, layers: int, heads: int, activation: str, drop_path: float = 0.0, mlp: int | None = None
@@ -236,6 +253,8 @@ class Transformer(nn.Module):
 
     def _through_blocks(self, x: Tensor, how: int, only_first: bool) -> Tensor:
         """``how``: what a block takes as its second argument."""
+        if self.has_bf16_stream and _is_autocast_to_bf16(x):
+            x = x.bfloat16()
         for block in self.resblocks:
             x = block(x, how, only_first and block is self.resblocks[-1])
         return x

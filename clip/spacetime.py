@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clip.blocks import Attention, ResidualAttentionBlock, Transformer, recomputable
+from clip.blocks import Attention, LayerNorm, ResidualAttentionBlock, Transformer, recomputable
 from clip.shapes import CLIPConfig
 from clip.towers import Tokens, Towers
 
@@ -59,7 +59,7 @@ class SpaceTimeBlock(ResidualAttentionBlock):
         super().__init__(width, heads, activation, drop_path, mlp)
         self.attn = GroupedAttention(width, heads, drop_path, over_time=False)
         self.timeattn = GroupedAttention(width, heads, drop_path, over_time=True)
-        self.ln_3 = nn.LayerNorm(width)
+        self.ln_3 = LayerNorm(width)
 
     @recomputable
     def forward(self, x: Tensor, num_frames: int, only_first: bool = False) -> Tensor:

@@ -26,6 +26,7 @@ from modules.heads.mean import MeanPooling
 from modules.heads.projection import ResidualProjection
 from modules.heads.transformer import HEAD_WIDTH, TemporalTransformer
 from modules.recompute import apply_recompute
+from modules.running.residual import apply_residual
 from modules.systems.base import System
 from modules.systems.clip import PlainCLIP
 from modules.systems.mote import MoTE
@@ -249,6 +250,7 @@ def build_system(config: Config, towers: Towers, classes: Classes) -> System:
     if rank := network.residual_projection:
         system.projection = ResidualProjection(towers.spec.embed_dim, rank).to(device)
     apply_recompute(system, network.recompute)
+    apply_residual(system, network.residual)
     with torch.no_grad():
         system.eval().remember(classes.encode(towers))
     return system.train()

@@ -3,6 +3,7 @@
 from clip.blocks import NONE, RECOMPUTE
 from clip.model import IMAGE_TOWERS
 from clip.shapes import DIVIDED
+from clip.shift import TOKENT1D
 from modules.build import CLASSES, DESCRIPTORS, HEADS, SYSTEMS, head_of, kind_of_classes
 from modules.classes.classifiers import CLASSIFIERS
 from modules.classes.sentences import KEY, NAMES, check_class_text
@@ -10,6 +11,7 @@ from modules.classes.templates import templates_of
 from modules.compile import COMPILE, WHOLE, way_of
 from modules.objectives.contrast import check_batch
 from modules.objectives.mixing import SOFT_LOSSES, is_soft, mixes
+from modules.running.residual import BF16, RESIDUAL
 from modules.systems.remedies import AT_HEAD
 from utils.config import Config, check_choice
 from utils.distributed import GRADIENTS
@@ -28,6 +30,9 @@ def check_network(config: Config, videos_per_step: int | None = None) -> None:
     check_choice("network.system", network.system, SYSTEMS)
     check_choice("network.classes", network.classes, CLASSES)
     check_choice("network.recompute", network.recompute or NONE, RECOMPUTE)
+    check_choice("network.residual", network.residual, RESIDUAL)
+    if network.residual == BF16 and network.tm == TOKENT1D:
+        raise ValueError("network.residual bf16: expected fp32 with network.tm tokent1d, which computes in it")
     _check_compile(config)
     templates_of(network.templates)
     check_class_text(network.class_text)

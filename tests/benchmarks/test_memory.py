@@ -23,7 +23,9 @@ def test_the_tables_have_a_row_of_each_block_and_of_a_step_and_less_to_the_right
         row.split("|")[1].strip(): [*map(float, row.split("|")[2:-1])] for row in text.splitlines() if "| ViT" in row
     }
     blocks = [f"ViT-B/16, {kind}, {half}" for kind in ("frames", "space-time") for half in ("fp32", "bf16")]
-    assert [*rows] == [*blocks, "ViT-B/16, 64 videos"]
+    assert [*rows] == [*blocks, *(f"ViT-B/16, 64 videos, residual {name}" for name in ("fp32", "bf16"))]
+    fp32, bf16 = [*rows.values()][-2:]
+    assert all(small < large for small, large in zip(bf16, fp32, strict=True))
     for name, values in rows.items():
         of_blocks, of_towers = values[: len(RECOMPUTE)], values[len(RECOMPUTE) :]
         assert of_blocks == sorted(of_blocks, reverse=True)

@@ -190,6 +190,8 @@ class NetworkConfig:
     # what the backward pass computes again in place of keeping it, a name of clip.blocks.RECOMPUTE; empty: light on
     # a GPU, none on a CPU
     recompute: Text = ""
+    # format of the sum through the image tower's blocks in a run in bf16, a name of modules.running.residual.RESIDUAL
+    residual: Text = "fp32"
     fix_text: StrictBool = True
     fix_video: StrictBool = False
     # torch.compile of the transformer blocks, a name of modules.compile.COMPILE; True: blocks, False: off
