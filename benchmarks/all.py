@@ -44,6 +44,10 @@ CUDA. Machines differ and are noisy: read the ratios.
 `% of fp32 products` and `% of bf16 products` are the products' share: operations a second of the contender,
 recomputation not counted, against those of the plain products of a block's linear layers alone, at the same batch and
 in the same rounds. A contender in fp32 cannot reach more than the fp32 rate, which is a part of the bf16 rate.
+
+What bf16 can bring on a CPU depends on its units. AVX512-BF16 has twice the rate of fp32, so `ours auto` is at most
+twice as fast as `ours fp32`, and less than that by whatever is no product: norms, softmax, activations, residual sums
+and the optimizer. AMX has a higher rate, and the same rest.
 """
 
 
