@@ -1,6 +1,7 @@
 """Frames to frame features: ViT-B/16 and, on CUDA, ViT-L/14."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 
 import torch
@@ -15,10 +16,11 @@ def ours(config, frames: torch.Tensor, choice: str, is_compiled: bool = False) -
     model, precision = models.our_model(config).eval(), resolve_precision(choice, harness.device())
     if is_compiled:
         compile_blocks(model, precision.device)
-    model.under_test(precision.half).__enter__()  # for good: this model is made for this
+    form = ExitStack()  # left when ``encode`` is dropped: as long as that lives the model is in its form for tests
+    form.enter_context(model.under_test(precision.half))
 
     @torch.inference_mode()
-    def encode() -> torch.Tensor:
+    def encode(_form: ExitStack = form) -> torch.Tensor:
         with precision.autocast():
             return model.encode(frames.to(harness.device(), non_blocking=True))
 

@@ -12,6 +12,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -185,10 +186,11 @@ def our_test(config: CLIPConfig, clips: int, is_compiled: bool = False) -> Calla
     if is_compiled:
         compile_blocks(model, precision.device)
     frames = models.random_frames(clips)
-    model.under_test(precision.half).__enter__()  # for good: this model is made for this
+    form = ExitStack()  # left when ``run`` is dropped: as long as that lives the model is in its form for tests
+    form.enter_context(model.under_test(precision.half))
 
     @torch.inference_mode()
-    def run() -> torch.Tensor:
+    def run(_form: ExitStack = form) -> torch.Tensor:
         with precision.autocast():
             video = model.encode(frames.to(precision.device, non_blocking=True))
             return model.score(video, model.classes.encode(model.towers))
