@@ -4,7 +4,7 @@
 #   --seeds N        runs of each row (3)
 #   --clips "0 1"    pretrained CLIPs (0); each is trained from scratch once
 #   --half dev       zero-shot classes to choose settings on (final: those of the page)
-#   --rows ROWS      short (frozen, plain, MoTE), all, or names of rows and groups of tools/proxy/rows.py, beside short
+#   --rows ROWS      short (frozen, plain, MoTE), all, remedies, or names of rows and groups of tools/proxy/rows.py, beside short
 # Of the final half it writes docs/results_proxy.md and docs/images/proxy.png, of the other the same two into exps/proxy.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -15,7 +15,7 @@ while [ "$#" -gt 0 ]; do
   case "$1" in
     --seeds | --clips | --half | --rows) [ "$#" -gt 1 ] && printf -v "${1#--}" %s "$2" && shift 2 && continue ;;
   esac
-  echo 'usage: bash scripts/run_proxy.sh [--seeds N] [--clips "0 1"] [--half dev|final] [--rows short|all|NAMES]' >&2
+  echo 'usage: bash scripts/run_proxy.sh [--seeds N] [--clips "0 1"] [--half dev|final] [--rows short|all|remedies|NAMES]' >&2
   exit 2
 done
 

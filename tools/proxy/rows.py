@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from modules.build import PLAIN_CLIP, load_config
 from utils.cli import count, run_main
-from utils.run_folder import CHECKPOINT, run_folder
+from utils.run_folder import AVERAGE_CHECKPOINT, CHECKPOINT, run_folder
 
 CONFIGS = Path("configs/proxy")
 ROOT = Path("exps/proxy")
@@ -43,6 +43,7 @@ class Row(NamedTuple):
     forms: tuple[str, ...] = tuple(FORMS)
     reference: str = ""  # name of the row that it is compared with, form by form
     is_frozen: bool = False  # the pretrained model, which is only tested
+    checkpoint: str = CHECKPOINT  # file of its run that is tested
 
 
 class Group(NamedTuple):
@@ -55,6 +56,10 @@ class Group(NamedTuple):
 
 def _frozen(name: str, title: str, overrides: str = "", reference: str = "") -> Row:
     return Row(name, title, overrides=overrides, forms=("raw",), reference=reference, is_frozen=True)
+
+
+def _plain(name: str, title: str, overrides: str) -> Row:
+    return Row(name, title, overrides=f"{PLAIN_FFN} {overrides}", reference=PLAIN)
 
 
 def _system(name: str, title: str) -> Row:
@@ -90,6 +95,7 @@ SYSTEMS = Group(
         _system("tvtsv2", "TVTSv2's tower: space-time attention, trained on labels"),
     ),
 )
+EPOCHS, HEAD_DISTILLED = "solver.epoch_average=uniform", "loss.distill=1 loss.distill_at=head"
 SENTENCES = f"network.class_text={DESCRIPTORS}"
 TEXTS = Group(
     "Sentences against names",
@@ -99,8 +105,24 @@ TEXTS = Group(
         Row("mote_sentences", "MoTE with sentences", overrides=SENTENCES, reference=MOTE),
     ),
 )
+REMEDIES = Group(
+    "Remedies",
+    "What else keeps a tuned model near CLIP, without experts and with them: the settings of the section `loss`.",
+    (
+        _plain("plain_mse", "plain FFN + feature MSE", "loss.head_mse=0.1"),
+        _plain("plain_distill_head", "plain FFN + distillation after the head", HEAD_DISTILLED),
+        _plain("plain_distill_tower", "plain FFN + distillation of the tower", "loss.distill=1"),
+        _plain("plain_relations", "plain FFN + relations to anchors", "loss.relations=0.4"),
+        _plain("plain_low_rate", "plain FFN + a fifth of CLIP's rate", "solver.clip_ratio=0.02"),
+        _plain("plain_epochs", "plain FFN + mean over epochs", EPOCHS)._replace(checkpoint=AVERAGE_CHECKPOINT),
+        _plain("plain_apart", "plain FFN + residual projection of rank 32", "network.residual_projection=32"),
+        Row("mote_distill_head", "MoTE + distillation after the head", "mote", HEAD_DISTILLED, reference=MOTE),
+        Row("mote_low_rate", "MoTE + a fifth of CLIP's rate", "mote", "solver.clip_ratio=0.02", reference=MOTE),
+        Row("mote_epochs", "MoTE + mean over epochs", "mote", EPOCHS, reference=MOTE, checkpoint=AVERAGE_CHECKPOINT),
+    ),
+)
 # Another row is a line in one of these, or in a group of its own.
-GROUPS = {"short": SHORT, "parts": PARTS, "systems": SYSTEMS, "texts": TEXTS}
+GROUPS = {"short": SHORT, "parts": PARTS, "systems": SYSTEMS, "texts": TEXTS, "remedies": REMEDIES}
 ALL = ("short", "parts", "systems", "texts")  # what --rows all stands for
 
 
@@ -145,7 +167,7 @@ class Planned(NamedTuple):
     @property
     def weights(self) -> str:
         """What is tested."""
-        return PLAIN_CLIP if self.run is None else str(self.run / CHECKPOINT)
+        return PLAIN_CLIP if self.run is None else str(self.run / self.row.checkpoint)
 
     @property
     def results(self) -> Path:
