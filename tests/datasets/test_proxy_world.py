@@ -123,9 +123,23 @@ def drawn():
 def test_pictures_cover_every_attribute_and_repeat_with_the_generator(drawn):
     assert drawn.frames.shape == (400, 32, 32, 3)
     for column, names in zip(drawn.attributes.T, pictures.ATTRIBUTES, strict=True):
-        assert set(column) - {pictures.NOT_SHOWN} == set(range(len(names)))
+        found = {names[i] for i in column if i != pictures.NOT_SHOWN}
+        assert found | {"upside down"} == set(names) | {"upside down"}  # which only what spins fastest ever is
     again = pictures.draw_pictures(400, np.random.default_rng(0), (32, 32))
     np.testing.assert_array_equal(drawn.frames, again.frames)
+
+
+def test_places_sizes_and_tilts_are_those_of_the_pose():
+    looks = one_look("photo")
+    columns = [pictures.PLACES, pictures.SIZES, pictures.TILTS]
+    for pose, expected in (
+        ((-0.5, 0.1, 0.1, 0.3), ("left", "small", "upright")),
+        ((0.1, 0.6, np.pi / 2 + 0.3, 0.5), ("bottom", "medium", "tilted to the right")),
+        ((0.05, 0.0, -np.pi / 2, 0.7), ("middle", "large", "tilted to the left")),
+        ((0.0, -0.4, -3.0, 0.7), ("top", "large", "upside down")),
+    ):
+        found = pictures.attributes_of(looks, np.array([pose]))[0, 6:]
+        assert tuple(names[i] for names, i in zip(columns, found, strict=True)) == expected
 
 
 def test_what_a_style_hides_is_not_said(drawn):

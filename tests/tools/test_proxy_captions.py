@@ -76,6 +76,7 @@ def test_the_loss_of_short_texts_leaves_out_what_is_not_shown():
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.slow
 def test_pretraining_learns_repeats_and_ends_with_the_scale_of_the_world():
     small = dataclasses.replace(TINY_CLIP, vision_layers=1, text_layers=1)
     config = PretrainConfig(steps=25, batch_size=32, num_pictures=128, text_steps=20, warmup_steps=5)
