@@ -156,7 +156,10 @@ def _without_tag(arch: str) -> None:
     import open_clip
 
     if tags := open_clip.list_pretrained_tags_by_model(arch):
-        raise FileNotFoundError(f"network.arch {arch!r}: expected {arch}/PRETRAINED; its tags are {', '.join(tags)}")
+        raise FileNotFoundError(
+            f"network.arch {arch!r}: no such file, and none of {', '.join(OPENAI_MODELS)}; "
+            f"of open_clip's model of that name expected {arch}/PRETRAINED; its tags are {', '.join(tags)}"
+        )
 
 
 def _on_hub(arch: str) -> Described:

@@ -216,7 +216,7 @@ def test_a_name_that_lacks_a_part_says_which(tmp_path):
     write_member("PE-Core-T", tmp_path / "member")
     with pytest.raises(FileNotFoundError, match=r"a folder of open_clip is given as local-dir:.*member$"):
         load_towers(str(tmp_path / "member"))
-    with pytest.raises(FileNotFoundError, match=r"expected PE-Core-B-16/PRETRAINED; its tags are meta"):
+    with pytest.raises(FileNotFoundError, match=r"of that name expected PE-Core-B-16/PRETRAINED; its tags are meta$"):
         load_towers("PE-Core-B-16")
 
 
