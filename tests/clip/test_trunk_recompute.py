@@ -24,10 +24,11 @@ from tests.clip.members import FAMILIES, description, reference_of, save_member,
 # Each with a kind of block of its own, or of neighbours of it: turned positions, SwiGLU, a last block that computes
 # one token, a stem with BatchNorms, convolutions, open_clip's own blocks.
 RECOMPUTING = ("PE-Core-T", "SigLIP2-B-16", "EVA02", "MobileCLIP2-L-14", "MobileCLIP2-B", "ConvNeXt", "CLIPA")
-LITTLE = (
-    1.12  # of a step's operations: attention's output layer, and where they are three layers, queries, keys, values
-)
-DROPPING = tuple(family for family in RECOMPUTING if family != "CLIPA")
+FAST = ("PE-Core-T", "SigLIP2-B-16", "CLIPA")
+BY_FAMILY = [pytest.param(each, marks=[pytest.mark.slow] * (each not in FAST)) for each in RECOMPUTING]
+DROPPING = [each for each in BY_FAMILY if each.values != ("CLIPA",)]
+# Of a step's operations: attention's output layer, and where they are three layers, queries, keys and values.
+LITTLE = 1.12
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +82,7 @@ def check_steps(part: nn.Module, encode: Callable[[], Tensor]) -> None:
     assert found[FULL][1] > 1.1 * operations
 
 
-@pytest.mark.parametrize("family", RECOMPUTING)
+@pytest.mark.parametrize("family", BY_FAMILY)
 def test_an_image_tower_gets_the_same_gradients(family, load):
     towers = load(family)
     check_steps(towers.visual, encoder_of_images(towers))
@@ -110,7 +111,7 @@ def test_scales_of_layers_get_the_same_gradients(load):
     check_steps(towers.text, encoder_of_texts(towers, "CLIPA"))
 
 
-@pytest.mark.parametrize("family", RECOMPUTING)
+@pytest.mark.parametrize("family", BY_FAMILY)
 def test_the_more_is_recomputed_the_less_is_kept(family, load):
     towers, kept = load(family), {}
     images = torch.randn(2, 3, *(towers.spec.image_size,) * 2)
