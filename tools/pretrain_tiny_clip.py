@@ -41,10 +41,13 @@ SHORT_TEXTS_WEIGHT = 0.5  # of the cross-entropy over the texts of each attribut
 def pretrain(
     config: PretrainConfig, clip_config: CLIPConfig = TINY_CLIP, world: PretrainWorld = WORLDS["demo"]
 ) -> tuple[CLIP, list[float]]:
-    """Train a CLIP from scratch; returns it, in eval mode, and the loss of each step."""
+    """Train a CLIP from scratch; returns it, in eval mode, and the loss of each of its `steps`."""
+    first = _learn_first_world(config, clip_config, world)
     torch.manual_seed(config.seed)
     generator = np.random.default_rng(config.seed)
     model = CLIP(clip_config).train()
+    if first is not None:
+        model.visual.load_state_dict(first.visual.state_dict())
     _teach_text_tower(model, config, generator, world)
     pictures = world.draw_pictures(config.num_pictures, generator, (clip_config.image_size,) * 2)
     optimizer = build_optimizer(model, config.lr, config.weight_decay)
@@ -60,6 +63,14 @@ def pretrain(
     if world.logit_scale is not None:
         model.logit_scale.data.fill_(math.log(world.logit_scale))
     return model.eval(), losses
+
+
+def _learn_first_world(config: PretrainConfig, clip_config: CLIPConfig, world: PretrainWorld) -> CLIP | None:
+    """The CLIP of the first world, of which the image tower is kept; None where there is none."""
+    if world.first is None or not config.first_steps:
+        return None
+    given = {"steps": config.first_steps, "num_pictures": config.num_pictures, "seed": config.seed}
+    return pretrain(replace(world.first.defaults, **given), clip_config, world.first)[0]
 
 
 def _loss(
@@ -130,11 +141,13 @@ def main(argv: Sequence[str] | None = None) -> Path:
     parser.add_argument("--out", type=Path, required=True, help="file of the fp16 state dict")
     parser.add_argument("--world", choices=WORLDS, default="demo", help="(demo); see docs/demo.md and docs/proxy.md")
     kinds = {field.name: field.type for field in fields(PretrainConfig)}
-    for name in ("steps", "batch_size", "num_pictures", "lr", "seed"):
+    for name in ("steps", "first_steps", "batch_size", "num_pictures", "lr", "seed"):
         parser.add_argument(f"--{name}", type=kinds[name], help="(what the world needs)")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     world = WORLDS[args.world]
+    if args.first_steps and world.first is None:
+        parser.error(f"--first_steps: the world {args.world} has no world that is learned before it")
     given = {name: value for name, value in vars(args).items() if name in kinds and value is not None}
     model, _ = pretrain(replace(world.defaults, **given), world=world)
     args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -90,8 +90,29 @@ def test_pretraining_learns_repeats_and_ends_with_the_scale_of_the_world():
 
 
 @pytest.mark.slow
+def test_the_image_tower_starts_as_the_first_world_left_it():
+    small = dataclasses.replace(TINY_CLIP, vision_layers=1, text_layers=1)
+    first = dataclasses.replace(WORLDS["demo"], defaults=PretrainConfig(batch_size=8, text_steps=2))
+    world = dataclasses.replace(PROXY, first=first)
+    config = PretrainConfig(steps=0, first_steps=5, num_pictures=16, text_steps=0, seed=3)
+    model, _ = pretrain(config, small, world)
+    learned, _ = pretrain(dataclasses.replace(first.defaults, steps=5, num_pictures=16, seed=3), small, first)
+    alone, _ = pretrain(dataclasses.replace(config, first_steps=0), small, world)
+    for found, expected, fresh in zip(*(m.visual.parameters() for m in (model, learned, alone)), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+        assert not torch.equal(found, fresh)
+    assert torch.equal(model.token_embedding.weight, alone.token_embedding.weight)
+
+
+@pytest.mark.slow
 def test_the_command_writes_the_clip_of_a_world(tmp_path):
-    given = ["--steps", "2", "--batch_size", "8", "--num_pictures", "16"]
+    given = ["--steps", "2", "--first_steps", "2", "--batch_size", "8", "--num_pictures", "16"]
     path = main(["--world", "proxy", *given, "--out", str(tmp_path / "clip.pt")])
     weights = torch.load(path, weights_only=True)
     assert weights["logit_scale"].exp().item() == pytest.approx(50, rel=1e-3)
+
+
+def test_a_world_without_a_first_one_refuses_its_steps(capsys, tmp_path):
+    with pytest.raises(SystemExit):
+        main(["--first_steps", "5", "--out", str(tmp_path / "clip.pt")])
+    assert "--first_steps: the world demo has no world that is learned before it" in capsys.readouterr().err

@@ -16,9 +16,13 @@ from tools.tiny_clip import proxy_captions
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """`num_pictures` are drawn once and passed over as often as `steps` of `batch_size` need."""
+    """`num_pictures` are drawn once and passed over as often as `steps` of `batch_size` need.
+
+    Where a world has a first one, the image tower learns that for `first_steps`, 0: not at all, from as many pictures.
+    """
 
     steps: int = 1500
+    first_steps: int = 0
     batch_size: int = 64
     num_pictures: int = 30_000
     lr: float = 7e-4
@@ -35,7 +39,8 @@ class PretrainWorld:
 
     `short_texts` are lists of texts, one for each attribute of a picture in their order, of which the picture's own is
     told from all others in every step; captions, told from those of the batch, come every `captions_every`-th step.
-    `logit_scale` is laid into the finished model; None keeps what was learned.
+    `logit_scale` is laid into the finished model; None keeps what was learned. `first` is a world whose pictures the
+    image tower learns before, with a text tower that is not kept.
     """
 
     attributes: tuple[tuple[str, ...], ...]
@@ -44,11 +49,13 @@ class PretrainWorld:
     short_texts: tuple[tuple[str, ...], ...] = ()
     captions_every: int = 1
     logit_scale: float | None = None
+    first: "PretrainWorld | None" = None
     defaults: PretrainConfig = field(default_factory=PretrainConfig)
 
 
+_DEMO = PretrainWorld(demo.ATTRIBUTES, demo.draw_pictures, shapes_captions.write_captions)
 WORLDS = {
-    "demo": PretrainWorld(demo.ATTRIBUTES, demo.draw_pictures, shapes_captions.write_captions),
+    "demo": _DEMO,
     "proxy": PretrainWorld(
         proxy.ATTRIBUTES,
         proxy.draw_pictures,
@@ -56,6 +63,7 @@ WORLDS = {
         short_texts=proxy_captions.SHORT_TEXTS,
         captions_every=3,
         logit_scale=50.0,
+        first=_DEMO,
         defaults=PretrainConfig(steps=2400, batch_size=96, num_pictures=32_000, lr=8e-4, text_steps=150),
     ),
 }
