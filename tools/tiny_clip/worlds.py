@@ -64,6 +64,6 @@ WORLDS = {
         captions_every=3,
         logit_scale=50.0,
         first=_DEMO,
-        defaults=PretrainConfig(steps=2400, batch_size=96, num_pictures=32_000, lr=8e-4, text_steps=150),
+        defaults=PretrainConfig(steps=1500, first_steps=1500, batch_size=96, lr=8e-4, text_steps=150),
     ),
 }
