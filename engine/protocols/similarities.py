@@ -8,6 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+EVEN = (
+    64  # rows and columns of a product are a multiple of it: the rest would run through other code, with other rounding
+)
 TILE = 2**20  # similarities of a tile, 4 MB: they are looked at several times while a processor's cache has them
 
 
@@ -77,14 +80,16 @@ class Cosines(Similarities):
 
     def __init__(self, texts: Tensor, videos: Tensor, most: int = TILE):
         super().__init__(len(texts), len(videos), most)
-        pairs = zip((texts, videos), self.steps, strict=True)
-        # Products of one shape run through the same code, so that equal vectors have equal cosines in all tiles.
-        self.texts, self.videos = (F.pad(_unit(each), (0, 0, 0, -len(each) % step)) for each, step in pairs)
+        # Even products of one shape run through the same code, so that equal vectors have equal cosines in all tiles.
+        self.sides = tuple(math.ceil(step / EVEN) * EVEN for step in self.steps)
+        self.texts, self.videos = (
+            F.pad(_unit(each), (0, 0, 0, side)) for each, side in zip((texts, videos), self.sides, strict=True)
+        )
         self.has_unread = not bool(self.texts.isfinite().all() and self.videos.isfinite().all())
 
     def of(self, tile: Tile) -> Tensor:
         """See ``Similarities``."""
-        rows, columns = (slice(part.start, part.start + step) for part, step in zip(tile, self.steps, strict=True))
+        rows, columns = (slice(part.start, part.start + side) for part, side in zip(tile, self.sides, strict=True))
         cosines = self.texts[rows] @ self.videos[columns].T
         cosines = cosines[: tile.texts.stop - tile.texts.start, : tile.videos.stop - tile.videos.start]
         return _last_where_unread(cosines) if self.has_unread else cosines

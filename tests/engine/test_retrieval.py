@@ -161,6 +161,13 @@ def test_views_count_as_unit_vectors_and_one_view_stays_as_it_is():
     assert torch.allclose(fused_views(single), single[:, 0])
 
 
+@pytest.mark.parametrize(("count", "most"), [(10, 9), (33, 256), (65, 1024), (101, 2500), (130, 2**20)])
+def test_equal_vectors_have_equal_cosines_at_every_place_of_a_tile(count, most):
+    vector, other = torch.randn(2, 1, 512, generator=torch.Generator().manual_seed(0))
+    table = Cosines(vector.repeat(count, 1), other.repeat(count // 2, 1), most).whole()
+    assert table.unique().numel() == 1
+
+
 def test_equal_vectors_have_equal_cosines_in_all_tiles():
     generator = torch.Generator().manual_seed(0)
     texts, videos = torch.randn(101, 64, generator=generator), torch.randn(97, 64, generator=generator)
