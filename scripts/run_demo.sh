@@ -22,12 +22,21 @@ evaluate() {
   [ -d "$parts" ] || parts=configs/demo # MoTE's
   [ ! -e "$parts/seen.yaml" ] || config="$parts/seen.yaml"
   say "test $weights $*"
-  bash scripts/run_test.sh "$config" "$weights" --output "$results/close_1x1" "$@"
-  bash scripts/run_test.sh "$config" "$weights" --test_clips 4 --test_crops 3 --output "$results/close_4x3" "$@"
   # shellcheck disable=SC2086  # several values
-  bash scripts/run_test_zeroshot.sh "$parts/combinations.yaml $parts/objects.yaml $parts/style.yaml" "$weights" \
-    --test_clips 3 --output "$results/zero_shot" "$@" ${of_zero_shot:-}
+  python -m tools.demo.in_turn \
+    test.py --config "$config" --weights "$weights" --output "$results/close_1x1" "$@" , \
+    test.py --config "$config" --weights "$weights" --test_clips 4 --test_crops 3 --output "$results/close_4x3" "$@" , \
+    test_zeroshot.py --config "$parts/combinations.yaml" "$parts/objects.yaml" "$parts/style.yaml" \
+    --weights "$weights" --test_clips 3 --output "$results/zero_shot" "$@" ${of_zero_shot:-}
   touch "$results/done"
+}
+
+# make_row SYSTEM NAME [section.key=value ...]: train and test it. Rows that are named clip... are the pretrained model.
+make_row() {
+  local system="$1" name="$2" weights="$runs/$2/last_model.pt"
+  shift 2
+  case "$name" in clip*) weights=clip ;; *) train "configs/demo/$system.yaml" "$runs/$name" "$@" ;; esac
+  evaluate "$system" "$name" "$weights" "$@"
 }
 
 # explore NAME WEIGHTS SEARCH PROBE: captions look for their videos, and a linear classifier learns from frozen features.
@@ -82,20 +91,17 @@ if [ "${1:-}" = --systems ]; then
   [ -e "$means" ] || python -m tools.class_means --config configs/demo/text4vis.yaml --out "$means"
   rows="$(python -m tools.demo.systems --rows)"
   while IFS='|' read -r system name overrides of_zero_shot <&3; do
-    weights="$runs/$name/last_model.pt"
-    # Rows that are named clip... are the pretrained model itself.
     # shellcheck disable=SC2086  # several values
-    case "$name" in clip*) weights=clip ;; *) train "configs/demo/$system.yaml" "$runs/$name" $overrides ;; esac
-    # shellcheck disable=SC2086
-    evaluate "$system" "$name" "$weights" $overrides
+    beside "$demo/logs/$name.log" make_row "$system" "$name" $overrides
   done 3<<<"$rows"
-  of_zero_shot=
+  rows_below 1
   explored="$(python -m tools.demo.search --rows)"
   while IFS='|' read -r name search probe <&3; do
     weights="$runs/$name/last_model.pt"
     [ "$name" != clip ] || weights=clip
-    explore "$name" "$weights" "$search" "$probe"
+    beside "$demo/logs/${name}_search.log" explore "$name" "$weights" "$search" "$probe"
   done 3<<<"$explored"
+  rows_below 1
   python -m tools.demo.search_picture --search "$demo/results/tvtsv2/search.npz" --out "$demo/search.png"
   python -m tools.demo.systems --page docs/results_systems.md
 fi

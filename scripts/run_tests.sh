@@ -9,5 +9,6 @@ setup requirements-dev.txt
 source scripts/launch.sh
 "$python" -m ruff check .
 "$python" -m ruff format --check .
-# A file's tests stay together, since they share what they set up; two files at a time.
+# A file's tests stay together, since they share what they set up; two files at a time, each with a thread.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 "$python" -m pytest -n "${TEST_PROCESSES:-2}" --dist loadfile "$@"

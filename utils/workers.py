@@ -30,6 +30,7 @@ REMEDY = (
 )
 POLL_S = 2  # between looks at the workers while a batch is awaited
 GRACE_S = 5  # for workers to end by themselves
+GONE_S = 30  # for those that were killed to be gone, which takes a moment on a busy machine
 TIGHT = 0.8  # share of the free shared memory
 MIB = 2**20
 
@@ -221,7 +222,7 @@ def _kill(workers: list) -> None:
     for worker in remaining:
         worker.kill()
     for worker in remaining:
-        worker.join(GRACE_S)
+        worker.join(GONE_S)
 
 
 @atexit.register

@@ -6,14 +6,13 @@ It calls test.py and test_zeroshot.py as command lines do: a process for each te
 """
 
 import argparse
-import runpy
 from pathlib import Path
 
+from tools.demo.in_turn import command
 from tools.proxy.rows import CONFIGS, FIRST_SEED, FORMS, HALVES, SETS, Planned, rows_of
 from utils.cli import add_common_arguments, run_main
 from utils.files import write_text
 
-COMMANDS = Path(__file__).resolve().parents[2]
 CLOSE, ZERO_SHOT, SCORES = "close", "zero_shot", "scores.npz"  # of a form's folder
 DONE = "done"  # in the folder of a run's tests, the last
 
@@ -40,7 +39,7 @@ def evaluate(planned: Planned, arguments: list[str]) -> None:
     Raises:
         ValueError, FileNotFoundError: see ``commands.testing.run_test``.
     """
-    close_set, zero_shot = (runpy.run_path(str(COMMANDS / f"{name}.py"))["main"] for name in ("test", "test_zeroshot"))
+    close_set, zero_shot = command("test.py"), command("test_zeroshot.py")
     parts = write_configs(planned)
     for form in planned.row.forms:
         settings = [*arguments, *planned.overrides, *FORMS[form]]
