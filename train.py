@@ -3,8 +3,15 @@
 import argparse
 
 from commands.extraction import check_features
-from commands.starting import Run, begin_run, check_run, check_videos, find_start, memory_explained
-from commands.training_data import read_training_data
+from commands.training import (
+    Run,
+    begin_run,
+    check_run,
+    check_videos,
+    find_start,
+    memory_explained,
+    read_training_data,
+)
 from datasets.clips.presets import preset_of
 from engine.optim import build_optimizer, lr_schedule
 from engine.sharding import gathered, shard

@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 # Before figures of averaged weights: what these are called, and their file.
 AVERAGES = {"ema_": ("averaged", EMA_CHECKPOINT), "average_": ("epochs", AVERAGE_CHECKPOINT)}
-RECALL = "t2v_r1"  # the first figure of a search, see commands.training_data
+RECALL = "t2v_r1"  # the first figure of a search, see commands.training.data
 
 
 def table(results: dict[str, Results], mean: Results | None = None) -> str:

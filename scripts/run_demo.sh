@@ -31,12 +31,30 @@ evaluate() {
   touch "$results/done"
 }
 
-# make_row SYSTEM NAME [section.key=value ...]: train and test it. Rows that are named clip... are the pretrained model.
+# make_row SYSTEM NAME [section.key=value ...]: train and test it, mostly on shards, which are read faster.
+# Rows that are named clip... are the pretrained model.
 make_row() {
   local system="$1" name="$2" weights="$runs/$2/last_model.pt"
   shift 2
+  set -- "$@" data.workers=1 # beside another row
+  [ "$system" = tvtsv2 ] || set -- "$@" data.modality=shards "data.train_root=$demo/pack" "data.val_root=$demo/pack"
   case "$name" in clip*) weights=clip ;; *) train "configs/demo/$system.yaml" "$runs/$name" "$@" ;; esac
   evaluate "$system" "$name" "$weights" "$@"
+}
+
+# add_data: what the rows need beside the videos: films that are told word by word, and shards.
+add_data() {
+  local part stories
+  python -m datasets.shapes --out "$demo/data" --films
+  for part in story_train story_val; do
+    stories="$demo/data/transcripts/$part"
+    [ -e "$stories/transcripts.json" ] || python -m datasets.prepare transcripts "$demo/data/lists/$part.csv" \
+      --annotations "$demo/data/videos" --out "$stories"
+  done
+  [ -e "$demo/pack/done" ] && return
+  cat "$demo/data/lists/"{train,val,zs_combinations,zs_objects,zs_style}.txt >"$demo/all.txt"
+  python -m datasets.pack "$demo/all.txt" --root "$demo/data/videos" --out "$demo/pack" --quality 95
+  touch "$demo/pack/done"
 }
 
 # explore NAME WEIGHTS SEARCH PROBE: captions look for their videos, and a linear classifier learns from frozen features.
@@ -57,15 +75,22 @@ source scripts/launch.sh
 
 say "data"
 python -m datasets.shapes --out "$demo/data"
-if [ ! -e "$demo/tiny_clip.pt" ]; then
+pretrain=(python -m tools.pretrain_tiny_clip --out "$demo/tiny_clip.pt")
+if [ "${1:-}" = --systems ]; then
+  [ -e "$demo/tiny_clip.pt" ] || beside "$demo/logs/tiny_clip.log" "${pretrain[@]}"
+  beside "$demo/logs/data.log" add_data
+  rows_below 1
+elif [ ! -e "$demo/tiny_clip.pt" ]; then
   say "tiny CLIP, trained on single pictures with captions"
-  python -m tools.pretrain_tiny_clip --out "$demo/tiny_clip.pt"
+  "${pretrain[@]}"
 fi
 
 runs="$demo/shapes/tiny_clip" mote=configs/demo/mote.yaml
-train "$mote" "$runs/mote_1024"
-evaluate mote clip clip
-evaluate mote mote_1024 "$runs/mote_1024/last_model.pt"
+if [ "${1:-}" != --systems ]; then # two of its rows
+  train "$mote" "$runs/mote_1024"
+  evaluate mote clip clip
+  evaluate mote mote_1024 "$runs/mote_1024/last_model.pt"
+fi
 
 if [ "${1:-}" = --ablation ]; then
   for seed in 1024 1025 1026; do
@@ -81,12 +106,6 @@ if [ "${1:-}" = --ablation ]; then
 fi
 
 if [ "${1:-}" = --systems ]; then
-  python -m datasets.shapes --out "$demo/data" --films
-  for part in story_train story_val; do
-    stories="$demo/data/transcripts/$part"
-    [ -e "$stories/transcripts.json" ] || python -m datasets.prepare transcripts "$demo/data/lists/$part.csv" \
-      --annotations "$demo/data/videos" --out "$stories"
-  done
   means="$demo/class_means.npz"
   [ -e "$means" ] || python -m tools.class_means --config configs/demo/text4vis.yaml --out "$means"
   rows="$(python -m tools.demo.systems --rows)"

@@ -19,6 +19,19 @@ while [ "$#" -gt 0 ]; do
   exit 2
 done
 
+# make_row ROW CLIP SEED CONFIG RUN RESULTS [section.key=value ...]: train and test it; without RUN it is the CLIP itself.
+make_row() {
+  local row="$1" clip="$2" seed="$3" config="$4" run="$5" results="$6" weights="$proxy/clip_$2.pt"
+  shift 6
+  if [ -n "$run" ]; then
+    train "$config" "$run" "$@"
+    weights="$run/last_model.pt"
+  fi
+  [ "$results/done" -nt "$weights" ] && return
+  say "test $row, CLIP $clip, seed $seed, $half"
+  python -m tools.proxy.evaluate --row "$row" --clip "$clip" --seed "$seed" --half "$half"
+}
+
 say "set up"
 source scripts/setup.sh
 setup requirements.txt
@@ -26,6 +39,11 @@ source scripts/launch.sh
 runs=(--seeds "$seeds" --clips "$clips" --half "$half")
 plan="$(python -m tools.proxy.rows --rows "$rows" "${runs[@]}")" # a wrong argument is told before any work
 
+# The CLIPs learn from pictures that are drawn as they learn, while the videos are written.
+for clip in $clips; do
+  [ -e "$proxy/clip_$clip.pt" ] && continue
+  beside "$proxy/logs/clip_$clip.log" python -m tools.pretrain_tiny_clip --world proxy --seed "$clip" --out "$proxy/clip_$clip.pt"
+done
 say "data"
 python -m datasets.shapes --world proxy --out "$proxy/data"
 if [ ! -e "$proxy/pack/done" ]; then
@@ -35,23 +53,14 @@ if [ ! -e "$proxy/pack/done" ]; then
   touch "$proxy/pack/done"
 fi
 [ -e "$proxy/descriptors.yaml" ] || python -m tools.proxy.descriptors --out "$proxy/descriptors.yaml"
-for clip in $clips; do
-  [ -e "$proxy/clip_$clip.pt" ] && continue
-  say "CLIP $clip, trained on single pictures with captions"
-  python -m tools.pretrain_tiny_clip --world proxy --seed "$clip" --out "$proxy/clip_$clip.pt"
-done
+rows_below 1
 
 while IFS='|' read -r row clip seed config run results overrides <&3; do
-  weights="$proxy/clip_$clip.pt"
-  if [ -n "$run" ]; then
-    # shellcheck disable=SC2086  # several values
-    train "$config" "$run" $overrides
-    weights="$run/last_model.pt"
-  fi
-  [ "$results/done" -nt "$weights" ] && continue
-  say "test $row, CLIP $clip, seed $seed, $half"
-  python -m tools.proxy.evaluate --row "$row" --clip "$clip" --seed "$seed" --half "$half"
+  name="$(basename "$results")_clip_$clip"
+  # shellcheck disable=SC2086  # several values
+  beside "$proxy/logs/$name.log" make_row "$row" "$clip" "$seed" "$config" "$run" "$results" $overrides
 done 3<<<"$plan"
+rows_below 1
 
 say "results"
 page=docs/results_proxy.md picture=docs/images/proxy.png

@@ -23,7 +23,7 @@ import yaml
 from PIL import Image
 
 from clip.model import CLIP, CLIPConfig
-from commands.starting import Run
+from commands.training.run import Run
 from datasets.lists.transcripts import Transcript, write_transcripts
 from engine.state import TrainState
 from engine.train import Training

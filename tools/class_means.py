@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from commands.starting import frozen_features
+from commands.training.data import frozen_features
 from datasets.read import read_data
 from engine.collect import Pass
 from modules.build import build_towers, load_config

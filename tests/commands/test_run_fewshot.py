@@ -22,7 +22,7 @@ PROBE = """
 import json, sys
 from pathlib import Path
 import torch
-from commands.starting import Run
+from commands.training.run import Run
 from train import prepare
 from modules.build import load_config
 from utils.distributed import gather, is_main, process_group

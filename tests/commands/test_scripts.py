@@ -237,14 +237,15 @@ def demo_of_words(repo_root, environment, tmp_path) -> Callable[..., tuple[int, 
     (scripts / "run_train.sh").write_text(
         'echo "train $*" >>calls; mkdir -p "exps/demo/shapes/tiny_clip/$3"; [ "$3" != "${FAILS:-}" ]\n'
     )
-    for name in ("test", "test_zeroshot", "test_retrieval"):
-        (scripts / f"run_{name}.sh").write_text(
-            f'echo "{name} $*" >>calls; mkdir -p exps/demo/results/{{clip,a,b,mote_1024}}\n'
-        )
+    (scripts / "run_test_retrieval.sh").write_text('echo "test_retrieval $*" >>calls\n')
     (commands / "python").write_text(
         '#!/usr/bin/env bash\ncase "$*" in\n'
         '*systems*--rows) printf "s|a|x.y=1 z=2|z=3\\nt|b||\\n" ;;\n'
         '*search*--rows) printf "mote_1024|r.yaml|p.yaml\\nclip|r.yaml|p.yaml\\n" ;;\n'
+        '*in_turn*) echo "$*" >>calls; mkdir -p exps/demo/results/{clip,a,b,mote_1024} ;;\n'
+        '*shapes*) echo "$*" >>calls; mkdir -p exps/demo/data/lists exps/demo/pack; '
+        "for part in train val zs_combinations zs_objects zs_style; do "
+        'echo "$part/a.mp4 0" >exps/demo/data/lists/$part.txt; done ;;\n'
         '*) echo "$*" >>calls ;;\nesac\n'
     )
     (commands / "python").chmod(0o755)
@@ -269,18 +270,22 @@ def test_the_demo_s_systems_are_trained_and_tested_with_their_settings(demo_of_w
     assert status == 0
     weights, results = "exps/demo/shapes/tiny_clip/a/last_model.pt", "--output exps/demo/results/a"
     parts = " ".join(f"configs/demo/s/{part}.yaml" for part in ("combinations", "objects", "style"))
-    assert [call for call in calls if "/a" in call or " a " in call] == [
-        "train configs/demo/s.yaml --log_time a x.y=1 z=2 resume=auto",
-        f"test configs/demo/s.yaml {weights} {results}/close_1x1 x.y=1 z=2",
-        f"test configs/demo/s.yaml {weights} --test_clips 4 --test_crops 3 {results}/close_4x3 x.y=1 z=2",
-        f"test_zeroshot {parts} {weights} --test_clips 3 {results}/zero_shot x.y=1 z=2 z=3",  # the last value counts
+    packed = "data.modality=shards data.train_root=exps/demo/pack data.val_root=exps/demo/pack"
+    settings, tested = f"x.y=1 z=2 data.workers=1 {packed}", f"--weights {weights}"
+    train, tests = [call for call in calls if "/a/" in call or " a " in call]
+    assert train == f"train configs/demo/s.yaml --log_time a {settings} resume=auto"
+    assert tests.removeprefix("-m tools.demo.in_turn ").split(" , ") == [
+        f"test.py --config configs/demo/s.yaml {tested} {results}/close_1x1 {settings}",
+        f"test.py --config configs/demo/s.yaml {tested} --test_clips 4 --test_crops 3 {results}/close_4x3 {settings}",
+        # The last value counts.
+        f"test_zeroshot.py --config {parts} {tested} --test_clips 3 {results}/zero_shot {settings} z=3",
     ]
     assert "-m tools.demo.systems --page docs/results_systems.md" in calls
     assert not any("z=3" in call for call in calls if "/b" in call)
     # What t trains on has no labels, so its tests have a file of their own.
-    assert "train configs/demo/t.yaml --log_time b resume=auto" in calls
-    seen = "test configs/demo/t/seen.yaml exps/demo/shapes/tiny_clip/b/last_model.pt"
-    assert any(call.startswith(seen) for call in calls)
+    assert f"train configs/demo/t.yaml --log_time b data.workers=1 {packed} resume=auto" in calls
+    seen = "test.py --config configs/demo/t/seen.yaml --weights exps/demo/shapes/tiny_clip/b/last_model.pt"
+    assert any(seen in call for call in calls)
 
 
 def test_the_demo_s_searches_are_of_models_that_were_trained_before(demo_of_words):
@@ -313,6 +318,43 @@ def test_a_demo_that_failed_goes_on_where_it_was(demo_of_words):
     assert status == 0
     assert [call.split()[3] for call in calls if call.startswith("train")] == ["b"]
     assert not any("results/a/" in call for call in calls)
+
+
+@pytest.fixture
+def rows(repo_root, environment, tmp_path) -> Callable[..., tuple[int, str]]:
+    """Run lines that use rows.sh; returns status and errors."""
+
+    def run(lines: str, **variables: str) -> tuple[int, str]:
+        script = f"set -euo pipefail\nsource {repo_root}/scripts/rows.sh\n{lines}"
+        done = subprocess.run(
+            ["bash", "-c", script], env=environment | variables, cwd=tmp_path, capture_output=True, text=True,
+            timeout=TIMEOUT_S, check=False,
+        )  # fmt: skip
+        return done.returncode, done.stderr
+
+    return run
+
+
+# Each says that it is there, and waits for the other.
+MEET = 'meet() { touch "$1"; for _ in {1..600}; do [ ! -e "$2" ] || return 0; sleep 0.1; done; false; }\n'
+
+
+def test_rows_are_made_beside_each_other(rows, tmp_path):
+    assert rows(f"{MEET}beside logs/a meet a b; beside logs/b meet b a; rows_below 1", ROWS_AT_ONCE="2") == (0, "")
+    # No more than were asked for: the second finds what the first left.
+    lines = "first() { sleep 0.5; touch done; }; beside logs/a first; beside logs/b test -e done; rows_below 1"
+    assert rows(lines, ROWS_AT_ONCE="1") == (0, "")
+
+
+def test_a_row_that_fails_ends_the_script_and_the_others(rows, tmp_path):
+    lines = (
+        "fails() { echo it is broken; false; echo goes on; }\n"
+        "long() { sleep 600; touch ended; }\n"
+        "beside logs/a long; beside logs/b fails; rows_below 1; touch ended"
+    )
+    status, errors = rows(lines, ROWS_AT_ONCE="2")
+    assert (status, errors) == (1, "it is broken\nerror: see logs/b\n")
+    assert not (tmp_path / "ended").exists()
 
 
 @pytest.fixture
@@ -358,13 +400,13 @@ def proxy_of_words(repo_root, environment, tmp_path) -> Callable[..., tuple[int,
 
 
 def test_rows_of_the_proxy_world_are_trained_once_and_tested_after(proxy_of_words, tmp_path):
-    status, calls, _ = proxy_of_words("--seeds", "1")
+    status, calls, _ = proxy_of_words("--seeds", "1", ROWS_AT_ONCE="1")
     assert status == 0
+    calls.remove("-m tools.pretrain_tiny_clip --world proxy --seed 0 --out exps/proxy/clip_0.pt")  # beside the data
     assert calls == [
         "-m datasets.shapes --world proxy --out exps/proxy/data",
         "-m datasets.pack exps/proxy/all.txt --root exps/proxy/data/videos --out exps/proxy/pack --quality 95",
         "-m tools.proxy.descriptors --out exps/proxy/descriptors.yaml",
-        "-m tools.pretrain_tiny_clip --world proxy --seed 0 --out exps/proxy/clip_0.pt",
         "-m tools.proxy.evaluate --row f --clip 0 --seed 1024 --half final",
         "train m.yaml --log_time m_1024 s=1 x.y=2 resume=auto",
         "-m tools.proxy.evaluate --row m --clip 0 --seed 1024 --half final",

@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import engine.flops
 from clip.blocks import NONE, RECOMPUTE, Transformer, set_recompute
-from commands.starting import example_of
+from commands.training.data import example_of
 from engine.flops import count_flops, peak_flops, utilisation
 from modules.build import load_config
 from modules.systems.base import Batch, Draws, Losses

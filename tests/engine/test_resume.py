@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 
-from commands.starting import resumed_step
+from commands.training.start import resumed_step
 from engine.checkpoints import CheckpointStore
 from engine.resume import AVERAGE
 from engine.train import train

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from commands.training_data import read_training_data
+from commands.training.data import read_training_data
 from engine.flops import count_flops
 from engine.train import train
 from modules.build import load_config

@@ -26,6 +26,7 @@ DEMO = Path("configs/demo")
 RECIPES = ("mote", "text4vis", "vificlip", "ost", "tvtsv2")
 BY_PICTURES = 50.0  # percent of the videos, the motion or its reverse being a guess
 FROZEN = "clip"  # the row of the pretrained model; names that start so are not trained
+LONGEST = ("mote_1024", "tvtsv2")  # begun first, so that none of them is left alone at the end
 SENTENCES = "network.class_text=configs/demo/descriptors.yaml"  # one sentence a class, in the place of its name
 
 
@@ -160,7 +161,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.rows:
         rows = {row.name: row for group in GROUPS for row in group.rows}  # one that two tables show is run once
-        lines = ("|".join((row.system, row.name, row.overrides, row.zero_shot)) for row in rows.values())
+        in_turn = sorted(rows.values(), key=lambda row: row.name not in LONGEST)
+        lines = ("|".join((row.system, row.name, row.overrides, row.zero_shot)) for row in in_turn)
         sys.stdout.write("".join(f"{line}\n" for line in lines))
         return
     write_text(args.page, page(args.runs, args.results))

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, _cur_sdpa_kernel_backends
 
-from commands.starting import Run, example_of
+from commands.training.data import example_of
+from commands.training.run import Run
 from modules.build import load_config
 from modules.running import attention
 from modules.running.attention import BACKENDS, AttentionCalls, Call, fastest_attention, seconds_of

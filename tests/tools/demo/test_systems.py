@@ -131,7 +131,9 @@ def test_training_time_is_that_of_all_reported_steps(tmp_path):
 def test_the_script_gets_every_row_once_with_its_settings(capsys):
     main(["--rows"])
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split("|")[1] for line in lines] == list(ROWS)
+    names = [line.split("|")[1] for line in lines]
+    assert sorted(names) == sorted(ROWS)
+    assert set(names[:2]) == {"mote_1024", "tvtsv2"}  # those that take the longest
     assert "text4vis|text4vis_tsm|network.sim_header=None network.tm=tsm|" in lines
     assert "ost|ost_transf|network.sim_header=Transf|" in lines
     assert "text4vis|text4vis_random|text4vis.classifier=random|text4vis.classifier=text" in lines

@@ -6,10 +6,12 @@ from functools import partial
 from typing import Protocol
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from clip.towers import Towers
-from commands.starting import Run, Start, example_of, frozen_features
+from commands.training.run import Run
+from commands.training.start import Start
 from datasets.build import build_eval_loader, build_source, build_train_loader
 from datasets.clips.video import VideoSource
 from datasets.lists.captions import TextList
@@ -24,14 +26,15 @@ from datasets.sources.build import (
     read_order,
     read_sources,
 )
-from engine.collect import embed_views
+from engine.collect import Pass, collect, embed_views
 from engine.protocols.retrieval import check_rules, figures_of_embeddings, fused_views
 from engine.protocols.validation import in_order, validate
 from modules.build import build_classes
 from modules.classes.base import Classes, NoClasses
 from modules.systems.base import Batch, System
 from modules.texts import encode_texts
-from utils.config import Config
+from utils.config import Config, DataConfig
+from utils.distributed import rank, world_size
 
 Validation = Callable[[System], dict[str, float]]  # figures in percent, the first of which says which model is best
 
@@ -217,3 +220,44 @@ def search_figures(listed: TextList, tie_rule: str, loader: DataLoader, run: Run
     videos = fused_views(views.tables["embeddings"])
     found = figures_of_embeddings(texts, videos, listed.video_of_line, tie_rule)
     return {f"{way}_{rank}": found[way][rank] for way in ("t2v", "v2t") for rank in ("r1", "r5")}
+
+
+@torch.inference_mode()
+def frozen_features(towers: Towers, data: DataConfig, videos: VideoList, how: Pass) -> tuple[Tensor, Tensor]:
+    """Mean frame features [N, D] of the pretrained image tower, one clip a video, and labels int64 [N]; on the CPU.
+
+    Rows of videos that could not be read are NaN.
+
+    Raises:
+        ValueError: the list is one of cached features, whose views may be augmented ones.
+    """
+    if data.modality == "features":
+        raise ValueError("text4vis.classifier: lda reads the training videos, but data.modality is features")
+    was_training = towers.training
+    towers.eval()
+    found = collect(
+        lambda batch: {"features": towers.encode_clips(batch.clips, batch.lengths).float().mean(dim=1)},
+        build_eval_loader(data, videos, rank(), world_size()),
+        {"features": (1, towers.spec.embed_dim)},
+        how,
+    )
+    towers.train(was_training)
+    return found.tables["features"][:, 0], torch.from_numpy(videos.labels)
+
+
+def example_of(data: DataConfig, width: int, texts: tuple[int, int] | None = None) -> Batch:
+    """A training batch of the right shape on the meta device, where it takes no memory.
+
+    Args:
+        width: D of features.
+        texts: how many a clip has, and the tokens of each, where they are in the place of labels; they have values.
+    """
+    size, clips = data.input_size, (data.batch_size, data.num_segments)
+    labels = torch.zeros(data.batch_size, dtype=torch.long, device="meta")
+    if texts:
+        # Text towers look at the values, to see where texts end: these fill their rows, which is the most.
+        tokens = torch.ones(data.batch_size, *texts, dtype=torch.long).cumsum(dim=-1)
+        return Batch(clips=torch.zeros(*clips, 3, size, size, dtype=torch.uint8, device="meta"), texts=tokens)
+    if data.modality == "features":
+        return Batch(features=torch.zeros(*clips, width, device="meta"), labels=labels)
+    return Batch(clips=torch.zeros(*clips, 3, size, size, dtype=torch.uint8, device="meta"), labels=labels)

@@ -1,0 +1,23 @@
+"""Commands one after the other in one process."""
+
+import json
+
+import pytest
+
+from tools.demo.in_turn import command, main
+
+
+def test_commands_run_in_turn_with_their_arguments(debug_config, tmp_path):
+    config = str(debug_config)
+    tests = [["test.py", "--config", config, "--weights", "clip", "--output", str(tmp_path / name)] for name in "ab"]
+    main([*tests[0], ",", *tests[1], "--test_clips", "2"])
+    views = [json.loads((tmp_path / name / "results.json").read_text())["num_clips"] for name in "ab"]
+    assert views == [1, 2]
+
+
+@pytest.mark.parametrize("name", ["tests.py", "test", "../test.py", "README.md", ""])
+def test_what_is_no_command_is_an_error_before_the_first(name):
+    with pytest.raises(ValueError, match=r"expected a command, test\.py for example, found"):
+        command(name)
+    with pytest.raises(ValueError, match="expected a command"):
+        main(["test.py", ",", name])
