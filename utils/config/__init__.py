@@ -1,7 +1,8 @@
 """Configuration: what it may hold (``schema``), and how it is read and written (``load``)."""
 
 # ruff: noqa: F401 - offered here
-from utils.config.load import ALIASES, changes, check_choice, load_config, parse_config, to_yaml
+from utils.config.load import changes, load_config, parse_config, to_yaml
+from utils.config.old_keys import ALIASES
 from utils.config.schema import (
     MANY,
     MAX_PIXELS,
@@ -21,3 +22,4 @@ from utils.config.schema import (
     Text,
     settings,
 )
+from utils.config.typed import check_choice
