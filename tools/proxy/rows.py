@@ -62,6 +62,10 @@ def _plain(name: str, title: str, overrides: str) -> Row:
     return Row(name, title, overrides=f"{PLAIN_FFN} {overrides}", reference=PLAIN)
 
 
+def _mote(name: str, title: str, overrides: str) -> Row:
+    return Row(name, title, overrides=overrides, reference=MOTE)
+
+
 def _system(name: str, title: str) -> Row:
     return Row(name, title, name, forms=("raw", "average"), reference=PLAIN)
 
@@ -81,8 +85,8 @@ PARTS = Group(
     "Parts of MoTE",
     "Each without one part of its loss.",
     (
-        Row("no_merged", "MoTE without merged pass", overrides="mote.merged=0 mote.feature_mse=0", reference=MOTE),
-        Row("no_mse", "MoTE without feature MSE", overrides="mote.feature_mse=0", reference=MOTE),
+        _mote("no_merged", "MoTE without merged pass", "mote.merged=0 mote.feature_mse=0"),
+        _mote("no_mse", "MoTE without feature MSE", "mote.feature_mse=0"),
     ),
 )
 SYSTEMS = Group(
@@ -95,6 +99,7 @@ SYSTEMS = Group(
         _system("tvtsv2", "TVTSv2's tower: space-time attention, trained on labels"),
     ),
 )
+LOW_RATE = "solver.clip_ratio=0.02"
 EPOCHS, HEAD_DISTILLED = "solver.epoch_average=uniform", "loss.distill=1 loss.distill_at=head"
 SENTENCES = f"network.class_text={DESCRIPTORS}"
 TEXTS = Group(
@@ -113,16 +118,36 @@ REMEDIES = Group(
         _plain("plain_distill_head", "plain FFN + distillation after the head", HEAD_DISTILLED),
         _plain("plain_distill_tower", "plain FFN + distillation of the tower", "loss.distill=1"),
         _plain("plain_relations", "plain FFN + relations to anchors", "loss.relations=0.4"),
-        _plain("plain_low_rate", "plain FFN + a fifth of CLIP's rate", "solver.clip_ratio=0.02"),
+        _plain("plain_low_rate", "plain FFN + a fifth of CLIP's rate", LOW_RATE),
         _plain("plain_epochs", "plain FFN + mean over epochs", EPOCHS)._replace(checkpoint=AVERAGE_CHECKPOINT),
         _plain("plain_apart", "plain FFN + residual projection of rank 32", "network.residual_projection=32"),
-        Row("mote_distill_head", "MoTE + distillation after the head", "mote", HEAD_DISTILLED, reference=MOTE),
-        Row("mote_low_rate", "MoTE + a fifth of CLIP's rate", "mote", "solver.clip_ratio=0.02", reference=MOTE),
-        Row("mote_epochs", "MoTE + mean over epochs", "mote", EPOCHS, reference=MOTE, checkpoint=AVERAGE_CHECKPOINT),
+        _mote("mote_distill_head", "MoTE + distillation after the head", HEAD_DISTILLED),
+        _mote("mote_low_rate", "MoTE + a fifth of CLIP's rate", LOW_RATE),
+        _mote("mote_epochs", "MoTE + mean over epochs", EPOCHS)._replace(checkpoint=AVERAGE_CHECKPOINT),
+    ),
+)
+SEARCH = Group(
+    "Search",
+    "Beside the remedies: what was tried on the development half to find a better MoTE.",
+    (
+        _mote("mote_mse_03", "MoTE, feature MSE 0.3", "mote.feature_mse=0.3"),
+        _mote("mote_mse_10", "MoTE, feature MSE 1", "mote.feature_mse=1"),
+        _mote(
+            "mote_distill_03", "MoTE + 0.3 of the distillation after the head", "loss.distill=0.3 loss.distill_at=head"
+        ),
+        _mote("mote_distill_tower", "MoTE + distillation of the tower", "loss.distill=1"),
+        _mote("mote_relations", "MoTE + relations to anchors", "loss.relations=0.4"),
+        _mote(
+            "mote_low_distill",
+            "MoTE + a fifth of CLIP's rate + distillation after the head",
+            f"{LOW_RATE} {HEAD_DISTILLED}",
+        ),
+        _mote("mote_one_layer", "MoTE, one layer", "network.temporal_layer=1"),
+        _mote("mote_two_experts", "MoTE, two experts", "network.num_experts=2"),
     ),
 )
 # Another row is a line in one of these, or in a group of its own.
-GROUPS = {"short": SHORT, "parts": PARTS, "systems": SYSTEMS, "texts": TEXTS, "remedies": REMEDIES}
+GROUPS = {"short": SHORT, "parts": PARTS, "systems": SYSTEMS, "texts": TEXTS, "remedies": REMEDIES, "search": SEARCH}
 ALL = ("short", "parts", "systems", "texts")  # what --rows all stands for
 
 
