@@ -13,8 +13,10 @@ case "${1:-}" in
   *) echo "usage: bash scripts/run_demo.sh [--ablation | --systems]" >&2; exit 2 ;;
 esac
 
-# evaluate SYSTEM NAME WEIGHTS [section.key=value ...]: all tests of one row of the table; of the zero-shot tests alone
-# are the values in $of_zero_shot. A system that is not trained on labels has a file of its own for those that are seen.
+# evaluate SYSTEM NAME WEIGHTS [section.key=value ...]: all tests of one row of the table, after the command in "${first[@]}"
+# if there is one; of the zero-shot tests alone are the values in $of_zero_shot. A system that is not trained on labels has
+# a file of its own for those that are seen.
+first=()
 evaluate() {
   local config="configs/demo/$1.yaml" parts="configs/demo/$1" results="$demo/results/$2" weights="$3"
   shift 3
@@ -23,7 +25,7 @@ evaluate() {
   [ ! -e "$parts/seen.yaml" ] || config="$parts/seen.yaml"
   say "test $weights $*"
   # shellcheck disable=SC2086  # several values
-  python -m tools.demo.in_turn \
+  python -m tools.demo.in_turn ${first[@]+"${first[@]}" ,} \
     test.py --config "$config" --weights "$weights" --output "$results/close_1x1" "$@" , \
     test.py --config "$config" --weights "$weights" --test_clips 4 --test_crops 3 --output "$results/close_4x3" "$@" , \
     test_zeroshot.py --config "$parts/combinations.yaml" "$parts/objects.yaml" "$parts/style.yaml" \
@@ -38,13 +40,17 @@ make_row() {
   shift 2
   set -- "$@" data.workers=1 # beside another row
   [ "$system" = tvtsv2 ] || set -- "$@" data.modality=shards "data.train_root=$demo/pack" "data.val_root=$demo/pack"
-  case "$name" in clip*) weights=clip ;; *) train "configs/demo/$system.yaml" "$runs/$name" "$@" ;; esac
+  case "$name" in
+    clip*) weights=clip ;;
+    *) first=(train.py --config "configs/demo/$system.yaml" --log_time "$name" "$@" resume=auto) ;;
+  esac
   evaluate "$system" "$name" "$weights" "$@"
 }
 
-# add_data: what the rows need beside the videos: films that are told word by word, and shards.
+# add_data: the videos, films that are told word by word, and shards.
 add_data() {
   local part stories
+  python -m datasets.shapes --out "$demo/data"
   python -m datasets.shapes --out "$demo/data" --films
   for part in story_train story_val; do
     stories="$demo/data/transcripts/$part"
@@ -73,14 +79,16 @@ source scripts/setup.sh
 setup requirements.txt
 source scripts/launch.sh
 
-say "data"
-python -m datasets.shapes --out "$demo/data"
-pretrain=(python -m tools.pretrain_tiny_clip --out "$demo/tiny_clip.pt")
+pretrain=(python -m tools.pretrain_tiny_clip --out "$demo/tiny_clip.pt") # draws its own pictures
 if [ "${1:-}" = --systems ]; then
   [ -e "$demo/tiny_clip.pt" ] || beside "$demo/logs/tiny_clip.log" "${pretrain[@]}"
   beside "$demo/logs/data.log" add_data
   rows_below 1
-elif [ ! -e "$demo/tiny_clip.pt" ]; then
+else
+  say "data"
+  python -m datasets.shapes --out "$demo/data"
+fi
+if [ ! -e "$demo/tiny_clip.pt" ]; then
   say "tiny CLIP, trained on single pictures with captions"
   "${pretrain[@]}"
 fi
@@ -106,8 +114,8 @@ if [ "${1:-}" = --ablation ]; then
 fi
 
 if [ "${1:-}" = --systems ]; then
-  means="$demo/class_means.npz"
-  [ -e "$means" ] || python -m tools.class_means --config configs/demo/text4vis.yaml --out "$means"
+  means="$demo/class_means.npz" # of one of the classifiers, whose row comes later than the next two
+  [ -e "$means" ] || beside "$demo/logs/class_means.log" python -m tools.class_means --config configs/demo/text4vis.yaml --out "$means"
   rows="$(python -m tools.demo.systems --rows)"
   while IFS='|' read -r system name overrides of_zero_shot <&3; do
     # shellcheck disable=SC2086  # several values
