@@ -13,7 +13,9 @@ os.environ.pop("RANK", None)  # tests run in one process, also under a launcher
 import runpy
 import struct
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
@@ -251,7 +253,14 @@ def _write_video(
 @pytest.fixture(scope="session")
 def write_video() -> Callable[..., Path]:
     """Writes a video of mosaics: path, num_frames, width, height, codec, pix_fmt, gaps, is_moving, encoder options."""
-    return _write_video
+
+    def write(*args: Any, **options: Any) -> Path:
+        # As root, SVT-AV1 makes the thread that calls it a real-time one, and so all processes that this one starts
+        # then: whatever else there is gets no core while they compute. So it gets a thread that ends.
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(_write_video, *args, **options).result()
+
+    return write
 
 
 @pytest.fixture(scope="session")

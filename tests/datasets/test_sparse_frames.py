@@ -1,5 +1,6 @@
 """Some frames of a video through PyAV: those of a full decode bit for bit, and no more decoded than they need."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -129,3 +130,12 @@ def test_what_is_missing_when_cut_short_is_looked_for_in_full(tmp_path, write_vi
     monkeypatch.setattr(pyav_reader, "_decode", lambda *args: iter(()) if args[-1] else decode(*args))
     monkeypatch.setattr(PyAVReader, "_by_counting", lambda *args: pytest.fail("counted"))
     assert torch.equal(PyAVReader(path).read(np.array([3, 30])), in_order(path)[[3, 30]])
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="the system has no such policies")
+def test_written_videos_leave_the_process_as_it_was(tmp_path, write_video):
+    if "libsvtav1" not in av.codec.codecs_available:
+        pytest.skip("this FFmpeg does not write AV1")
+    before = os.sched_getscheduler(0)
+    write_video(tmp_path / "av1.mp4", num_frames=3, codec="libsvtav1", preset=12)
+    assert os.sched_getscheduler(0) == before
