@@ -54,6 +54,7 @@ def test_ratios_and_memory_are_those_of_each_contender(tiny):
     assert figures["ours"][5] - figures["baseline"][5] > 150
 
 
+@pytest.mark.slow
 def test_a_share_is_of_the_operations_a_second_of_a_ceiling(tiny, monkeypatch):
     monkeypatch.setenv("CEILING", "1")  # 200 operations in 0.1 s; a contender has 40 in 0.2 s or 0.05 s
     done = tiny("--rounds", "3")

@@ -99,6 +99,7 @@ def test_a_cache_of_other_statistics_is_refused(debug_config, run_test, tmp_path
         extract_features.main([*arguments, AS_VIFI])
 
 
+@pytest.mark.slow
 def test_exports_hold_and_say_the_statistics(tuned, tmp_path, caplog):
     graph = export.main(["--weights", str(tuned), "--out", str(tmp_path / "graph"), "--format", "torch_export"])
     assert json.loads((graph.parent / "model.json").read_text())["towers"]["pixel_std"] == list(STD)

@@ -174,6 +174,7 @@ def test_the_zero_shot_script_takes_several_splits_in_one_argument(script, train
         assert any(line.startswith(name) for line in done.stdout.splitlines())
 
 
+@pytest.mark.slow
 def test_the_zero_shot_script_takes_a_name_with_a_space(script, place):
     done = script("run_test_zeroshot.sh", "my config.yaml", "gone.pt", cwd=place)
     assert done.returncode != 0

@@ -215,6 +215,7 @@ def test_an_export_has_the_classifier(kind, linear, config_path, close_set, tmp_
     assert np.array_equal(scores, expected)
 
 
+@pytest.mark.slow
 def test_a_graph_has_the_classes_of_a_classifier_and_no_text_tower(trained, tmp_path):
     weights = trained("text4vis.classifier=prompt", "text4vis.prompt_length=2")
     path = export.main(["--weights", str(weights), "--out", str(tmp_path), "--format", "torch_export"])

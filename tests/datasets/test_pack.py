@@ -197,6 +197,7 @@ def test_a_run_that_ends_before_any_file_appears_continues_to_the_same_bytes(vid
     assert survivors > len(NAMES) / 2
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_random_moments_ends_with_the_same_bytes(tmp_path):
     rng = np.random.default_rng(1)
     for number in range(12):

@@ -45,6 +45,7 @@ def shapes_root(tmp_path_factory):
     return write_shapes(tmp_path_factory.mktemp("shapes"), SPEC)
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_same_set_in_several_processes(shapes_root, tmp_path):
     command = [sys.executable, "-m", "datasets.shapes", "--seed", "3", "--scale", "0.02", "--workers", "2"]
     subprocess.run([*command, "--out", str(tmp_path)], cwd=ROOT, check=True, capture_output=True)

@@ -1,11 +1,13 @@
 """tools/convert.py with the checkpoints of Text4Vis and BIKE: whatever is inside CLIP or the classifier goes along."""
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from _pytest.mark import ParameterSet
 
 from clip.model import CLIP
 from modules.build import build_classes, build_system, build_towers, load_config
@@ -74,9 +76,16 @@ def assert_same_tensors(found: Path, expected: Path) -> None:
     assert all(left[key].dtype == right[key].dtype and torch.equal(left[key], right[key]) for key in left)
 
 
-@pytest.mark.parametrize("has_head", [True, False])
-@pytest.mark.parametrize("tower", TOWERS)
-@pytest.mark.parametrize("kind", ["text4vis", "bike"])
+def _case(kind: str, tower: str, has_head: bool) -> ParameterSet:
+    """A ResNet takes its time; one of them is always converted."""
+    is_slow = tower.startswith("resnet") and (kind, tower, has_head) != ("bike", "resnet tsm", True)
+    return pytest.param(kind, tower, has_head, marks=[pytest.mark.slow] if is_slow else [])
+
+
+CASES = [_case(*case) for case in itertools.product(("text4vis", "bike"), TOWERS, (True, False))]
+
+
+@pytest.mark.parametrize(("kind", "tower", "has_head"), CASES)
 def test_every_tower_comes_back_from_ours_and_merged_with_every_bit(released, kind, tower, has_head, config_path):
     source = released(tower, kind, has_head)
     assert TOWERS[tower][1] in torch.load(source, weights_only=True)["model_state_dict"]
