@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/rows.sh
 export NPROC="${NPROC:-1}" # its batch size is made for one process
-demo=exps/demo
+demo=exps/demo runs=exps/demo/shapes/tiny_clip mote=configs/demo/mote.yaml
 case "${1:-}" in
   "" | --ablation | --systems) ;;
   *) echo "usage: bash scripts/run_demo.sh [--ablation | --systems]" >&2; exit 2 ;;
@@ -74,33 +74,13 @@ explore() {
   touch "$results/explored"
 }
 
-say "set up"
-source scripts/setup.sh
-setup requirements.txt
-source scripts/launch.sh
+# pretrain: the tiny CLIP, from pictures that are drawn as it learns.
+pretrain() {
+  [ -e "$demo/tiny_clip.pt" ] || python -m tools.pretrain_tiny_clip --out "$demo/tiny_clip.pt"
+}
 
-pretrain=(python -m tools.pretrain_tiny_clip --out "$demo/tiny_clip.pt") # draws its own pictures
-if [ "${1:-}" = --systems ]; then
-  [ -e "$demo/tiny_clip.pt" ] || beside "$demo/logs/tiny_clip.log" "${pretrain[@]}"
-  beside "$demo/logs/data.log" add_data
-  rows_below 1
-else
-  say "data"
-  python -m datasets.shapes --out "$demo/data"
-fi
-if [ ! -e "$demo/tiny_clip.pt" ]; then
-  say "tiny CLIP, trained on single pictures with captions"
-  "${pretrain[@]}"
-fi
-
-runs="$demo/shapes/tiny_clip" mote=configs/demo/mote.yaml
-if [ "${1:-}" != --systems ]; then # two of its rows
-  train "$mote" "$runs/mote_1024"
-  evaluate mote clip clip
-  evaluate mote mote_1024 "$runs/mote_1024/last_model.pt"
-fi
-
-if [ "${1:-}" = --ablation ]; then
+ablation() {
+  local seed
   for seed in 1024 1025 1026; do
     train "$mote" "$runs/mote_$seed" "seed=$seed"
     train "$mote" "$runs/no_merged_$seed" "seed=$seed" mote.merged=0 mote.feature_mse=0
@@ -111,9 +91,13 @@ if [ "${1:-}" = --ablation ]; then
     evaluate mote "plain_$seed" "$runs/plain_$seed/last_model.pt" network.num_experts=0
   done
   python -m tools.demo.table --results "$demo/results" --ablation docs/results_demo.md
-fi
+}
 
-if [ "${1:-}" = --systems ]; then
+systems() {
+  local means rows explored system name overrides of_zero_shot search probe weights
+  beside "$demo/logs/tiny_clip.log" pretrain
+  beside "$demo/logs/data.log" add_data
+  rows_below 1
   means="$demo/class_means.npz" # of one of the classifiers, whose row comes later than the next two
   [ -e "$means" ] || beside "$demo/logs/class_means.log" python -m tools.class_means --config configs/demo/text4vis.yaml --out "$means"
   rows="$(python -m tools.demo.systems --rows)"
@@ -131,7 +115,25 @@ if [ "${1:-}" = --systems ]; then
   rows_below 1
   python -m tools.demo.search_picture --search "$demo/results/tvtsv2/search.npz" --out "$demo/search.png"
   python -m tools.demo.systems --page docs/results_systems.md
+}
+
+say "set up"
+source scripts/setup.sh
+setup requirements.txt
+source scripts/launch.sh
+
+if [ "${1:-}" = --systems ]; then
+  systems # the two rows below are among them
+else
+  say "data"
+  python -m datasets.shapes --out "$demo/data"
+  say "tiny CLIP, trained on single pictures with captions"
+  pretrain
+  train "$mote" "$runs/mote_1024"
+  evaluate mote clip clip
+  evaluate mote mote_1024 "$runs/mote_1024/last_model.pt"
 fi
+[ "${1:-}" != --ablation ] || ablation
 
 say "results"
 python -m tools.demo.table --results "$demo/results" --plot "$demo/tradeoff.png"
