@@ -106,6 +106,7 @@ def test_only_one_process_reports(two_processes_tested):
     assert done.stderr.count("results.json") == 1
 
 
+@pytest.mark.slow
 def test_the_test_script_takes_the_number_of_processes_from_nproc(
     repo_root, environment, debug_config, weights, odd_list, of_one_process, tmp_path
 ):
@@ -137,7 +138,10 @@ def test_two_processes_fuse_features_like_one(on_two_processes, repo_root, debug
     "system",
     [
         ["network.sim_header=None"],
-        ["network.system=text4vis", "network.sim_header=None", "solver.loss_type=NCE", "network.fix_text=False"],
+        pytest.param(
+            ["network.system=text4vis", "network.sim_header=None", "solver.loss_type=NCE", "network.fix_text=False"],
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             [
                 "network.system=vificlip",

@@ -195,6 +195,7 @@ def test_several_labels_a_video_and_a_page_are_refused(run, debug_data, tmp_path
         run("--report", tmp_path / "page")
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_figures_of_one(repo_root, debug_config, run, tmp_path):
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}

@@ -71,7 +71,7 @@ def test_a_forked_process_gets_a_thread_of_its_own():
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_stuck_reader_fails_alone_and_the_process_ends(odd_videos, repo_root, workers):
     start = time.monotonic()
     command = [sys.executable, "-c", SCRIPT, str(odd_videos), str(workers)]

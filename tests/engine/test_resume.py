@@ -383,6 +383,7 @@ def wait_for_step(folder: Path, step: int, process: subprocess.Popen) -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 def test_a_killed_process_continues_to_the_same_weights(debug_config, tmp_path, uninterrupted):
     for step in (2, 7):
         process = start(debug_config, tmp_path)
