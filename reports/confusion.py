@@ -21,7 +21,7 @@ class ConfusedPair(NamedTuple):
 
 def predictions(scores: Tensor) -> np.ndarray:
     """The best class of each row of scores [N, K], int64 [N]; ``FAILED`` where the row holds NaN."""
-    best = scores.nan_to_num().topk(1, dim=1).indices[:, 0]  # as engine.protocols.accuracy breaks ties
+    best = scores.nan_to_num().argmax(dim=1)  # the first of equal ones, as in engine.protocols.accuracy
     return torch.where(scores.isnan().any(dim=1), FAILED, best).numpy()
 
 

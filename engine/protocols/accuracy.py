@@ -7,13 +7,18 @@ from torch import Tensor
 def topk_hits(scores: Tensor, labels: Tensor, k: int) -> Tensor:
     """Whether the label is among the k best scores, bool [N]; min(k, K) where there are fewer classes.
 
+    Of equal scores the first class counts as the best: ``torch.topk`` takes any of them, another one of the same table
+    in another layout.
+
     Args:
         scores: [N, K]; a row with NaN stands for a video that failed, which is never a hit.
         labels: int64 [N].
     """
     failed = scores.isnan().any(dim=1)
-    best = scores.nan_to_num().topk(min(k, scores.shape[1]), dim=1).indices
-    return (best == labels[:, None]).any(dim=1) & ~failed
+    own = scores.gather(1, labels[:, None])
+    comes_first = torch.arange(scores.shape[1], device=scores.device) < labels[:, None]
+    num_better = ((scores > own) | ((scores == own) & comes_first)).sum(dim=1)
+    return (num_better < k) & ~failed
 
 
 def topk_accuracy(scores: Tensor, labels: Tensor, k: int) -> float:

@@ -63,3 +63,11 @@ def test_the_harmonic_mean_is_that_of_published_tables(a, b, expected):
 def test_the_harmonic_mean_of_nothing_is_zero():
     assert harmonic_mean(0.0, 0.0) == 0.0
     assert harmonic_mean(0.0, 80.0) == 0.0
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_of_tied_classes_the_first_is_the_best_in_every_layout(k):
+    scores = torch.zeros(3, 40)
+    labels = torch.tensor([0, 1, 39])
+    for table in (scores, scores.T.contiguous().T, scores[:, ::1], torch.zeros(3, 80)[:, ::2]):
+        assert topk_hits(table, labels, k).tolist() == [True, k > 1, False]
