@@ -31,7 +31,7 @@ beside() {
     trap '[ "$?" -eq 0 ] || echo "$log" >>"$failed"' EXIT
     export OMP_NUM_THREADS=1
     "$@"
-  ) >"$log" 2>&1 &
+  ) </dev/null >"$log" 2>&1 &
   set +m
 }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Set up and run the checks and tests; arguments go to pytest (bash scripts/run_tests.sh -k config).
-# Tests that take long are left out; -m "slow or not slow" runs all of them (about 25 minutes on 2 cores).
+# Tests that take long are left out; -m "slow or not slow" runs all of them (most of an hour on 2 cores).
 # TEST_PROCESSES=0 in front runs them in one process.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
