@@ -179,7 +179,7 @@ def paths_of(videos: VideoList) -> list[str]:
 def _save_logits(args: argparse.Namespace, name: str, views: Tables, scores: Tensor, videos: VideoList) -> None:
     """Write ``--save_logits`` of one list."""
     is_set = videos.has_label_sets
-    tables = {"view_logits": views.tables["scores"].numpy(), "scores": scores.float().numpy()}
+    tables = {"view_logits": views.tables["scores"].numpy(), "scores": scores.numpy()}
     tables |= {"targets": videos.multi_hot(scores.shape[1])} if is_set else {"labels": videos.labels}
     if "features" in views.tables:  # how much each view counts
         tables["view_norms"] = views.tables["features"].norm(dim=-1).numpy()

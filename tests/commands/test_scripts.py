@@ -335,6 +335,15 @@ def rows(repo_root, environment, tmp_path) -> Callable[..., tuple[int, str]]:
     return run
 
 
+def is_alive(pid: int) -> bool:
+    """Whether there is such a process."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 # Each says that it is there, and waits for the other.
 MEET = 'meet() { touch "$1"; for _ in {1..600}; do [ ! -e "$2" ] || return 0; sleep 0.1; done; false; }\n'
 
@@ -349,12 +358,16 @@ def test_rows_are_made_beside_each_other(rows, tmp_path):
 def test_a_row_that_fails_ends_the_script_and_the_others(rows, tmp_path):
     lines = (
         "fails() { echo it is broken; false; echo goes on; }\n"
-        "long() { sleep 600; touch ended; }\n"
-        "beside logs/a long; beside logs/b fails; rows_below 1; touch ended"
+        "long() { sleep 600 & echo $! >pid; wait; }\n"
+        "beside logs/a long; until [ -s pid ]; do sleep 0.1; done; beside logs/b fails; rows_below 1; touch ended"
     )
     status, errors = rows(lines, ROWS_AT_ONCE="2")
     assert (status, errors) == (1, "it is broken\nerror: see logs/b\n")
     assert not (tmp_path / "ended").exists()
+    pid, deadline = int((tmp_path / "pid").read_text()), time.monotonic() + 30
+    while is_alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not is_alive(pid)
 
 
 @pytest.fixture

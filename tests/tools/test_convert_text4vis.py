@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from _pytest.mark import ParameterSet
 
 from clip.model import CLIP
 from modules.build import build_classes, build_system, build_towers, load_config
@@ -76,13 +75,11 @@ def assert_same_tensors(found: Path, expected: Path) -> None:
     assert all(left[key].dtype == right[key].dtype and torch.equal(left[key], right[key]) for key in left)
 
 
-def _case(kind: str, tower: str, has_head: bool) -> ParameterSet:
-    """A ResNet takes its time; one of them is always converted."""
-    is_slow = tower.startswith("resnet") and (kind, tower, has_head) != ("bike", "resnet tsm", True)
-    return pytest.param(kind, tower, has_head, marks=[pytest.mark.slow] if is_slow else [])
-
-
-CASES = [_case(*case) for case in itertools.product(("text4vis", "bike"), TOWERS, (True, False))]
+# A ResNet takes its time; one of them is always converted.
+CASES = [
+    pytest.param(*case, marks=pytest.mark.slow if "resnet" in case[1] and case != ("bike", "resnet tsm", True) else ())
+    for case in itertools.product(("text4vis", "bike"), TOWERS, (True, False))
+]
 
 
 @pytest.mark.parametrize(("kind", "tower", "has_head"), CASES)

@@ -58,7 +58,7 @@ def _write_list(folder: Path, name: str, share: float, rng: np.random.Generator,
     scores = np.eye(NUM_CLASSES)[np.where(right, labels, labels - 1)]
     path = folder / CLOSE / "scores.npz" if name == CLOSE else folder / ZERO_SHOT / f"scores_{name}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, view_logits=scores[:, None], labels=labels)
+    np.savez(path, scores=scores, labels=labels)
     return {
         "dataset": name, "top1": 100 * right.mean(), "top5": 100.0, "num_videos": NUM_VIDEOS, "num_clips": 1,
         "num_crops": 1, "dense": False, "fusion": "a rule", "weights": "w.pt", "precision": "fp32",
