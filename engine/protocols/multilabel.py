@@ -1,7 +1,6 @@
 """Average precision: how well the videos of a class are ranked before all others; a video may have several labels."""
 
 import numpy as np
-from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 
@@ -19,6 +18,8 @@ def average_precisions(probabilities: Tensor, targets: Tensor, with_softmax: boo
         with_softmax: of the probabilities over classes once more, as the published figure of ActivityNet has it. Videos
             are ranked anew by it, since each row is divided by a number of its own.
     """
+    from sklearn.metrics import average_precision_score  # takes as long to import as all else of a test
+
     scores = probabilities.double()  # close ones stay apart
     if with_softmax:
         scores = scores.softmax(dim=1)
