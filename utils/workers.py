@@ -102,13 +102,19 @@ class WorkerLoader(DataLoader):
 
     def _start(self) -> Iterator:
         """torch's iterator, its workers at work."""
+        before = self._iterator
         with _unchanged_child_handler():
             try:
-                return super().__iter__()
+                batches = super().__iter__()
             except (RuntimeError, OSError, EOFError) as error:
                 self._explain(error, self._iterator._workers if self._iterator else [])
-            self.close()  # workers that are still busy with an iteration that was left
-            return super().__iter__()
+                self.close()  # workers that are still busy with an iteration that was left
+                batches = super().__iter__()
+        if batches is not before:
+            # Once garbage collection has found a loader in a cycle, its queues are closed before torch tells the
+            # workers to end through them: they would wait for ever, and the interpreter's end for them.
+            weakref.finalize(batches, _kill, batches._workers).atexit = False
+        return batches
 
     def _next(self, batches: Iterator) -> Any:
         """The next batch, or None at the end."""
@@ -218,7 +224,8 @@ def _dead(workers: list, wait_s: float) -> str:
 
 
 def _kill(workers: list) -> None:
-    remaining = [worker for worker in workers if worker.is_alive()]
+    # A process that was forked has its parent's loaders, and collects them some day.
+    remaining = [worker for worker in workers if worker._parent_pid == os.getpid() and worker.is_alive()]
     for worker in remaining:
         worker.kill()
     for worker in remaining:

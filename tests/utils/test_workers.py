@@ -1,5 +1,6 @@
 """Loader processes: what ends them is said at once and rightly, and none is left over."""
 
+import gc
 import multiprocessing
 import os
 import shutil
@@ -162,6 +163,27 @@ def test_workers_end_when_a_command_ends_by_an_error(loader):
         raise ValueError("of the command")
     assert [process.exitcode for process in processes] == [0, 0]
     assert not set(processes) & set(multiprocessing.active_children())
+
+
+def test_workers_of_a_loader_that_is_found_in_a_cycle_end_at_once():
+    """Its queues are closed before torch's own destructor would use them: workers lived on, and hung up the exit."""
+    numbers = WorkerLoader(Numbers(), 0, 600, collate_fn=collate, batch_size=2, num_workers=2)
+    assert read(numbers) == [0, 2, 4, 6, 8, 10]
+    processes, numbers.itself = numbers._iterator._workers, numbers
+    del numbers
+    gc.collect()
+    assert not any(process.is_alive() for process in processes)
+
+
+def test_a_forked_process_leaves_its_parents_workers_alone(loader):
+    numbers = loader(Numbers())
+    next(iter(numbers))
+    context = multiprocessing.get_context("fork")
+    child = context.Process(target=workers._kill, args=[numbers._iterator._workers])
+    child.start()
+    child.join(SHORT_S)
+    assert child.exitcode == 0
+    assert all(process.is_alive() for process in numbers._iterator._workers)
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,14 @@ from itertools import groupby
 from pathlib import Path
 
 from utils.cli import run_main
+from utils.workers import workers_ended
 
 ROOT = Path(__file__).resolve().parents[2]
 BETWEEN = ","
 
 
 def command(name: str) -> Callable[[list[str]], object]:
-    """The function ``main`` of a command, ``test.py`` for example.
+    """The function ``main`` of a command, ``test.py`` for example; its data workers end with it.
 
     Raises:
         ValueError: there is no such command.
@@ -26,7 +27,7 @@ def command(name: str) -> Callable[[list[str]], object]:
     path = ROOT / name
     if path.parent != ROOT or path.suffix != ".py" or not path.is_file():
         raise ValueError(f"expected a command, test.py for example, found {name!r}")
-    return runpy.run_path(str(path))["main"]
+    return workers_ended()(runpy.run_path(str(path))["main"])
 
 
 def main(argv: list[str] | None = None) -> None:
