@@ -85,7 +85,7 @@ def page(rows: Tested, missing: list[Row], picture: str, args: argparse.Namespac
         columns=COLUMNS,
         means=tuple(MEANS),
         tables=[(group.title, group.about, *tables_of(group, rows)) for group in tested_groups(rows)],
-        missing=[_short(row) for row in missing],
+        missing=_not_tested(missing),
         config=load_config(CONFIGS / "mote.yaml"),
         numbers={name: test.num_videos for name, test in tests.items()},
         example=example,
@@ -136,6 +136,16 @@ def tables_of(group: Group, rows: Tested) -> tuple[list[tuple[str, ...]], list[t
             if form != RAW
         ]
     return figures, gaps
+
+
+def _not_tested(missing: Sequence[Row]) -> list[str]:
+    """What the page has no figures of: whole groups, or rows of one."""
+    lines = []
+    for group in GROUPS.values():
+        absent = [_short(row) for row in group.rows if row in missing]
+        if absent:
+            lines.append(group.title if len(absent) == len(group.rows) else f"{group.title} ({', '.join(absent)})")
+    return lines
 
 
 def _short(row: Row) -> str:

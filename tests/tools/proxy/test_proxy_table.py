@@ -79,7 +79,7 @@ def test_claims_are_computed(tested):
 
 def test_rows_that_were_not_tested_are_named_and_not_shown(tested):
     text = "\n".join(written(tested))
-    assert "and so not below: MoTE without merged pass; " in text
+    assert "and so are not below: Parts of MoTE (MoTE without merged pass); Other systems; " in text
     assert "| MoTE without merged pass" not in text
     assert "MoTE without feature MSE | raw" in text
     assert "{{" not in text
