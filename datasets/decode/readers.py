@@ -103,6 +103,18 @@ def decode_picture(file: BinaryIO, max_pixels: int) -> Tensor:
         UnreadableVideo: not a picture, damaged, an animation, or larger than ``max_pixels``.
         OSError: the file cannot be read.
     """
+    check_picture(file, max_pixels)
+    file.seek(0)
+    return decode_rgb(torch.frombuffer(bytearray(file.read()), dtype=torch.uint8))
+
+
+def check_picture(file: BinaryIO, max_pixels: int) -> None:
+    """Check the header of the picture in an open file.
+
+    Raises:
+        UnreadableVideo: not a picture, or larger than ``max_pixels``.
+        OSError: the file cannot be read.
+    """
     try:
         with Image.open(file, formats=PICTURE_FORMATS) as picture:
             check_size(*picture.size, max_pixels)
@@ -110,8 +122,14 @@ def decode_picture(file: BinaryIO, max_pixels: int) -> Tensor:
         raise UnreadableVideo(reason_of(error)) from error
     except (Image.UnidentifiedImageError, ValueError, EOFError) as error:
         raise UnreadableVideo(f"not a picture ({', '.join(PICTURE_FORMATS)})") from error
-    file.seek(0)
-    content = torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
+
+
+def decode_rgb(content: Tensor) -> Tensor:
+    """A picture's bytes, uint8 [n] -> uint8 [3, H, W]; see ``decode_picture``.
+
+    Raises:
+        UnreadableVideo: damaged, or an animation.
+    """
     try:
         frame = decode_image(content, mode=ImageReadMode.RGB)
     except RuntimeError as error:
