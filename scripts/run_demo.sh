@@ -33,6 +33,19 @@ evaluate() {
   touch "$results/done"
 }
 
+# explore NAME WEIGHTS: if this row is one of $explored, captions look for their videos, and a linear classifier learns
+# from frozen features.
+explore() {
+  local results="$demo/results/$1" search probe
+  [ ! -e "$results/explored" ] && IFS='|' read -r _ search probe < <(grep "^$1|" <<<"$explored") || return 0
+  say "search and probe $2"
+  python -m tools.demo.in_turn \
+    test_retrieval.py --config "configs/demo/$search" --weights "$2" --output "$results/retrieval" \
+    --save_logits "$results/search.npz" , \
+    probe.py --config "configs/demo/$probe" --weights "$2" --output "$results/probe"
+  touch "$results/explored"
+}
+
 # make_row SYSTEM NAME [section.key=value ...]: train and test it, mostly on shards, which are read faster.
 # Rows that are named clip... are the pretrained model.
 make_row() {
@@ -45,6 +58,7 @@ make_row() {
     *) first=(train.py --config "configs/demo/$system.yaml" --log_time "$name" "$@" resume=auto) ;;
   esac
   evaluate "$system" "$name" "$weights" "$@"
+  explore "$name" "$weights"
 }
 
 # add_data: the videos, films that are told word by word, and shards.
@@ -61,17 +75,6 @@ add_data() {
   cat "$demo/data/lists/"{train,val,zs_combinations,zs_objects,zs_style}.txt >"$demo/all.txt"
   python -m datasets.pack "$demo/all.txt" --root "$demo/data/videos" --out "$demo/pack" --quality 95
   touch "$demo/pack/done"
-}
-
-# explore NAME WEIGHTS SEARCH PROBE: captions look for their videos, and a linear classifier learns from frozen features.
-explore() {
-  local results="$demo/results/$1"
-  [ -e "$results/explored" ] && return
-  say "search and probe $2"
-  bash scripts/run_test_retrieval.sh "configs/demo/$3" "$2" --output "$results/retrieval" \
-    --save_logits "$results/search.npz"
-  python probe.py --config "configs/demo/$4" --weights "$2" --output "$results/probe"
-  touch "$results/explored"
 }
 
 # pretrain: the tiny CLIP, from pictures that are drawn as it learns.
@@ -94,24 +97,17 @@ ablation() {
 }
 
 systems() {
-  local means rows explored system name overrides of_zero_shot search probe weights
+  local means rows explored system name overrides of_zero_shot
   beside "$demo/logs/tiny_clip.log" pretrain
   beside "$demo/logs/data.log" add_data
   rows_below 1
   means="$demo/class_means.npz" # of one of the classifiers, whose row comes later than the next two
   [ -e "$means" ] || beside "$demo/logs/class_means.log" python -m tools.class_means --config configs/demo/text4vis.yaml --out "$means"
-  rows="$(python -m tools.demo.systems --rows)"
+  rows="$(python -m tools.demo.systems --rows)" explored="$(python -m tools.demo.search --rows)"
   while IFS='|' read -r system name overrides of_zero_shot <&3; do
     # shellcheck disable=SC2086  # several values
     beside "$demo/logs/$name.log" make_row "$system" "$name" $overrides
   done 3<<<"$rows"
-  rows_below 1
-  explored="$(python -m tools.demo.search --rows)"
-  while IFS='|' read -r name search probe <&3; do
-    weights="$runs/$name/last_model.pt"
-    [ "$name" != clip ] || weights=clip
-    beside "$demo/logs/${name}_search.log" explore "$name" "$weights" "$search" "$probe"
-  done 3<<<"$explored"
   rows_below 1
   python -m tools.demo.search_picture --search "$demo/results/tvtsv2/search.npz" --out "$demo/search.png"
   python -m tools.demo.systems --page docs/results_systems.md

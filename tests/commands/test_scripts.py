@@ -236,11 +236,10 @@ def demo_of_words(repo_root, environment, tmp_path) -> Callable[..., tuple[int, 
     (scripts / "setup.sh").write_text("setup() { :; }\n")
     (scripts / "launch.sh").write_text("")
     (scripts / "run_train.sh").write_text('echo "train $*" >>calls; mkdir -p "exps/demo/shapes/tiny_clip/$3"\n')
-    (scripts / "run_test_retrieval.sh").write_text('echo "test_retrieval $*" >>calls\n')
     (commands / "python").write_text(
         '#!/usr/bin/env bash\ncase "$*" in\n'
-        '*systems*--rows) printf "s|a|x.y=1 z=2|z=3\\nt|b||\\n" ;;\n'
-        '*search*--rows) printf "mote_1024|r.yaml|p.yaml\\nclip|r.yaml|p.yaml\\n" ;;\n'
+        '*systems*--rows) printf "s|a|x.y=1 z=2|z=3\\nt|b||\\ns|clip||\\n" ;;\n'
+        '*search*--rows) printf "a|r.yaml|p.yaml\\nclip|r.yaml|p.yaml\\n" ;;\n'
         '*in_turn*) echo "$*" >>calls; [[ "$*" != *"--log_time ${FAILS:-none} "* ]] || exit 1; '
         "mkdir -p exps/demo/results/{clip,a,b,mote_1024} ;;\n"
         '*shapes*) echo "$*" >>calls; mkdir -p exps/demo/data/lists exps/demo/pack; '
@@ -272,7 +271,7 @@ def test_the_demo_s_systems_are_trained_and_tested_with_their_settings(demo_of_w
     parts = " ".join(f"configs/demo/s/{part}.yaml" for part in ("combinations", "objects", "style"))
     packed = "data.modality=shards data.train_root=exps/demo/pack data.val_root=exps/demo/pack"
     settings, tested = f"x.y=1 z=2 data.workers=1 {packed}", f"--weights {weights}"
-    (row,) = [call for call in calls if "/a/" in call or " a " in call]
+    (row,) = [call for call in calls if "/a/" in call and "retrieval" not in call]
     assert row.removeprefix("-m tools.demo.in_turn ").split(" , ") == [
         f"train.py --config configs/demo/s.yaml --log_time a {settings} resume=auto",
         f"test.py --config configs/demo/s.yaml {tested} {results}/close_1x1 {settings}",
@@ -291,12 +290,17 @@ def test_the_demo_s_systems_are_trained_and_tested_with_their_settings(demo_of_w
 def test_the_demo_s_searches_are_of_models_that_were_trained_before(demo_of_words):
     status, calls = demo_of_words("--systems")
     assert status == 0
-    weights, results = "exps/demo/shapes/tiny_clip/mote_1024/last_model.pt", "exps/demo/results/mote_1024"
-    saved = f"--output {results}/retrieval --save_logits {results}/search.npz"
-    search = calls.index(f"test_retrieval configs/demo/r.yaml {weights} {saved}")
-    probe = calls.index(f"probe.py --config configs/demo/p.yaml --weights {weights} --output {results}/probe")
-    assert search < probe < calls.index("-m tools.demo.systems --page docs/results_systems.md")
-    assert any(call.startswith("test_retrieval configs/demo/r.yaml clip --output") for call in calls)
+    weights, results = "exps/demo/shapes/tiny_clip/a/last_model.pt", "exps/demo/results/a"
+    searched = (
+        f"test_retrieval.py --config configs/demo/r.yaml --weights {weights} --output {results}/retrieval "
+        f"--save_logits {results}/search.npz , "
+        f"probe.py --config configs/demo/p.yaml --weights {weights} --output {results}/probe"
+    )
+    trained = next(place for place, call in enumerate(calls) if "--log_time a " in call)
+    search = calls.index(f"-m tools.demo.in_turn {searched}")
+    assert trained < search < calls.index("-m tools.demo.systems --page docs/results_systems.md")
+    assert any("test_retrieval.py --config configs/demo/r.yaml --weights clip --output" in call for call in calls)
+    assert sum("test_retrieval" in call for call in calls) == 2
     films = calls.index("-m datasets.shapes --out exps/demo/data --films")
     assert films < next(place for place, call in enumerate(calls) if "datasets.prepare transcripts" in call)
 
