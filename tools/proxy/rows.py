@@ -101,6 +101,7 @@ SYSTEMS = Group(
 )
 LOW_RATE = "solver.clip_ratio=0.02"
 EPOCHS, HEAD_DISTILLED = "solver.epoch_average=uniform", "loss.distill=1 loss.distill_at=head"
+RANDAUG = "data.randaug.N=2 data.randaug.M=9"
 SENTENCES = f"network.class_text={DESCRIPTORS}"
 TEXTS = Group(
     "Sentences against names",
@@ -144,6 +145,11 @@ SEARCH = Group(
         ),
         _mote("mote_one_layer", "MoTE, one layer", "network.temporal_layer=1"),
         _mote("mote_two_experts", "MoTE, two experts", "network.num_experts=2"),
+        _mote("mote_randaug", "MoTE + RandAugment", RANDAUG),
+        _mote("mote_mixup", "MoTE + MixUp", "solver.mixup=0.2"),
+        _mote("mote_smooth", "MoTE + label smoothing", "solver.label_smoothing=0.1"),
+        _mote("mote_long", "MoTE, 24 epochs", "solver.epochs=24"),
+        _mote("mote_randaug_long", "MoTE + RandAugment, 24 epochs", f"{RANDAUG} solver.epochs=24"),
     ),
 )
 # Another row is a line in one of these, or in a group of its own.
