@@ -149,6 +149,11 @@ SEARCH = Group(
         _mote("mote_mixup", "MoTE + MixUp", "solver.mixup=0.2"),
         _mote("mote_smooth", "MoTE + label smoothing", "solver.label_smoothing=0.1"),
         _mote("mote_long", "MoTE, 24 epochs", "solver.epochs=24"),
+        _mote("mote_high_rate", "MoTE + three times CLIP's rate", "solver.clip_ratio=0.3"),
+        _mote("mote_four_layers", "MoTE, four layers", "network.temporal_layer=4"),
+        _mote(
+            "mote_long_distill", "MoTE, 24 epochs + distillation after the head", f"solver.epochs=24 {HEAD_DISTILLED}"
+        ),
         _mote("mote_randaug_long", "MoTE + RandAugment, 24 epochs", f"{RANDAUG} solver.epochs=24"),
     ),
 )
