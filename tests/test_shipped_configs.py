@@ -281,3 +281,9 @@ def test_a_retrieval_configuration_has_a_list_that_is_prepared(path):
 
 def test_every_data_set_with_texts_has_configurations():
     assert {path.stem for path in RETRIEVAL} == {f"{name}{clip}_b16" for name in TEXT_SETS for clip in ("", "_clip")}
+
+
+def test_what_was_chosen_on_drawn_videos_is_the_published_recipe_with_one_remedy():
+    chosen, published = (load_config(CONFIGS / "k400" / f"vitb16_8f{end}.yaml") for end in ("_best", ""))
+    assert (chosen.loss.distill, chosen.loss.distill_at) == (1, "head")
+    assert replace(chosen, loss=published.loss) == published

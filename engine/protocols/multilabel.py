@@ -18,7 +18,7 @@ def average_precisions(probabilities: Tensor, targets: Tensor, with_softmax: boo
         with_softmax: of the probabilities over classes once more, as the published figure of ActivityNet has it. Videos
             are ranked anew by it, since each row is divided by a number of its own.
     """
-    from sklearn.metrics import average_precision_score  # takes as long to import as all else of a test
+    from sklearn.metrics import average_precision_score  # takes as long to import as torch
 
     scores = probabilities.double()  # close ones stay apart
     if with_softmax:
