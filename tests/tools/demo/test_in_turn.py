@@ -1,6 +1,8 @@
 """Commands one after the other in one process."""
 
+import gc
 import json
+import multiprocessing
 
 import pytest
 
@@ -13,6 +15,16 @@ def test_commands_run_in_turn_with_their_arguments(debug_config, tmp_path):
     main([*tests[0], ",", *tests[1], "--test_clips", "2"])
     views = [json.loads((tmp_path / name / "results.json").read_text())["num_clips"] for name in "ab"]
     assert views == [1, 2]
+
+
+def test_training_leaves_no_worker_behind_for_the_next_command(debug_config, tmp_path):
+    before = set(multiprocessing.active_children())
+    gc.disable()  # what training leaves is in cycles
+    try:
+        command("train.py")(["--config", str(debug_config), f"data.output_path={tmp_path}", "data.workers=1"])
+        assert set(multiprocessing.active_children()) <= before
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("name", ["tests.py", "test", "../test.py", "README.md", ""])
