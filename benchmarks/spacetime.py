@@ -17,7 +17,10 @@ from benchmarks.harness import Benchmark, Measurement
 from clip.model import CLIP, CLIPConfig
 from clip.names.tvts import MARK, to_tvts
 from clip.towers import Tokens
+from engine.optim import build_optimizer
 from modules.compile import compile_blocks
+from modules.systems.parts import Group
+from utils.config import SolverConfig
 from utils.precision import resolve_precision
 
 NUM_FRAMES, MASKED = 12, 0.5
@@ -145,20 +148,22 @@ def encoding(num_clips: int, choice: str = "", is_compiled: bool = False) -> Cal
 
 
 def training(num_clips: int, choice: str = "", grad_checkpointing: bool = False) -> Callable[[], object]:
-    """A step of AdamW on all tokens of the clips; arguments as of ``encoding``."""
+    """A step of AdamW, ours as train.py has it, on all tokens of the clips; arguments as of ``encoding``."""
     device, keep = harness.device(), kept(num_clips, 1 - MASKED).to(harness.device())
     precision, frames = resolve_precision(choice or "fp32", device), clips(num_clips)
     if choice:
         towers = our_towers(CONFIG).to(device).train()
         towers.checkpoint_activations(grad_checkpointing)
-        module, encode = towers.visual, partial(towers.encode_tokens, keep=keep)
+        encode, group = partial(towers.encode_tokens, keep=keep), Group("clip", list(towers.visual.parameters()), 1.0)
+        optimizer = build_optimizer([group], SolverConfig())
     else:
         module, frames = baseline_tower(CONFIG).to(device).train(), (frames.float() / 255 - 0.45) / 0.27
+        optimizer = torch.optim.AdamW(module.parameters(), lr=1e-5)
 
         def encode(images):
             return Tokens(None, module(images, keep))
 
-    optimizer, scaler = torch.optim.AdamW(module.parameters(), lr=1e-5), precision.grad_scaler()
+    scaler = precision.grad_scaler()
 
     def step() -> None:
         with precision.autocast():
