@@ -28,14 +28,15 @@ BENCHMARKS = {
     "retrieval": retrieval,
 }
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+NOTES = Path(__file__).with_name("notes.md")  # a section by hand: what these benchmarks do not measure each time
 PACKAGES = ("torch", "torchvision", "decord", "av")
 INTRODUCTION = """# Benchmarks
 
-What `python -m benchmarks.all` measured; the page is written by it. `baseline` is our own plain rendering of how the
-published code works: nn.MultiheadAttention, activation checkpointing always on, the expert pass and the merged pass
-one after the other, experts merged at every call, frames decoded one by one, PIL transforms, fp32 (fp16 autocast on
-CUDA). That of the space-time tower computes attention by einsum, keeps its probabilities, and runs in fp32. Weights are
-random.
+What `python -m benchmarks.all` measured; the page is written by it, but for `measured apart`. `baseline` is our own
+plain rendering of how the published code works: nn.MultiheadAttention, activation checkpointing always on, the expert
+pass and the merged pass one after the other, experts merged at every call, frames decoded one by one, PIL transforms,
+fp32 (fp16 autocast on CUDA). That of the space-time tower computes attention by einsum, keeps its probabilities, and
+runs in fp32. Weights are random.
 
 Every contender runs in a process of its own, in turns. `speed-up` is the median over rounds of the baseline's time
 divided by the contender's in the same round; peak memory is that of the whole process on a CPU, of the allocator on
@@ -90,7 +91,7 @@ def page(measurements: dict[str, list[Measurement]], rounds: int, memory_table: 
         lines.append(f"## {name}\n")
         by_benchmark = {m.benchmark: [n for n in part if n.benchmark == m.benchmark] for m in part}
         lines += [harness.table(rows) for rows in by_benchmark.values()]
-    return "\n".join([*lines, "## memory\n", memory_table, gpu.section(gpu.read(gpu.FIGURES))])
+    return "\n".join([*lines, "## memory\n", memory_table, NOTES.read_text(), gpu.section(gpu.read(gpu.FIGURES))])
 
 
 if __name__ == "__main__":

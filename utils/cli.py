@@ -2,6 +2,7 @@
 
 import argparse
 import ctypes
+import gc
 import math
 import os
 import re
@@ -80,6 +81,8 @@ def run_main(main: Callable[[], object]) -> None:
     Data workers have ended before it returns.
     """
     keep_freed_memory()
+    # What is imported by now stays. Python would search it for garbage as it ends, for longer than a second.
+    gc.freeze()
     try:
         with workers_ended():
             main()

@@ -97,3 +97,11 @@ def test_an_error_of_the_system_is_said_without_its_number(tmp_path, capsys, mon
     with pytest.raises(SystemExit):
         run_main(lambda: (tmp_path / "none" / "x").write_text(""))
     assert capsys.readouterr().err == f"error: {tmp_path}/none/x: no such file or directory\n"
+
+
+def test_imports_are_not_searched_for_garbage_when_a_command_ends(repo_root):
+    counts = "gc.get_freeze_count(), len(gc.get_objects())"
+    code = f"import gc\nfrom utils.cli import run_main\nrun_main(lambda: print({counts}))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=repo_root, capture_output=True, text=True, check=True)
+    frozen, searched = map(int, result.stdout.split())
+    assert frozen > 10 * searched

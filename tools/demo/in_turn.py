@@ -5,6 +5,7 @@
 A comma that stands alone is between two of them. The first error ends all.
 """
 
+import gc
 import runpy
 import sys
 from collections.abc import Callable
@@ -34,7 +35,9 @@ def main(argv: list[str] | None = None) -> None:
     """Run the commands of the arguments."""
     words = sys.argv[1:] if argv is None else argv
     lines = [list(line) for is_between, line in groupby(words, BETWEEN.__eq__) if not is_between]
-    for run, arguments in [(command(name), arguments) for name, *arguments in lines]:
+    commands = [(command(name), arguments) for name, *arguments in lines]
+    gc.freeze()  # these imports, too, see run_main
+    for run, arguments in commands:
         run(arguments)
 
 
