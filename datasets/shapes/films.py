@@ -5,8 +5,8 @@ any object and motion each, and a transcript that tells them while they last. Th
 other parts: `DIR/videos/<part>/`, and
 
 - `DIR/lists/captions_train.txt`, lines `path TAB caption` of the parts train and duo_train;
-- `DIR/lists/captions_val.txt` of duo_val, and `DIR/lists/retrieval.txt` of duo_test, whose objects were not seen with
-  these motions, or not at all; there each caption fits one video;
+- `DIR/lists/captions_val.txt` of duo_val, `DIR/lists/retrieval.txt` of duo_seen, and `DIR/lists/retrieval_new.txt` of
+  duo_test, whose objects were not seen with these motions, or not at all; in each a caption fits one video;
 - `DIR/lists/<story part>.csv` and `DIR/videos/<story part>/annotations/*.json`, as YT-Temporal has them.
 """
 
@@ -35,9 +35,10 @@ from datasets.shapes.videos import (
 from datasets.shapes.world import ShapeClass, classes_of
 from utils.files import claim_folder, write_text
 
-FILMS_VERSION = 2  # raise it when the same seed gives other films or other texts
-DUO_COPIES = {"duo_train": 9, "duo_val": 1, "duo_test": 1}  # films of an object and two motions
-DUO_CLASSES = {"duo_train": ("seen",), "duo_val": ("seen",), "duo_test": ("zs_combinations", "zs_objects")}
+FILMS_VERSION = 3  # raise it when the same seed gives other films or other texts
+DUO_COPIES = {"duo_train": 9, "duo_val": 1, "duo_seen": 1, "duo_test": 1}  # films of an object and two motions
+DUO_CLASSES = dict.fromkeys(DUO_COPIES, ("seen",)) | {"duo_test": ("zs_combinations", "zs_objects")}
+RETRIEVAL = {"retrieval": "duo_seen", "retrieval_new": "duo_test"}  # list of captions -> its videos
 VALIDATED = "story_val"
 STORIES = {"story_train": 768, VALIDATED: 64}
 FILM_PARTS = (*DUO_COPIES, *STORIES)
@@ -84,8 +85,8 @@ def write_films(out: Path, spec: ShapesSpec, workers: int = 1) -> None:
     singles = [(video.path, _key(spec.seed, video), (video.shape_class,)) for video in videos_of("train", spec)]
     duos = {part: [(f.path, _key(spec.seed, f), f.acts) for f in films[part]] for part in DUO_COPIES}
     _write_captions(out / "lists" / "captions_train.txt", [*singles, *duos["duo_train"]])
-    _write_captions(out / "lists" / "captions_val.txt", duos["duo_val"])
-    _write_captions(out / "lists" / "retrieval.txt", duos["duo_test"])
+    for name, part in {"captions_val": "duo_val", **RETRIEVAL}.items():
+        _write_captions(out / "lists" / f"{name}.txt", duos[part])
     for part in STORIES:
         _write_transcripts(out, part, films[part], spec.seed)
     write_text(marker, json.dumps(settings))

@@ -15,6 +15,7 @@ from datasets.shapes.films import (
     ACT_SECONDS,
     FILM_PARTS,
     REST_SECONDS,
+    RETRIEVAL,
     STORIES,
     film_transcript,
     films_of,
@@ -76,7 +77,7 @@ def test_training_has_a_caption_for_every_video_in_several_phrasings(films_root)
 NAMES = {videos_of: "train", films_of: "duo_train"}
 
 
-@pytest.mark.parametrize(("name", "part"), [("captions_val", "duo_val"), ("retrieval", "duo_test")])
+@pytest.mark.parametrize(("name", "part"), [("captions_val", "duo_val"), *RETRIEVAL.items()])
 def test_lists_of_captions_name_the_videos_of_their_part(films_root, name, part):
     captions = captions_of(films_root, name)
     assert list(captions) == [film.path for film in films_of(part, SPEC)]
@@ -87,18 +88,25 @@ def test_lists_of_captions_name_the_videos_of_their_part(films_root, name, part)
         assert (films_root / "videos" / film.path).is_file()
 
 
-def test_a_caption_of_the_retrieval_test_fits_one_video_and_the_reverse_order_another():
-    films = films_of("duo_test", WHOLE)
+@pytest.mark.parametrize("part", RETRIEVAL.values())
+def test_a_caption_of_a_retrieval_test_fits_one_video_and_the_reverse_order_another(part):
+    films = films_of(part, WHOLE)
     acts = {film.acts for film in films}
     assert len(acts) == len(films) == 96
     assert {of_film[::-1] for of_film in acts} == acts
     assert all(first.object_id == second.object_id for first, second in acts)
 
 
-def test_the_retrieval_test_has_no_pair_of_object_and_motion_that_training_has():
+def test_one_retrieval_test_has_the_pairs_of_object_and_motion_that_training_has_and_the_other_none():
     trained = {act for part in ("duo_train", *STORIES) for film in films_of(part, WHOLE) for act in film.acts}
     assert trained == set(classes_of("seen"))
     assert trained.isdisjoint(act for film in films_of("duo_test", WHOLE) for act in film.acts)
+    assert trained == {act for film in films_of("duo_seen", WHOLE) for act in film.acts}
+
+
+def test_films_of_the_same_acts_in_two_parts_are_others():
+    first, second = (render_film(films_of(part, WHOLE)[0], SPEC.seed) for part in ("duo_val", "duo_seen"))
+    assert first.shape != second.shape or not np.array_equal(first, second)
 
 
 def test_stories_have_four_different_acts_and_differ_between_training_and_validation():

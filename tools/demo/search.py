@@ -14,7 +14,9 @@ from utils.cli import run_main
 from utils.files import checked, no_file, read_json
 
 ORDER = "val/order_accuracy"  # in metrics.jsonl
-COLUMNS = ("R@1", "R@5", "R@1 of captions", "stories in order", "linear probe")
+SEARCHES = ("retrieval", "retrieval_new")  # folders of results
+OF_SEARCH = ("R@1", "R@5", "R@1 of captions")
+COLUMNS = (*OF_SEARCH, *(f"{figure}, new pairs" for figure in OF_SEARCH), "stories in order", "linear probe")
 
 
 class Searched(NamedTuple):
@@ -53,10 +55,11 @@ def search_rows(runs: Path, results: Path) -> list[tuple[str, ...]]:
     """
     rows = []
     for model in SEARCHED:
-        found = read_search(results / model.name / "retrieval" / "results.json")
+        found = [read_search(results / model.name / search / "results.json") for search in SEARCHES]
         probe = read_results(results / model.name / "probe" / "results.json")
         order = order_accuracy(runs / model.name / "metrics.jsonl")
-        figures = (found.t2v["r1"], found.t2v["r5"], found.v2t["r1"], order, probe.top1)
+        recalls = [recall for each in found for recall in (each.t2v["r1"], each.t2v["r5"], each.v2t["r1"])]
+        figures = (*recalls, order, probe.top1)
         rows.append((model.title, *("" if figure is None else f"{figure:.1f}" for figure in figures)))
     return rows
 
