@@ -294,6 +294,8 @@ def test_the_demo_s_searches_are_of_models_that_were_trained_before(demo_of_word
     searched = (
         f"test_retrieval.py --config configs/demo/r.yaml --weights {weights} --output {results}/retrieval "
         f"--save_logits {results}/search.npz , "
+        f"test_retrieval.py --config configs/demo/r.yaml --weights {weights} --output {results}/retrieval_new "
+        "data.dataset=shapes_retrieval_new data.val_list=exps/demo/data/lists/retrieval_new.txt , "
         f"probe.py --config configs/demo/p.yaml --weights {weights} --output {results}/probe"
     )
     trained = next(place for place, call in enumerate(calls) if "--log_time a " in call)
