@@ -51,6 +51,9 @@ def run(name: str, main: Callable[[list[str]], object], arguments: list[str], ou
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):  # a message: its status is 1
+            sys.stdout.flush()
+            sys.stderr.write(f"{end.code}\n")
     except BaseException:  # as Python would at its end
         traceback.print_exc()
     finally:
