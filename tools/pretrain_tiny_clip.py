@@ -24,6 +24,7 @@ from clip.tokenizer import tokenize
 from tools.shapes_captions import NOT_SAID, is_true_of
 from tools.tiny_clip.steps import batches, build_optimizer, contrastive_loss, descend, learning_rate, normalise_pixels
 from tools.tiny_clip.worlds import WORLDS, PretrainConfig, PretrainWorld
+from utils.cli import run_main
 from utils.files import whole_file
 
 logger = logging.getLogger(__name__)
@@ -158,4 +159,4 @@ def main(argv: Sequence[str] | None = None) -> Path:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -22,6 +22,7 @@ import numpy as np
 from datasets.shapes.films import write_films
 from datasets.shapes.videos import ShapesSpec, VideoSpec, encode_video, write_videos
 from datasets.shapes.worlds import WORLDS, World
+from utils.cli import run_main
 from utils.files import claim_folder, write_text
 
 logger = logging.getLogger(__name__)
@@ -86,4 +87,4 @@ def main(argv: Sequence[str] | None = None) -> Path:
 if __name__ == "__main__":
     from datasets.shapes import __main__ as module  # processes that are spawned know no function of a ``-m`` package
 
-    module.main()
+    run_main(module.main)

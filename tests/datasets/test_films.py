@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from itertools import pairwise
 
 import av
@@ -63,6 +65,17 @@ def test_the_command_writes_them_beside_the_other_parts(films_root, tmp_path):
 def test_films_of_other_settings_are_refused(films_root):
     with pytest.raises(ValueError, match=r"was made with other settings: .*seed was 3, is 4"):
         write_films(films_root, ShapesSpec(seed=4, scale=0.02))
+
+
+def test_a_folder_of_an_older_set_is_refused_in_one_line(repo_root, tmp_path):
+    (tmp_path / "spec.json").write_text(json.dumps({"version": 0}))
+    command = [sys.executable, "-m", "datasets.shapes", "--films", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=repo_root, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert re.fullmatch(
+        r"error: .* was made with other settings: .*; choose a new folder", done.stderr.splitlines()[-1]
+    )
+    assert "Traceback" not in done.stderr
 
 
 def test_training_has_a_caption_for_every_video_in_several_phrasings(films_root):
