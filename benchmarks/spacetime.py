@@ -148,7 +148,7 @@ def encoding(num_clips: int, choice: str = "", is_compiled: bool = False) -> Cal
 
 
 def training(num_clips: int, choice: str = "", grad_checkpointing: bool = False) -> Callable[[], object]:
-    """A step of AdamW, ours as train.py has it, on all tokens of the clips; arguments as of ``encoding``."""
+    """A step on all tokens of the clips, with AdamW, ours ``solver.optim: adamw``; arguments as of ``encoding``."""
     device, keep = harness.device(), kept(num_clips, 1 - MASKED).to(harness.device())
     precision, frames = resolve_precision(choice or "fp32", device), clips(num_clips)
     if choice:

@@ -2,7 +2,7 @@
 # The whole system in minutes, on any machine: write the built-in video set, train a tiny CLIP on single pictures,
 # train MoTE on videos, test close-set and zero-shot. What exists is reused; remove exps/demo to start afresh.
 #   --ablation: also plain FFN, no merged pass, no modulation, over three seeds (about an hour); docs/results_demo.md
-#   --systems: every system, temporal module and classifier (20 to 40 minutes on 2 cores); docs/results_systems.md
+#   --systems: every system, temporal module and classifier (21 to 42 minutes on 2 cores); docs/results_systems.md
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/rows.sh

@@ -147,7 +147,9 @@ def claim_folder(note: Path, settings: dict[str, Any]) -> None:
     if not note.exists():
         note.parent.mkdir(parents=True, exist_ok=True)
         write_text(note, json.dumps(settings, indent=1) + "\n")
-    check_settings(note.parent, read_json(note, "the note of settings"), settings, "choose a new folder")
+    check_settings(
+        note.parent, read_json(note, "the note of settings"), settings, "choose a new folder or remove this one"
+    )
 
 
 def remove_parts(folder: Path) -> None:

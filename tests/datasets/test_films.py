@@ -72,9 +72,8 @@ def test_a_folder_of_an_older_set_is_refused_in_one_line(repo_root, tmp_path):
     command = [sys.executable, "-m", "datasets.shapes", "--films", "--out", str(tmp_path)]
     done = subprocess.run(command, cwd=repo_root, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert re.fullmatch(
-        r"error: .* was made with other settings: .*; choose a new folder", done.stderr.splitlines()[-1]
-    )
+    last = done.stderr.splitlines()[-1]
+    assert re.fullmatch(r"error: .* was made with other settings: .*; choose a new folder or remove this one", last)
     assert "Traceback" not in done.stderr
 
 

@@ -27,6 +27,14 @@ def test_training_leaves_no_worker_behind_for_the_next_command(debug_config, tmp
         gc.enable()
 
 
+def test_imports_of_the_commands_are_not_searched_for_garbage_at_the_end(monkeypatch):
+    frozen = []
+    monkeypatch.setattr("tools.demo.in_turn.command", lambda name: lambda words: frozen.append(gc.get_freeze_count()))
+    gc.unfreeze()
+    main(["test.py"])
+    assert frozen[0] > 0
+
+
 @pytest.mark.parametrize("name", ["tests.py", "test", "../test.py", "README.md", ""])
 def test_what_is_no_command_is_an_error_before_the_first(name):
     with pytest.raises(ValueError, match=r"expected a command, test\.py for example, found"):
