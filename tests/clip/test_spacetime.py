@@ -12,7 +12,7 @@ from torch import Tensor
 from clip.load import load_clip
 from clip.model import CLIP
 from clip.names.tvts import PARTS
-from clip.spacetime import check_keep
+from clip.spacetime import GroupedAttention, check_keep
 from modules.build import build_towers
 from utils.config import NetworkConfig
 from utils.config.pixels import IMAGENET
@@ -251,6 +251,22 @@ def test_kept_patches_may_come_in_any_order_and_all_of_them_are_no_mask(divided)
 def test_patches_that_are_not_there_are_refused(keep, message):
     with pytest.raises(ValueError, match=f"patches to keep: .*{message}"):
         check_keep(keep, 2, 16)
+
+
+@pytest.mark.parametrize("over_time", [False, True])
+def test_attention_in_groups_trained_in_bf16_has_the_values_and_gradients_of_fp32(over_time):
+    torch.manual_seed(0)
+    attention = GroupedAttention(64, 2, 0.0, over_time)
+    x = torch.randn(2, 1 + 6 * 5, 64)
+    x[:, 0] *= 4  # it would be seen if the class token saw itself once a group
+    x.requires_grad_()
+    results = []
+    for is_bf16 in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_bf16):
+            y = attention(x, num_frames=6)
+        results.append((y[:, 0], y, *torch.autograd.grad(y.square().sum(), [x, *attention.parameters()])))
+    for exact, rounded in zip(*results, strict=True):
+        assert (rounded - exact).norm() <= 0.02 * exact.norm()
 
 
 def test_the_order_of_frames_counts_and_padding_is_the_mean_colour(divided):
