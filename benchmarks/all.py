@@ -91,7 +91,8 @@ def page(measurements: dict[str, list[Measurement]], rounds: int, memory_table: 
         lines.append(f"## {name}\n")
         by_benchmark = {m.benchmark: [n for n in part if n.benchmark == m.benchmark] for m in part}
         lines += [harness.table(rows) for rows in by_benchmark.values()]
-    return "\n".join([*lines, "## memory\n", memory_table, NOTES.read_text(), gpu.section(gpu.read(gpu.FIGURES))])
+    parts = [*lines, "## memory\n", memory_table, NOTES.read_text(), gpu.section(gpu.read(gpu.FIGURES))]
+    return "\n".join(parts).rstrip() + "\n"
 
 
 if __name__ == "__main__":
