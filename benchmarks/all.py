@@ -1,7 +1,7 @@
 """Every benchmark, and docs/benchmarks.md: python -m benchmarks.all
 
-On two quiet CPU cores it takes about half an hour. Figures of each benchmark are kept beside the page when it is done:
-a run that was stopped goes on there, on the same machine, with the same commit and as many rounds.
+On two quiet CPU cores it takes more than half an hour. Figures of each benchmark are kept beside the page when it is
+done: a run that was stopped goes on there, on the same machine, with the same commit and as many rounds.
 """
 
 import argparse
@@ -46,9 +46,9 @@ CUDA. Machines differ and are noisy: read the ratios.
 recomputation not counted, against those of the plain products of a block's linear layers alone, at the same batch and
 in the same rounds. A contender in fp32 cannot reach more than the fp32 rate, which is a part of the bf16 rate.
 
-What bf16 can bring on a CPU depends on its units. AVX512-BF16 has twice the rate of fp32, so `ours auto` is at most
-twice as fast as `ours fp32`, and less than that by whatever is no product: norms, softmax, activations, residual sums
-and the optimizer. AMX has a higher rate, and the same rest.
+What bf16 can bring on a CPU depends on its units: how much faster its products are is the quotient of these two
+columns. Instructions of AVX512-BF16 do twice the work of those of fp32, and read half the bytes. Whatever is no product
+gains less: norms, softmax, activations, residual sums and the optimizer. AMX has a higher rate, and the same rest.
 """
 
 
